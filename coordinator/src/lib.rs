@@ -1,0 +1,1 @@
+//! Owns batches: pipeline, resume, verification, settlement, and the command line assay.

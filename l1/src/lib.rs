@@ -1,0 +1,1 @@
+//! Settlement on Bitcoin: scripts, transactions, data envelopes and the nodes that enforce them.

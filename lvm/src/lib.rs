@@ -1,0 +1,1 @@
+//! Layered virtual machine, host side: execution, witness recording, batches.

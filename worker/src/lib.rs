@@ -1,0 +1,1 @@
+//! Turns tasks into proofs: zkVM engine, wrap, Groth16.
