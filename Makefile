@@ -1,0 +1,50 @@
+# The task file. CI calls the same targets (`.ci/run`). `make help` lists them.
+#
+# One build cache outside the checkout serves every clone; release is the only profile, because a second profile costs
+# another cold build of the zkVM (about 15 minutes on 2 cores).
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/assay/target
+BATCH ?= sample
+ASSAY := $(CARGO_TARGET_DIR)/release/assay
+
+.PHONY: help setup build prove verify test test-slow test-e2e lint doc bench guests ci
+
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## Install missing native packages (Debian 12, Ubuntu 24.04)
+	@scripts/setup.sh
+
+build: setup ## Build the binary `assay`
+	cargo build --release --locked -p assay-coordinator
+
+prove: build ## Prove BATCH (default: the first sample batch) and settle it on an in-process Bitcoin regtest
+	$(ASSAY) prove $(BATCH)
+
+verify: build ## Check the newest folder under out/
+	$(ASSAY) verify "$$(ls -td out/*/proof.json | head -1 | xargs dirname)"
+
+test: setup ## All fast tests
+	cargo test --release --locked --workspace
+
+test-slow: setup ## Tests that take minutes: zkVM proofs, the whole wrap circuit
+	cargo test --release --locked --workspace -- --ignored --test-threads=1
+
+test-e2e: build ## The main job in a fresh folder: prove two sample batches, verify both, kill and resume
+	scripts/e2e.sh $(ASSAY)
+
+lint: setup ## Format, clippy, and the rules of the tree
+	cargo fmt --all --check
+	scripts/check-tree.sh
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+doc: setup ## API documentation
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
+
+bench: setup ## Criterion benches
+	cargo bench --locked -p assay-bench
+
+guests: ## Rebuild the guest programs and compare them with the committed ones (needs Debian's rustc-web)
+	lvm/guest/build.sh --check
+
+ci: ## What CI runs
+	.ci/run

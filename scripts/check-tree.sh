@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Rules of the tree: paths named in ARCHITECTURE.md exist, dependencies point down only, no file is past 800 lines.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+fail=0
+
+while read -r path; do
+  [ -e "$path" ] || { echo "check-tree: ARCHITECTURE.md names \`$path\`, which does not exist"; fail=1; }
+done < <(grep -oE '`[a-z0-9_./-]+/[a-zA-Z0-9_./-]*`' ARCHITECTURE.md | tr -d '`' | sort -u)
+
+# layer of each folder: an edge may only point to a lower number
+layer() {
+  case "$1" in
+    lvm/core | kernels) echo 0 ;;
+    lvm | l1 | worker/circuit | worker/outer) echo 1 ;;
+    worker) echo 2 ;;
+    coordinator) echo 3 ;;
+    bench) echo 4 ;;
+    *) echo "check-tree: no layer for $1" >&2; exit 1 ;;
+  esac
+}
+folder() {
+  case "$1" in
+    assay-lvm-core) echo lvm/core ;;
+    assay-worker-circuit) echo worker/circuit ;;
+    assay-worker-outer) echo worker/outer ;;
+    assay-*) echo "${1#assay-}" ;;
+  esac
+}
+for manifest in $(git ls-files '*/Cargo.toml' | grep -v '^lvm/guest/'); do
+  from=$(dirname "$manifest")
+  for dependency in $(grep -oE '^assay-[a-z-]+' "$manifest" | sort -u); do
+    to=$(folder "$dependency")
+    if [ "$(layer "$to")" -ge "$(layer "$from")" ]; then
+      echo "check-tree: $from depends on $to: dependencies point down only"
+      fail=1
+    fi
+  done
+done
+
+while read -r lines file; do
+  [ "$lines" -le 800 ] || { echo "check-tree: $file has $lines lines (at most 800)"; fail=1; }
+done < <(git ls-files '*.rs' '*.cu' '*.cuh' | xargs wc -l | awk '$2 != "total" { print $1, $2 }')
+
+exit $fail

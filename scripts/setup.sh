@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Installs the native packages that the build and the tests need. Idempotent; does nothing where all are present.
+# Debian 12 and Ubuntu 24.04. Needs root or sudo only when a package is missing.
+set -euo pipefail
+
+packages=(
+  protobuf-compiler libprotobuf-dev   # the zkVM's task protocol is compiled from .proto files
+  cmake g++ pkg-config                # Bitcoin Core's consensus engine is built from source
+  libclang-dev clang                  # bindgen reads that engine's C header
+)
+# The header-only Boost of the distribution: 1.74 on Debian 12 by default, 1.81 beside it; 1.83 on Ubuntu 24.04.
+if ! ls /usr/include/boost/version.hpp >/dev/null 2>&1; then
+  if apt-cache show libboost1.81-dev >/dev/null 2>&1; then packages+=(libboost1.81-dev); else packages+=(libboost-dev); fi
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+
+if [ ${#missing[@]} -gt 0 ]; then
+  if ! command -v apt-get >/dev/null; then
+    echo "setup: this system has no apt-get; install the equivalents of: ${missing[*]}" >&2
+    exit 1
+  fi
+  sudo=""
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || { echo "setup: run as root once, or install: ${missing[*]}" >&2; exit 1; }
+    sudo=sudo
+  fi
+  echo "setup: installing ${missing[*]}"
+  $sudo apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+if ! command -v cargo >/dev/null; then
+  echo "setup: cargo is missing; install Rust (stable, 1.90 or later) with rustup and run this again" >&2
+  exit 1
+fi
