@@ -1,0 +1,211 @@
+//! BN254 arithmetic on eight lanes at once.
+//!
+//! One algorithm is written once, generic over an [`Arch`], and runs on whichever instruction set the machine has:
+//! * [`Ifma`] keeps eight elements as 5 x 52-bit limbs across five AVX-512 registers, in Montgomery form with `R = 2^260`
+//!   (Gueron and Krasnov 2016; the 6 spare bits of `R` make most conditional subtractions needless);
+//! * [`Portable`] keeps eight arkworks elements and is the oracle of the first.
+//!
+//! [`dispatch`] picks at run time. Arkworks elements are the border: [`Arch::load`] and [`Lanes::store`] convert.
+//!
+//! Bounds. `p` is the modulus. Every element is *reduced* (below `2p`) unless a method says otherwise. The lazy methods
+//! (`*_raw`, [`Lanes::carry`]) give *wide* values, whose bound the caller tracks: multiplication takes operands with
+//! `a * b <= 64 p^2` (for instance both below `8p`) and returns a reduced element; [`Lanes::shrink`] takes anything below
+//! `64p` and returns a reduced element. The portable lanes are always fully reduced, so they satisfy all of this.
+//!
+//! ```
+//! use ark_bn254::Fr;
+//! use assay_kernels::field::{dispatch, Arch, Kernel, Lanes};
+//!
+//! struct Squares([Fr; 8]);
+//! impl Kernel for Squares {
+//!     type Output = [Fr; 8];
+//!     #[inline(always)]
+//!     fn run<A: Arch>(self, arch: A) -> [Fr; 8] {
+//!         arch.load(&self.0).square().store()
+//!     }
+//! }
+//! assert_eq!(dispatch(Squares([Fr::from(3); 8])), [Fr::from(9); 8]);
+//! ```
+
+mod constants;
+#[cfg(target_arch = "x86_64")]
+mod ifma;
+mod portable;
+#[cfg(test)]
+mod tests;
+
+pub use constants::{Constants, LaneField};
+#[cfg(target_arch = "x86_64")]
+pub use ifma::{Ifma, IfmaLanes};
+pub use portable::{Portable, PortableLanes};
+
+/// Elements in one [`Lanes`] value.
+pub const LANES: usize = 8;
+
+/// An instruction set: makes lanes. A value of it proves that the machine has the instructions.
+pub trait Arch: Copy + Send + Sync + 'static {
+    /// Eight elements of `F`.
+    type Lanes<F: LaneField>: Lanes<F>;
+
+    /// A short name for logs and reports.
+    const NAME: &'static str;
+
+    /// Loads eight elements that lie one after another. Cost on IFMA: one multiplication.
+    fn load<F: LaneField>(self, elements: &[F; LANES]) -> Self::Lanes<F>;
+
+    /// Loads eight elements from anywhere. Cost on IFMA: one multiplication.
+    fn load_refs<F: LaneField>(self, elements: [&F; LANES]) -> Self::Lanes<F>;
+
+    /// Loads eight canonical integers, four little-endian words each, which must be below the modulus.
+    fn load_integers<F: LaneField>(self, integers: &[[u64; 4]; LANES]) -> Self::Lanes<F>;
+
+    /// Loads what [`Lanes::pack`] made. Free of multiplications.
+    fn unpack<F: LaneField>(self, packed: &[Packed; LANES]) -> Self::Lanes<F>;
+
+    /// The same element in every lane.
+    fn splat<F: LaneField>(self, element: F) -> Self::Lanes<F>;
+
+    /// Zero in every lane.
+    fn zero<F: LaneField>(self) -> Self::Lanes<F>;
+
+    /// One in every lane.
+    fn one<F: LaneField>(self) -> Self::Lanes<F>;
+}
+
+/// One element in an architecture's own Montgomery form, fully reduced, four little-endian words.
+///
+/// The form depends on the [`Arch`] that packed it: it is for scratch memory within one process, never for a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(32))]
+pub struct Packed(pub [u64; 4]);
+
+/// Eight elements of `F`, worked on together. Lane masks have bit `i` for lane `i`.
+pub trait Lanes<F: LaneField>: Copy + Send + Sync + 'static {
+    /// The elements, in lane order, fully reduced.
+    fn store(self) -> [F; LANES];
+
+    /// The elements as compact scratch memory, to be read by [`Arch::unpack`]. Free of multiplications.
+    fn pack(self) -> [Packed; LANES];
+
+    /// `self + rhs`.
+    #[must_use]
+    fn add(self, rhs: Self) -> Self;
+
+    /// `self - rhs`.
+    #[must_use]
+    fn sub(self, rhs: Self) -> Self;
+
+    /// `-self`.
+    #[must_use]
+    fn neg(self) -> Self;
+
+    /// `2 * self`.
+    #[inline(always)]
+    #[must_use]
+    fn double(self) -> Self {
+        self.add(self)
+    }
+
+    /// `self * rhs`. Takes wide operands with `self * rhs <= 64 p^2`; the result is reduced.
+    #[must_use]
+    fn mul(self, rhs: Self) -> Self;
+
+    /// `self * self`. Takes a wide operand below `8p`; the result is reduced.
+    #[must_use]
+    fn square(self) -> Self;
+
+    /// Which lanes are zero.
+    fn zero_mask(self) -> u8;
+
+    /// Which lanes hold the same element in `self` and `rhs`.
+    #[inline(always)]
+    fn eq_mask(self, rhs: Self) -> u8 {
+        self.sub(rhs).zero_mask()
+    }
+
+    /// Takes lane `i` from `on` where bit `i` of `mask` is set, else from `off`.
+    #[must_use]
+    fn select(mask: u8, on: Self, off: Self) -> Self;
+
+    /// Limb-wise sum without carries: the bounds add up. Pass the result through [`Lanes::carry`] before any other use
+    /// than `add_raw` and `sub_raw`; at most 2^10 terms may be summed so.
+    #[must_use]
+    fn add_raw(self, rhs: Self) -> Self;
+
+    /// Limb-wise `self + 2p - rhs` without carries, `rhs` reduced: the bound is that of `self` plus `2p`. See `add_raw`.
+    #[must_use]
+    fn sub_raw(self, rhs: Self) -> Self;
+
+    /// Carries the limbs of a raw sum: the same value, wide, with limbs as multiplication needs them.
+    #[must_use]
+    fn carry(self) -> Self;
+
+    /// Reduces a wide value below `64p`, limbs carried, to below `2p`.
+    #[must_use]
+    fn shrink(self) -> Self;
+}
+
+/// An algorithm that runs on any [`Arch`].
+///
+/// Mark `run` (and the generic helpers it calls in its inner loop) `#[inline(always)]`: the instruction set is enabled in
+/// the caller, so only what is inlined is compiled for it. Start threads outside, around [`dispatch`], not within.
+pub trait Kernel {
+    /// What the algorithm returns.
+    type Output;
+
+    /// Runs the algorithm.
+    fn run<A: Arch>(self, arch: A) -> Self::Output;
+}
+
+/// Runs `kernel` on the best instruction set this machine has.
+#[inline]
+pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(arch) = Ifma::detect() {
+        return arch.enter(kernel);
+    }
+    kernel.run(Portable)
+}
+
+/// The name of the instruction set that [`dispatch`] picks.
+#[must_use]
+pub fn arch_name() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    if Ifma::detect().is_some() {
+        return Ifma::NAME;
+    }
+    Portable::NAME
+}
+
+/// Inverts every lane of every value in place; zeros stay zero.
+///
+/// Cost: three multiplications a value, plus eight inversions in all (Montgomery's trick, one chain per lane).
+/// `scratch` is overwritten and must be as long as `values`.
+///
+/// # Panics
+/// If `scratch` is shorter than `values`.
+#[inline(always)]
+pub fn batch_invert<F: LaneField, A: Arch>(arch: A, values: &mut [A::Lanes<F>], scratch: &mut [A::Lanes<F>]) {
+    assert!(scratch.len() >= values.len(), "scratch must be as long as values");
+    let one = arch.one::<F>();
+    let mut product = one;
+    for (value, before) in values.iter_mut().zip(scratch.iter_mut()) {
+        *before = product;
+        let zeros = value.zero_mask();
+        if zeros != 0 {
+            product = product.mul(A::Lanes::<F>::select(zeros, one, *value));
+        } else {
+            product = product.mul(*value);
+        }
+    }
+    let mut totals = product.store();
+    ark_ff::batch_inversion(&mut totals);
+    let mut inverse = arch.load(&totals);
+    for (value, before) in values.iter_mut().zip(scratch.iter()).rev() {
+        let zeros = value.zero_mask();
+        let factor = if zeros != 0 { A::Lanes::<F>::select(zeros, one, *value) } else { *value };
+        let inverted = before.mul(inverse);
+        inverse = inverse.mul(factor);
+        *value = if zeros != 0 { A::Lanes::<F>::select(zeros, arch.zero(), inverted) } else { inverted };
+    }
+}
