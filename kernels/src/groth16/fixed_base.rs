@@ -1,0 +1,169 @@
+//! Many multiples of one point: signed windows, affine additions with shared inversions.
+//!
+//! A table holds `d * 2^(c j) * G` for every window `j` and digit `d` in `1..=2^(c-1)`; a product is one affine addition a
+//! window. A block of products goes through the windows together, so that all its additions share one inversion.
+
+use crate::msm::Point;
+use ark_bn254::Fr;
+use ark_ec::short_weierstrass::{Affine, Projective};
+use ark_ec::{AffineRepr, CurveConfig, CurveGroup};
+use ark_ff::{batch_inversion, AdditiveGroup, Field, PrimeField};
+use rayon::prelude::*;
+
+/// Bits of a scalar, one for the carry of signed digits included.
+const SCALAR_BITS: u32 = 255;
+/// Products that share inversions.
+pub(super) const BLOCK: usize = 1 << 10;
+
+type Base<P> = <<P as Point>::Curve as CurveConfig>::BaseField;
+
+/// The tables of one point.
+pub(super) struct FixedBase<P: Point> {
+    window: u32,
+    /// `2^(window - 1)` multiples for every window.
+    multiples: Vec<Affine<P::Curve>>,
+}
+
+impl<P: Point> FixedBase<P> {
+    /// Tables for about `products` products of `base`.
+    pub(super) fn new(base: Affine<P::Curve>, products: usize) -> Self {
+        let window = match products {
+            0..=1_000 => 6,
+            1_001..=100_000 => 10,
+            100_001..=1_000_000 => 12,
+            _ if P::BYTES > 64 => 14,
+            _ => 15,
+        };
+        Self::with_window(base, window)
+    }
+
+    fn with_window(base: Affine<P::Curve>, window: u32) -> Self {
+        let mut starts = vec![Projective::<P::Curve>::from(base)];
+        for _ in 1..SCALAR_BITS.div_ceil(window) {
+            let last = *starts.last().expect("not empty");
+            starts.push((0..window).fold(last, |point, _| point.double()));
+        }
+        let multiples = starts
+            .par_iter()
+            .flat_map_iter(|start| {
+                let start = *start;
+                let all: Vec<_> = std::iter::successors(Some(start), |point| Some(*point + start))
+                    .take(1 << (window - 1))
+                    .collect();
+                Projective::normalize_batch(&all)
+            })
+            .collect();
+        Self { window, multiples }
+    }
+
+    /// `scalar * base` for every scalar, in order; infinity for zero.
+    pub(super) fn multiply(&self, scalars: &[Fr]) -> Vec<Affine<P::Curve>> {
+        scalars.par_chunks(BLOCK).flat_map_iter(|block| self.multiply_block(block)).collect()
+    }
+
+    fn multiply_block(&self, scalars: &[Fr]) -> Vec<Affine<P::Curve>> {
+        let mut sums = vec![Affine::<P::Curve>::zero(); scalars.len()];
+        let mut remaining: Vec<[u64; 5]> = scalars
+            .iter()
+            .map(|scalar| {
+                let [a, b, c, d] = scalar.into_bigint().0;
+                [a, b, c, d, 0]
+            })
+            .collect();
+        let mut pending = Vec::with_capacity(scalars.len());
+        let mut slopes = Vec::with_capacity(scalars.len());
+        let per_window = 1usize << (self.window - 1);
+        for table in self.multiples.chunks(per_window) {
+            for (index, limbs) in remaining.iter_mut().enumerate() {
+                let digit = next_digit(limbs, self.window);
+                if digit == 0 {
+                    continue;
+                }
+                let mut addend = table[digit.unsigned_abs() as usize - 1];
+                if digit < 0 {
+                    addend.y = -addend.y;
+                }
+                let sum = &mut sums[index];
+                if sum.is_zero() {
+                    *sum = addend;
+                } else if sum.x == addend.x {
+                    *sum = (*sum + addend).into_affine();
+                } else {
+                    slopes.push(addend.x - sum.x);
+                    pending.push((index, addend));
+                }
+            }
+            add_pending::<P>(&mut sums, &mut pending, &mut slopes);
+        }
+        sums
+    }
+}
+
+/// Adds to different points, whose x differ, with one inversion. `slopes` are the differences of x.
+fn add_pending<P: Point>(
+    sums: &mut [Affine<P::Curve>],
+    pending: &mut Vec<(usize, Affine<P::Curve>)>,
+    slopes: &mut Vec<Base<P>>,
+) {
+    batch_inversion(slopes);
+    for ((index, addend), inverse) in pending.drain(..).zip(slopes.drain(..)) {
+        let sum = &mut sums[index];
+        let slope = (addend.y - sum.y) * inverse;
+        let x = slope.square() - sum.x - addend.x;
+        sum.y = slope * (sum.x - x) - sum.y;
+        sum.x = x;
+    }
+}
+
+/// Takes the lowest signed digit, between `-2^(window-1) + 1` and `2^(window-1)`, off a number of five limbs.
+fn next_digit(limbs: &mut [u64; 5], window: u32) -> i32 {
+    let low = limbs[0] & ((1 << window) - 1);
+    for at in 0..4 {
+        limbs[at] = limbs[at] >> window | limbs[at + 1] << (64 - window);
+    }
+    limbs[4] >>= window;
+    if low <= 1 << (window - 1) {
+        return low as i32;
+    }
+    for limb in limbs {
+        let (sum, carry) = limb.overflowing_add(1);
+        *limb = sum;
+        if !carry {
+            break;
+        }
+    }
+    low as i32 - (1 << window)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::msm::{G1Point, G2Point};
+    use ark_ff::UniformRand;
+
+    fn agrees<P: Point>(window: u32) {
+        let base = Affine::<P::Curve>::generator();
+        let tables = FixedBase::<P>::with_window(base, window);
+        let mut rng = ark_std::test_rng();
+        let half = 1u64 << (window - 1);
+        let mut scalars: Vec<Fr> = (0..40).map(|_| Fr::rand(&mut rng)).collect();
+        scalars.extend([0, 1, 2, half - 1, half, half + 1, 2 * half - 1, 2 * half].map(Fr::from));
+        scalars.extend([0, 1, 2, half, half + 1].map(|value| -Fr::from(value)));
+        // Sums that meet their own addend or its negative: (r + k 2^j) / 2 and its neighbours.
+        let two_inverse = Fr::from(2u64).inverse().unwrap();
+        for shift in 0..254 {
+            scalars.push(Fr::from(2u64).pow([shift]) * two_inverse);
+            scalars.push(-Fr::from(2u64).pow([shift]) * two_inverse);
+        }
+        let expected: Vec<_> = scalars.iter().map(|scalar| (base * scalar).into_affine()).collect();
+        assert!(tables.multiply(&scalars) == expected, "window {window}");
+    }
+
+    #[test]
+    fn products_are_those_of_arkworks() {
+        for window in [4, 6, 9] {
+            agrees::<G1Point>(window);
+        }
+        agrees::<G2Point>(5);
+    }
+}

@@ -1,0 +1,164 @@
+//! Proving and verifying.
+
+use super::key::{ProvingKey, Section};
+use super::setup::{random_scalar, shape, wipe};
+use super::{Groth16Error, Progress};
+use crate::msm::{msm, Point};
+use crate::ntt::Domain;
+use crate::r1cs::{R1cs, R1csError, SparseMatrix};
+use ark_bn254::{Bn254, Fr, G1Projective, G2Projective};
+use ark_ec::short_weierstrass::Projective;
+use ark_ec::CurveGroup;
+use ark_ff::{FftField, One, Zero};
+use ark_groth16::{prepare_verifying_key, Groth16, Proof, VerifyingKey};
+use rayon::prelude::*;
+use zeroize::Zeroizing;
+
+/// Proves that `assignment` (`[1, public.., private..]`) satisfies `r1cs`, and verifies the proof.
+///
+/// What is derived from the assignment is wiped; the assignment is the caller's. Memory: two field elements per point of the
+/// domain, and the mapped key, which the system may drop.
+///
+/// # Errors
+/// [`Groth16Error::Shape`] if the key is for another circuit, [`Groth16Error::Assignment`] if it is not satisfied,
+/// [`Groth16Error::ProofRejected`], [`Groth16Error::Randomness`].
+pub fn prove(
+    key: &ProvingKey,
+    r1cs: &R1cs,
+    assignment: &[Fr],
+    progress: Progress<'_>,
+) -> Result<Proof<Bn254>, Groth16Error> {
+    let r = Zeroizing::new(random_scalar()?);
+    let s = Zeroizing::new(random_scalar()?);
+    prove_with(key, r1cs, assignment, *r, *s, progress)
+}
+
+/// [`prove`] with given blinding scalars: for comparisons. A proof with known or repeated `r`, `s` leaks the witness.
+///
+/// # Errors
+/// As [`prove`].
+pub fn prove_with(
+    key: &ProvingKey,
+    r1cs: &R1cs,
+    assignment: &[Fr],
+    r: Fr,
+    s: Fr,
+    progress: Progress<'_>,
+) -> Result<Proof<Bn254>, Groth16Error> {
+    let domain = Domain::at_least(r1cs.num_constraints() + r1cs.num_instance)?;
+    check_inputs(key, r1cs, &domain, assignment)?;
+    let elements = &key.elements;
+
+    let mut products = quotient_values(r1cs, &domain, assignment, progress);
+    drop(domain);
+    let h: G1Projective = msm(key.g1(Section::H), |at| products[at], &report(progress, "prove: msm H"));
+    wipe(&mut products);
+    drop(products);
+
+    let l = assigned(key, Section::LIndex, key.g1(Section::L), assignment, progress, "prove: msm L");
+    let a = assigned(key, Section::AIndex, key.g1(Section::A), assignment, progress, "prove: msm A");
+    let b1 = assigned(key, Section::BIndex, key.g1(Section::BG1), assignment, progress, "prove: msm B1");
+    let b2: G2Projective =
+        assigned(key, Section::BIndex, key.g2(Section::BG2), assignment, progress, "prove: msm B2");
+
+    let a = a + elements.vk.alpha_g1 + elements.delta_g1 * r;
+    let b1 = b1 + elements.beta_g1 + elements.delta_g1 * s;
+    let b2 = b2 + elements.vk.beta_g2 + elements.vk.delta_g2 * s;
+    let c = a * s + b1 * r - elements.delta_g1 * (r * s) + l + h;
+    let proof = Proof { a: a.into_affine(), b: b2.into_affine(), c: c.into_affine() };
+
+    progress("prove: verify", 0, 1);
+    if !verify(&elements.vk, &assignment[1..r1cs.num_instance], &proof)? {
+        r1cs.check(assignment)?;
+        return Err(Groth16Error::ProofRejected);
+    }
+    progress("prove: verify", 1, 1);
+    Ok(proof)
+}
+
+/// Whether `proof` is valid for the public inputs (without the constant one).
+///
+/// # Errors
+/// [`Groth16Error::PublicInputs`] if there are too many or too few of them.
+pub fn verify(vk: &VerifyingKey<Bn254>, inputs: &[Fr], proof: &Proof<Bn254>) -> Result<bool, Groth16Error> {
+    let expected = vk.gamma_abc_g1.len().saturating_sub(1);
+    if inputs.len() != expected {
+        return Err(Groth16Error::PublicInputs { expected, got: inputs.len() });
+    }
+    Groth16::<Bn254>::verify_proof(&prepare_verifying_key(vk), proof, inputs)
+        .map_err(|error| Groth16Error::Encoding { item: "verifying key", reason: error.to_string() })
+}
+
+fn check_inputs(
+    key: &ProvingKey,
+    r1cs: &R1cs,
+    domain: &Domain,
+    assignment: &[Fr],
+) -> Result<(), Groth16Error> {
+    let (ours, theirs) = (key.header.shape, shape(r1cs, domain));
+    for (what, expected, got) in [
+        ("public variables", ours.instance, theirs.instance),
+        ("private variables", ours.witness, theirs.witness),
+        ("constraints", ours.constraints, theirs.constraints),
+        ("points of the domain", ours.domain, theirs.domain),
+    ] {
+        if expected != got {
+            return Err(Groth16Error::Shape { what, expected, got });
+        }
+    }
+    if assignment.len() != r1cs.num_variables() {
+        return Err(R1csError::AssignmentLength { expected: r1cs.num_variables(), got: assignment.len() }.into());
+    }
+    if !assignment[0].is_one() {
+        return Err(R1csError::ConstantOne.into());
+    }
+    Ok(())
+}
+
+/// The values of `a(x) b(x)` on the coset, in natural order.
+fn quotient_values(r1cs: &R1cs, domain: &Domain, assignment: &[Fr], progress: Progress<'_>) -> Vec<Fr> {
+    let stage = "prove: quotient";
+    let to_coset = |values: &mut [Fr]| {
+        domain.interpolate_unscaled(values);
+        domain.scale_permuted(values, Fr::GENERATOR);
+        domain.evaluate_permuted(values);
+    };
+    progress(stage, 0, 4);
+    let mut a = product(&r1cs.a, r1cs, assignment, domain.size());
+    a[r1cs.num_constraints()..][..r1cs.num_instance].copy_from_slice(&assignment[..r1cs.num_instance]);
+    progress(stage, 1, 4);
+    to_coset(&mut a);
+    progress(stage, 2, 4);
+    let mut b = product(&r1cs.b, r1cs, assignment, domain.size());
+    progress(stage, 3, 4);
+    to_coset(&mut b);
+    a.par_iter_mut().zip(&b).with_min_len(1 << 10).for_each(|(a, b)| *a *= b);
+    wipe(&mut b);
+    progress(stage, 4, 4);
+    a
+}
+
+/// `matrix * assignment`, padded with zeros to `size`.
+fn product(matrix: &SparseMatrix, r1cs: &R1cs, assignment: &[Fr], size: usize) -> Vec<Fr> {
+    let table = r1cs.coefficients.values();
+    let rows = matrix.rows();
+    let value = |row| if row < rows { matrix.evaluate_row(row, table, assignment) } else { Fr::zero() };
+    (0..size).into_par_iter().with_min_len(1 << 10).map(value).collect()
+}
+
+/// The sum of a section's points, each times its variable.
+fn assigned<P: Point>(
+    key: &ProvingKey,
+    index: Section,
+    points: &[P],
+    assignment: &[Fr],
+    progress: Progress<'_>,
+    stage: &'static str,
+) -> Projective<P::Curve> {
+    let index = key.index(index);
+    msm(points, |at| assignment[index[at] as usize], &report(progress, stage))
+}
+
+fn report<'a>(progress: Progress<'a>, stage: &'static str) -> impl Fn(u64, u64) + Sync + 'a {
+    move |done, total| progress(stage, done, total)
+}

@@ -1,0 +1,305 @@
+//! The streaming development set-up.
+//!
+//! Peak memory is about `32 * (points of the domain + 3 * variables)` bytes on top of the circuit: the Lagrange values and one
+//! field element per variable and matrix. Points are made and written in blocks.
+
+use super::fixed_base::{FixedBase, BLOCK};
+use super::key::{Elements, Header, KeyWriter, Section, Shape};
+use super::{Groth16Error, Origin, Progress, INSECURE_TEXT};
+use crate::msm::{G1Point, G2Point, Point};
+use crate::ntt::Domain;
+use crate::r1cs::{R1cs, SparseMatrix};
+use ark_bn254::{Bn254, Fr, G1Affine, G2Affine};
+use ark_ec::short_weierstrass::Affine;
+use ark_ec::AffineRepr;
+use ark_ff::{FftField, Field, One, PrimeField, Zero};
+use ark_groth16::VerifyingKey;
+use ark_serialize::CanonicalSerialize;
+use rand::rngs::OsRng;
+use rand::RngCore;
+use rayon::prelude::*;
+use std::path::Path;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// Scalars whose points are made before they are written: 2^17 points are 8 or 16 MiB.
+const WRITE_BLOCK: usize = 128 * BLOCK;
+
+/// The secret exponents of a set-up. Whoever knows them can forge proofs.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct ToxicWaste {
+    alpha: Fr,
+    beta: Fr,
+    gamma: Fr,
+    delta: Fr,
+    tau: Fr,
+}
+
+impl std::fmt::Debug for ToxicWaste {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ToxicWaste(secret)")
+    }
+}
+
+impl ToxicWaste {
+    /// Exponents from the operating system's generator.
+    ///
+    /// # Errors
+    /// [`Groth16Error::Randomness`].
+    pub fn random() -> Result<Self, Groth16Error> {
+        Ok(Self {
+            alpha: random_scalar()?,
+            beta: random_scalar()?,
+            gamma: random_scalar()?,
+            delta: random_scalar()?,
+            tau: random_scalar()?,
+        })
+    }
+
+    /// Given exponents, for comparisons with another implementation.
+    pub fn from_parts(alpha: Fr, beta: Fr, gamma: Fr, delta: Fr, tau: Fr) -> Self {
+        Self { alpha, beta, gamma, delta, tau }
+    }
+}
+
+/// A scalar from 512 bits of the operating system's generator (bias below 2^-250).
+pub(super) fn random_scalar() -> Result<Fr, Groth16Error> {
+    let mut bytes = [0; 64];
+    OsRng.try_fill_bytes(&mut bytes).map_err(|error| Groth16Error::Randomness(error.to_string()))?;
+    let scalar = Fr::from_le_bytes_mod_order(&bytes);
+    bytes.zeroize();
+    Ok(scalar)
+}
+
+/// The exponents of the key's points, one vector per section; wiped when dropped, because `tau` follows from them.
+struct Exponents {
+    a: Vec<Fr>,
+    b: Vec<Fr>,
+    l: Vec<Fr>,
+    inputs: Vec<Fr>,
+}
+
+impl Drop for Exponents {
+    fn drop(&mut self) {
+        for vector in [&mut self.a, &mut self.b, &mut self.l, &mut self.inputs] {
+            wipe(vector);
+        }
+    }
+}
+
+/// Overwrites secret values, in parallel.
+pub(super) fn wipe(values: &mut [Fr]) {
+    values.par_chunks_mut(1 << 16).for_each(|chunk| chunk.iter_mut().for_each(Zeroize::zeroize));
+}
+
+/// Makes a development key for `r1cs` and writes it to `out`, over a key that may be there.
+///
+/// `circuit_digest` names the circuit and is asked for when the key is opened. `toxic` is wiped in the end. The key is marked
+/// INSECURE ([`INSECURE_TEXT`]) and a warning is logged. It appears under its name only when it is complete.
+///
+/// # Errors
+/// [`Groth16Error::EmptyCircuit`], [`Groth16Error::Domain`], [`Groth16Error::Trapdoor`], [`Groth16Error::Busy`],
+/// [`Groth16Error::Io`].
+pub fn setup(
+    r1cs: &R1cs,
+    circuit_digest: [u8; 32],
+    out: &Path,
+    toxic: ToxicWaste,
+    progress: Progress<'_>,
+) -> Result<VerifyingKey<Bn254>, Groth16Error> {
+    if r1cs.num_constraints() == 0 || r1cs.num_instance == 0 {
+        return Err(Groth16Error::EmptyCircuit);
+    }
+    tracing::warn!(path = %out.display(), INSECURE_TEXT);
+    let mut writer = KeyWriter::create(out)?;
+    let domain = Domain::at_least(r1cs.num_constraints() + r1cs.num_instance)?;
+    let exponents = exponents(r1cs, &domain, &toxic, progress)?;
+
+    let entries = exponents.a.len() + exponents.b.len() + exponents.l.len() + domain.size();
+    let g1 = FixedBase::<G1Point>::new(G1Affine::generator(), entries);
+    let elements = elements(&exponents, &toxic, &g1);
+    let mut encoded = Vec::new();
+    elements
+        .serialize_uncompressed(&mut encoded)
+        .map_err(|error| Groth16Error::Encoding { item: "elements", reason: error.to_string() })?;
+    writer.begin(Section::Elements)?;
+    writer.write(&encoded)?;
+
+    let a = write_index(&mut writer, Section::AIndex, &exponents.a)?;
+    write_points(&mut writer, Section::A, &g1, &a, &|at| exponents.a[at as usize], progress)?;
+    let b = write_index(&mut writer, Section::BIndex, &exponents.b)?;
+    write_points(&mut writer, Section::BG1, &g1, &b, &|at| exponents.b[at as usize], progress)?;
+    let g2 = FixedBase::<G2Point>::new(G2Affine::generator(), b.len());
+    write_points(&mut writer, Section::BG2, &g2, &b, &|at| exponents.b[at as usize], progress)?;
+    drop((a, b, g2));
+    let l = write_index(&mut writer, Section::LIndex, &exponents.l)?;
+    write_points(&mut writer, Section::L, &g1, &l, &|at| exponents.l[at as usize], progress)?;
+    drop((l, exponents));
+    let mut h = quotient_exponents(&domain, &toxic)?;
+    let all: Vec<u32> = (0..h.len() as u32).collect();
+    write_points(&mut writer, Section::H, &g1, &all, &|at| h[at as usize], progress)?;
+    wipe(&mut h);
+
+    let shape = shape(r1cs, &domain);
+    writer.finish(|extents| Header { origin: Origin::Development, digest: circuit_digest, shape, extents })?;
+    Ok(elements.vk)
+}
+
+/// The numbers that a key and a circuit must share.
+pub(super) fn shape(r1cs: &R1cs, domain: &Domain) -> Shape {
+    Shape {
+        instance: r1cs.num_instance as u64,
+        witness: r1cs.num_witness as u64,
+        constraints: r1cs.num_constraints() as u64,
+        domain: domain.size() as u64,
+    }
+}
+
+fn exponents(
+    r1cs: &R1cs,
+    domain: &Domain,
+    toxic: &ToxicWaste,
+    progress: Progress<'_>,
+) -> Result<Exponents, Groth16Error> {
+    let unusable = |reason| Groth16Error::Trapdoor { reason };
+    let zero = [toxic.alpha, toxic.beta, toxic.gamma, toxic.delta, toxic.tau].iter().any(Zero::is_zero);
+    let (gamma_inverse, delta_inverse) = match (toxic.gamma.inverse(), toxic.delta.inverse()) {
+        (Some(gamma), Some(delta)) if !zero => (gamma, delta),
+        _ => return Err(unusable("an exponent is zero")),
+    };
+    progress("setup: matrices", 0, 3);
+    let mut weights =
+        domain.lagrange_at(toxic.tau, Fr::one()).ok_or_else(|| unusable("tau lies on the domain"))?;
+    let variables = r1cs.num_variables();
+    let table = r1cs.coefficients.values();
+    let mut a = transpose_product(&r1cs.a, table, &weights, variables);
+    let own_rows = &weights[r1cs.num_constraints()..][..r1cs.num_instance];
+    a.iter_mut().zip(own_rows).for_each(|(value, weight)| *value += weight);
+    progress("setup: matrices", 1, 3);
+    let b = transpose_product(&r1cs.b, table, &weights, variables);
+    progress("setup: matrices", 2, 3);
+    let mut l = transpose_product(&r1cs.c, table, &weights, variables);
+    progress("setup: matrices", 3, 3);
+    wipe(&mut weights);
+    drop(weights);
+
+    // l = (beta a + alpha b + c) / delta - c (tau^n - 1) / ((k - 1) delta) for private variables, the second term alone for
+    // public ones; the first term over gamma makes the verifying key.
+    let (alpha, beta) = (toxic.alpha, toxic.beta);
+    let instance = r1cs.num_instance;
+    let abc = |at: usize, c: &Fr| a[at] * beta + b[at] * alpha + c;
+    let inputs = (0..instance).map(|at| abc(at, &l[at]) * gamma_inverse).collect();
+    let quotient = quotient_factor(domain, toxic) * delta_inverse;
+    l.par_iter_mut().enumerate().with_min_len(1 << 10).for_each(|(at, c)| {
+        let folded = *c * quotient;
+        let plain = if at < instance { Fr::zero() } else { abc(at, c) * delta_inverse };
+        *c = plain - folded;
+    });
+    Ok(Exponents { a, b, l, inputs })
+}
+
+/// `(tau^n - 1) / (g^n - 1)`.
+fn quotient_factor(domain: &Domain, toxic: &ToxicWaste) -> Fr {
+    let on_coset = domain.vanishing(Fr::GENERATOR);
+    domain.vanishing(toxic.tau) * on_coset.inverse().expect("the field's generator is not on the domain")
+}
+
+/// The exponents of the H section: Lagrange values of the coset at `tau`, times `(tau^n - 1) / ((g^n - 1) delta)`.
+fn quotient_exponents(domain: &Domain, toxic: &ToxicWaste) -> Result<Vec<Fr>, Groth16Error> {
+    let on_coset = || Groth16Error::Trapdoor { reason: "tau lies on the coset" };
+    let delta_inverse = toxic.delta.inverse().ok_or_else(on_coset)?;
+    let factor = quotient_factor(domain, toxic) * delta_inverse;
+    let mut values = domain.lagrange_at(toxic.tau, Fr::GENERATOR).ok_or_else(on_coset)?;
+    values.par_iter_mut().with_min_len(1 << 10).for_each(|value| *value *= factor);
+    Ok(values)
+}
+
+/// `weights * matrix`: for every column the sum of its entries, each times its row's weight.
+///
+/// Every task owns a range of columns and reads the whole matrix, so nothing is shared and nothing is copied.
+fn transpose_product(matrix: &SparseMatrix, table: &[Fr], weights: &[Fr], variables: usize) -> Vec<Fr> {
+    let mut out = vec![Fr::zero(); variables];
+    let range = variables.div_ceil(rayon::current_num_threads()).max(1);
+    out.par_chunks_mut(range).enumerate().for_each(|(task, out)| {
+        let first = (task * range) as u32;
+        let mut start = 0;
+        for (&end, weight) in matrix.row_ends.iter().zip(weights) {
+            let entries = start..end as usize;
+            start = end as usize;
+            let columns = matrix.columns[entries.clone()].iter();
+            for (&column, &coefficient) in columns.zip(&matrix.coefficients[entries]) {
+                let Some(value) = column.checked_sub(first).and_then(|at| out.get_mut(at as usize)) else {
+                    continue;
+                };
+                match coefficient {
+                    0 => *value += weight,
+                    1 => *value -= weight,
+                    other => *value += table[other as usize] * weight,
+                }
+            }
+        }
+    });
+    out
+}
+
+fn elements(exponents: &Exponents, toxic: &ToxicWaste, g1: &FixedBase<G1Point>) -> Elements {
+    let fixed = g1.multiply(&[toxic.alpha, toxic.beta, toxic.delta]);
+    let g2 = FixedBase::<G2Point>::new(G2Affine::generator(), 3);
+    let fixed2 = g2.multiply(&[toxic.beta, toxic.gamma, toxic.delta]);
+    let vk = VerifyingKey {
+        alpha_g1: fixed[0],
+        beta_g2: fixed2[0],
+        gamma_g2: fixed2[1],
+        delta_g2: fixed2[2],
+        gamma_abc_g1: g1.multiply(&exponents.inputs),
+    };
+    Elements { vk, beta_g1: fixed[1], delta_g1: fixed[2] }
+}
+
+/// Writes the variables whose exponent is not zero.
+fn write_index(writer: &mut KeyWriter, section: Section, exponents: &[Fr]) -> Result<Vec<u32>, Groth16Error> {
+    let index: Vec<u32> =
+        (0..exponents.len() as u32).into_par_iter().filter(|&at| !exponents[at as usize].is_zero()).collect();
+    writer.begin(section)?;
+    for block in index.chunks(1 << 16) {
+        let bytes: Vec<u8> = block.iter().flat_map(|at| at.to_le_bytes()).collect();
+        writer.write(&bytes)?;
+    }
+    Ok(index)
+}
+
+/// Writes the points of `index`, whose exponents are not zero.
+fn write_points<P: Point>(
+    writer: &mut KeyWriter,
+    section: Section,
+    base: &FixedBase<P>,
+    index: &[u32],
+    exponent: &(dyn Fn(u32) -> Fr + Sync),
+    progress: Progress<'_>,
+) -> Result<(), Groth16Error> {
+    let stage = match section {
+        Section::A => "setup: points of A",
+        Section::BG1 => "setup: points of B in G1",
+        Section::BG2 => "setup: points of B in G2",
+        Section::L => "setup: points of L",
+        _ => "setup: points of H",
+    };
+    writer.begin(section)?;
+    let mut done = 0;
+    for block in index.chunks(WRITE_BLOCK) {
+        let mut scalars: Vec<Fr> = block.par_iter().map(|&at| exponent(at)).collect();
+        let points = base.multiply(&scalars);
+        wipe(&mut scalars);
+        let mut bytes = Vec::with_capacity(points.len() * P::BYTES);
+        for point in &points {
+            stored::<P>(point)?.write(&mut bytes);
+        }
+        writer.write(&bytes)?;
+        done += block.len() as u64;
+        progress(stage, done, index.len() as u64);
+    }
+    Ok(())
+}
+
+fn stored<P: Point>(point: &Affine<P::Curve>) -> Result<P, Groth16Error> {
+    P::from_affine(point).ok_or(Groth16Error::Trapdoor { reason: "an exponent of the quotient is zero" })
+}
