@@ -9,7 +9,8 @@
 //!
 //! Bounds. `p` is the modulus. Every element is *reduced* (below `2p`) unless a method says otherwise. The lazy methods
 //! (`*_raw`, [`Lanes::carry`]) give *wide* values, whose bound the caller tracks: multiplication takes operands with
-//! `a * b <= 64 p^2` (for instance both below `8p`) and returns a reduced element; [`Lanes::shrink`] takes anything below
+//! `a * b <= 64 p^2` (for instance both below `8p`) and returns a reduced element (in general one below
+//! `p + a * b / 84 p`, for operands below `64p`); [`Lanes::shrink`] takes anything below
 //! `64p` and returns a reduced element. The portable lanes are always fully reduced, so they satisfy all of this.
 //!
 //! ```
@@ -50,6 +51,10 @@ pub trait Arch: Copy + Send + Sync + 'static {
     /// A short name for logs and reports.
     const NAME: &'static str;
 
+    /// Runs `routine` as a function of its own, compiled once for all its callers: what `#[inline(always)]` code calls to
+    /// keep large inner parts (a permutation, a point addition) from being copied to every place they are used.
+    fn call<R: Routine<Self>>(self, routine: R) -> R::Output;
+
     /// Loads eight elements that lie one after another. Cost on IFMA: one multiplication.
     fn load<F: LaneField>(self, elements: &[F; LANES]) -> Self::Lanes<F>;
 
@@ -83,6 +88,9 @@ pub struct Packed(pub [u64; 4]);
 pub trait Lanes<F: LaneField>: Copy + Send + Sync + 'static {
     /// The elements, in lane order, fully reduced.
     fn store(self) -> [F; LANES];
+
+    /// The elements as canonical integers, in lane order, four little-endian words each.
+    fn store_integers(self) -> [[u64; 4]; LANES];
 
     /// The elements as compact scratch memory, to be read by [`Arch::unpack`]. Free of multiplications.
     fn pack(self) -> [Packed; LANES];
@@ -155,6 +163,15 @@ pub trait Kernel {
 
     /// Runs the algorithm.
     fn run<A: Arch>(self, arch: A) -> Self::Output;
+}
+
+/// A part of a [`Kernel`] on a known [`Arch`], for [`Arch::call`].
+pub trait Routine<A: Arch> {
+    /// What the part returns.
+    type Output;
+
+    /// Runs the part. Mark it `#[inline(always)]`, as for [`Kernel::run`].
+    fn run(self, arch: A) -> Self::Output;
 }
 
 /// Runs `kernel` on the best instruction set this machine has.

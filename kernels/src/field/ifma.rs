@@ -8,7 +8,7 @@ use std::{arch::x86_64::*, marker::PhantomData};
 
 use super::{
     constants::{split, MASK_52},
-    Arch, Kernel, LaneField, Lanes, Packed, LANES,
+    Arch, Kernel, LaneField, Lanes, Packed, Routine, LANES,
 };
 
 /// AVX-512 F and IFMA. Only [`Ifma::detect`] makes one, and only where the CPU has both.
@@ -43,10 +43,22 @@ fn enter<K: Kernel>(arch: Ifma, kernel: K) -> K::Output {
     kernel.run(arch)
 }
 
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn call<R: Routine<Ifma>>(arch: Ifma, routine: R) -> R::Output {
+    routine.run(arch)
+}
+
 impl Arch for Ifma {
     type Lanes<F: LaneField> = IfmaLanes<F>;
 
     const NAME: &'static str = "avx512-ifma";
+
+    #[inline(always)]
+    fn call<R: Routine<Self>>(self, routine: R) -> R::Output {
+        // SAFETY: `self` exists, so the CPU has both features.
+        unsafe { call(self, routine) }
+    }
 
     #[inline(always)]
     fn load<F: LaneField>(self, elements: &[F; LANES]) -> IfmaLanes<F> {
@@ -99,6 +111,13 @@ impl<F: LaneField> Lanes<F> for IfmaLanes<F> {
         // SAFETY: see above.
         let words = unsafe { pack_words(subtract_once(mul(self, splat_limbs(F::CONSTANTS.to_ark)))) };
         words.map(|words| F::from_montgomery_words(words.0))
+    }
+
+    #[inline(always)]
+    fn store_integers(self) -> [[u64; 4]; LANES] {
+        // SAFETY: see above.
+        let words = unsafe { pack_words(subtract_once(mul(self, splat_limbs([1, 0, 0, 0, 0])))) };
+        words.map(|words| words.0)
     }
 
     #[inline(always)]

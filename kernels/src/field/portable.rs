@@ -1,6 +1,6 @@
 //! Eight arkworks elements: works everywhere, and is what the vector lanes are tested against.
 
-use super::{Arch, LaneField, Lanes, Packed, LANES};
+use super::{Arch, LaneField, Lanes, Packed, Routine, LANES};
 
 /// No special instructions.
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,6 +14,11 @@ impl Arch for Portable {
     type Lanes<F: LaneField> = PortableLanes<F>;
 
     const NAME: &'static str = "portable";
+
+    #[inline(never)]
+    fn call<R: Routine<Self>>(self, routine: R) -> R::Output {
+        routine.run(self)
+    }
 
     #[inline(always)]
     fn load<F: LaneField>(self, elements: &[F; LANES]) -> PortableLanes<F> {
@@ -59,6 +64,11 @@ impl<F: LaneField> Lanes<F> for PortableLanes<F> {
     #[inline(always)]
     fn store(self) -> [F; LANES] {
         self.0
+    }
+
+    #[inline(always)]
+    fn store_integers(self) -> [[u64; 4]; LANES] {
+        self.0.map(|element| element.into_bigint().0)
     }
 
     #[inline(always)]

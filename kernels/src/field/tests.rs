@@ -62,6 +62,7 @@ impl<F: LaneField> Kernel for Check<F> {
         assert_eq!(a.store(), x);
         assert_eq!(arch.unpack::<F>(&a.pack()).store(), x);
         assert_eq!(arch.load_integers::<F>(&x.map(|v| v.into_bigint().0)).store(), x);
+        assert_eq!(a.store_integers(), x.map(|v| v.into_bigint().0));
         assert_eq!(a.add(b).store(), each(|x, y| x + y));
         assert_eq!(a.sub(b).store(), each(|x, y| x - y));
         assert_eq!(a.neg().store(), each(|x, _| -x));
