@@ -166,6 +166,11 @@ impl Cache {
         Ok(Self { root: root.to_owned() })
     }
 
+    /// The cache under `root`, to look into only: nothing is created.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
     /// The root folder.
     pub fn root(&self) -> &Path {
         &self.root

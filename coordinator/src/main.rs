@@ -1,2 +1,5 @@
 //! The command line `assay`.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    assay_coordinator::cli::main()
+}

@@ -1,0 +1,101 @@
+//! The commands, their help, and how they end.
+
+mod args;
+mod batch;
+mod cache;
+mod prove;
+mod stage;
+mod verify;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+use clap::Parser;
+
+pub use args::{Arguments, Command};
+
+use crate::error::{Error, EXIT_INTERRUPTED, EXIT_OK};
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    // Bad usage ends here, with clap's message and exit code 2.
+    let arguments = Arguments::parse();
+    init_tracing();
+    match run(arguments) {
+        Ok(()) => ExitCode::from(EXIT_OK),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Error> {
+    let config = arguments.config.as_deref();
+    match arguments.command {
+        Command::Prove(command) => prove::run(config, command),
+        Command::Verify(command) => verify::run(&command),
+        Command::Setup(command) => prove::setup(config, command),
+        Command::Batch(command) => batch::run(command),
+        Command::Cache(command) => cache::run(config, command),
+        Command::Stage(command) => stage::run(command),
+    }
+}
+
+/// Logs go to standard error; `RUST_LOG` chooses what, warnings by default.
+fn init_tracing() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    // A second initialisation (in tests) is harmless.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// Prints a result to standard output; a closed pipe there is not an error of ours.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// A flag that the first interrupt (ctrl-c, SIGTERM) sets; the second one ends the process at once.
+fn interrupt_flag() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = flag.clone();
+    std::thread::spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(async {
+            use tokio::signal::unix::{signal, SignalKind};
+            let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+            loop {
+                tokio::select! {
+                    heard = tokio::signal::ctrl_c() => if heard.is_err() { return },
+                    _ = terminate.recv() => {}
+                }
+                if set.swap(true, Ordering::Relaxed) {
+                    std::process::exit(i32::from(EXIT_INTERRUPTED));
+                }
+                eprintln!("interrupt: ending the running stage (again: end at once)");
+            }
+        });
+    });
+    flag
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_command_teaches_by_example() {
+        Arguments::command().debug_assert();
+        for command in Arguments::command().get_subcommands().filter(|c| !c.is_hide_set()) {
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Example"), "{} has no example", command.get_name());
+        }
+        let help = Arguments::command().render_long_help().to_string();
+        for word in ["Exit codes", "ASSAY_CACHE", "out/<batch>/", "INSECURE"] {
+            assert!(help.contains(word), "the help does not say {word}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The arguments and their help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::pipeline::Until;
+
+const ABOUT: &str = "Proves batches of EVM blocks and settles them on Bitcoin";
+
+const AFTER_HELP: &str = "\
+Examples:
+  assay prove sample                    prove and settle the first built-in batch
+  assay prove sample:2                  the next one: its fold proof verifies the first one's
+  assay verify out/1-4-0a1b2c3d         check a result with nothing but its folder
+  assay batch show sample               what is in a batch
+
+Files:
+  out/<batch>/     proof.json, vk.json, public.json (snarkjs), proof.bin (arkworks), claim.json, report.json
+  out/chain/       the chain of claims: Bitcoin regtest and the operator's keys
+  ~/.cache/assay/artifacts/   finished stages, proving keys, logs; move it with ASSAY_CACHE
+  assay.toml       optional configuration; coordinator/assay.sample.toml explains every field
+
+Exit codes:
+  0  done
+  1  proving, settlement or verification failed
+  2  bad input or usage: the message names the item, nothing was written
+  130  interrupted: start the same command again, it goes on where it stopped
+
+The Groth16 parameters made here are a development set-up and INSECURE: whoever makes them could forge proofs.";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "assay", version, about = ABOUT, after_long_help = AFTER_HELP, after_help = AFTER_HELP)]
+pub struct Arguments {
+    /// Configuration file [default: assay.toml, if it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Prove a batch, verify the proof, settle it on Bitcoin
+    Prove(ProveArgs),
+    /// Check a result folder with nothing but that folder
+    Verify(VerifyArgs),
+    /// Make the Groth16 parameters now instead of during the first proof (INSECURE development set-up)
+    Setup(SetupArgs),
+    /// Build, show or sample batches
+    Batch(BatchArgs),
+    /// List or prune the cache of finished stages
+    Cache(CacheArgs),
+    /// Runs heavy stages for `assay prove`
+    #[command(hide = true)]
+    Stage(StageArgs),
+}
+
+/// `assay prove`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Stages: execute, block proofs (core, compressed), fold, wrap, Groth16 set-up (first time only), Groth16, verify, settle.
+Finished stages are kept; interrupted and started again, the command goes on where it stopped and says so.
+A batch that does not begin at genesis needs the fold proof of the batch before it, which the cache keeps.
+
+Examples:
+  assay prove sample
+  assay prove my.batch --until compressed
+  assay prove my.batch --out /srv/proofs --bitcoind http://user:password@127.0.0.1:18443
+  assay prove sample --json > result.json")]
+pub struct ProveArgs {
+    /// A batch file, `sample`, or `sample:N`
+    #[arg(default_value = "sample")]
+    pub batch: String,
+    /// Stop after this stage
+    #[arg(long, value_enum, default_value_t = Until::Settled)]
+    pub until: Until,
+    /// Folder for the results [default: out]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Settle through this node instead of an in-process regtest: http://user:password@host:port
+    #[arg(long, value_name = "URL")]
+    pub bitcoind: Option<String>,
+    /// The node's cookie file, instead of user and password in the URL
+    #[arg(long, value_name = "FILE")]
+    pub bitcoind_cookie: Option<PathBuf>,
+    /// Begin a new history at this batch's parent state, instead of continuing one from genesis
+    #[arg(long)]
+    pub genesis: bool,
+    /// Print the report as JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `assay verify`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Checks that the 128 public-value bytes hash (BLAKE3, top three bits cleared) to the public input, that the proof verifies
+under the key in the folder, and that all files agree byte for byte. Which key and which programs to trust is yours to
+say: compare the printed hashes, or pin them.
+
+Examples:
+  assay verify out/1-4-0a1b2c3d
+  assay verify out/1-4-0a1b2c3d --vk-hash 5f0c... --code-root 9a1b...")]
+pub struct VerifyArgs {
+    /// The result folder
+    pub folder: PathBuf,
+    /// Accept this verifying key only (BLAKE3 of its compressed encoding, hex)
+    #[arg(long, value_name = "HEX")]
+    pub vk_hash: Option<String>,
+    /// Accept this code root only (hex)
+    #[arg(long, value_name = "HEX")]
+    pub code_root: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `assay setup`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+The parameters depend on the wrap circuit only, so one set-up serves every batch. They are stored in the cache folder.
+
+INSECURE: this is a development set-up. Its secret is drawn here and forgotten, but nobody can check that. Production
+parameters come from a ceremony.
+
+Examples:
+  assay setup
+  ASSAY_CACHE=/var/cache/assay assay setup --json")]
+pub struct SetupArgs {
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `assay batch`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  assay batch sample --index 2 -o second.batch
+  assay batch show second.batch --json
+  assay batch build --from mainnet-block.json -o mainnet.batch")]
+pub struct BatchArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: BatchCommand,
+}
+
+/// Commands about batches.
+#[derive(Debug, Subcommand)]
+pub enum BatchCommand {
+    /// Build a batch from a JSON description
+    #[command(after_long_help = "\
+The JSON is an execution witness of an Ethereum block, as in shared/data/mainnet.
+
+Example:
+  assay batch build --from mainnet-block.json -o mainnet.batch")]
+    Build {
+        /// The description
+        #[arg(long, value_name = "JSON")]
+        from: PathBuf,
+        /// The batch file to write
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Validate a batch and show what is in it
+    Show {
+        /// A batch file, `sample`, or `sample:N`
+        batch: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a built-in batch of real signed transactions
+    Sample {
+        /// Which one; each continues the one before it
+        #[arg(long, default_value_t = 1)]
+        index: u64,
+        /// The batch file to write
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+}
+
+/// `assay cache`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  assay cache list
+  assay cache prune --days 30           finished stages older than 30 days; fold proofs are kept for the next batch
+  assay cache prune --days 0 --all      everything but the Groth16 parameters")]
+pub struct CacheArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CacheCommand,
+}
+
+/// Commands about the cache.
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// List finished stages, newest first
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove finished stages
+    Prune {
+        /// Remove what is at least this old
+        #[arg(long, default_value_t = 30)]
+        days: u64,
+        /// Also the fold proofs that following batches need
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// `assay stage`.
+#[derive(Debug, Args)]
+pub struct StageArgs {
+    /// Keys and parameters.
+    #[arg(long)]
+    pub cache_dir: PathBuf,
+    /// Files of the running proof.
+    #[arg(long)]
+    pub work_dir: PathBuf,
+    /// Cores to use, 0 = all.
+    #[arg(long, default_value_t = 0)]
+    pub cores: usize,
+    /// Memory to plan with, 0 = five sixths of the machine's.
+    #[arg(long, default_value_t = 0)]
+    pub memory_bytes: u64,
+}

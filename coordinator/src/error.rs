@@ -1,0 +1,105 @@
+//! Everything that can end a command, and the exit code it ends with.
+
+use crate::cache::CacheError;
+use crate::config::ConfigError;
+use crate::fsio::FileError;
+use crate::lock::LockError;
+use crate::verify::VerifyError;
+
+/// Exit code of a success.
+pub const EXIT_OK: u8 = 0;
+/// Exit code of a failed proof, verification or settlement.
+pub const EXIT_FAILED: u8 = 1;
+/// Exit code of bad input; nothing was written.
+pub const EXIT_BAD_INPUT: u8 = 2;
+/// Exit code after an interrupt.
+pub const EXIT_INTERRUPTED: u8 = 130;
+
+/// Why a command ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The batch is not valid.
+    #[error("batch {name}: {source}")]
+    Batch {
+        /// File or sample.
+        name: String,
+        /// What is wrong with it.
+        source: assay_lvm::BatchError,
+    },
+    /// `sample:N` with an N that does not exist.
+    #[error("{got:?} names no batch: expected a file, `sample`, or `sample:N` with N from 1 to {max}")]
+    UnknownBatch {
+        /// What was given.
+        got: String,
+        /// Largest sample.
+        max: u64,
+    },
+    /// The batch was built without its parent's header.
+    #[error(
+        "batch {name}: it assumes its parent's state instead of proving it from the parent's header, so it can be proved up to \
+         `--until compressed` but neither folded nor settled"
+    )]
+    NotLinked {
+        /// File or sample.
+        name: String,
+    },
+    /// The batch continues a history that is not known here.
+    #[error(
+        "no fold proof for state {commitment} (after block {block}), where this batch begins: prove the batch before it \
+         first, with the same cache; or begin a new history here with --genesis"
+    )]
+    MissingHistory {
+        /// Commitment of the batch's parent state, hex.
+        commitment: String,
+        /// Number of the parent block.
+        block: u64,
+    },
+    /// The configuration is not valid.
+    #[error("configuration: {0}")]
+    Config(#[from] ConfigError),
+    /// The Bitcoin back end's address is not valid.
+    #[error("bitcoind: {0}")]
+    BitcoinSpec(assay_l1::BackendError),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The cache cannot be used.
+    #[error("cache: {0}")]
+    Cache(#[from] CacheError),
+    /// Another process works here.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A result folder was rejected.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// A stage failed.
+    #[error("{stage}: {reason}")]
+    Stage {
+        /// The stage.
+        stage: String,
+        /// One line.
+        reason: String,
+    },
+    /// The user interrupted.
+    #[error("interrupted; finished stages are kept, start the same command again to go on")]
+    Interrupted,
+}
+
+impl Error {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Batch { .. }
+            | Error::UnknownBatch { .. }
+            | Error::MissingHistory { .. }
+            | Error::NotLinked { .. }
+            | Error::Config(_)
+            | Error::BitcoinSpec(_)
+            | Error::File(_)
+            | Error::Verify(VerifyError::Unreadable(_)) => EXIT_BAD_INPUT,
+            Error::Interrupted => EXIT_INTERRUPTED,
+            _ => EXIT_FAILED,
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! From what the user names to a validated [`Request`]: everything is checked here, before anything is written.
+
+use std::path::Path;
+
+use assay_lvm::{guests, sample, Batch, RunLimits};
+use sha2::{Digest, Sha256};
+
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::error::Error;
+use crate::job::{History, Job, Keys, Run};
+use crate::pipeline::Until;
+use crate::shell::Request;
+use crate::statement::BatchSummary;
+
+/// SHA-256 of the block and the fold program of this build.
+pub fn elf_hashes() -> ([u8; 32], [u8; 32]) {
+    (Sha256::digest(guests::BLOCK_ELF).into(), Sha256::digest(guests::FOLD_ELF).into())
+}
+
+/// Opens `name`: `sample`, `sample:N`, or a batch file.
+///
+/// # Errors
+/// [`Error::UnknownBatch`], [`Error::Batch`].
+pub fn open_batch(name: &str) -> Result<Batch, Error> {
+    let error = |source| Error::Batch { name: name.to_owned(), source };
+    let number = match name.strip_prefix("sample") {
+        Some("") => Some(1),
+        Some(rest) if rest.starts_with(':') => {
+            let parsed = rest[1..].parse().ok().filter(|n| (1..=sample::INDEX_MAX).contains(n));
+            Some(parsed.ok_or_else(|| Error::UnknownBatch { got: name.to_owned(), max: sample::INDEX_MAX })?)
+        }
+        _ => None,
+    };
+    match number {
+        Some(number) => sample::batch(number).map_err(error),
+        None => Batch::read(Path::new(name)).map_err(error),
+    }
+}
+
+/// Validates a batch, executes it on the host and cuts it into runs.
+///
+/// # Errors
+/// [`Error::Batch`].
+pub fn prepare(name: &str, config: &Config) -> Result<(Job, bool), Error> {
+    let batch = open_batch(name)?;
+    let error = |source| Error::Batch { name: name.to_owned(), source };
+    let summary = batch.validate().map_err(error)?;
+    let limits = RunLimits { gas_max: config.run_gas_max, blocks_max: config.run_blocks_max as usize };
+    let runs = batch.split_runs(limits).map_err(error)?;
+    let first_block = summary.from.block_number + 1;
+    let last_block = summary.to.block_number;
+    let id = format!("{first_block}-{last_block}-{}", hex::encode(&summary.batch_hash[..4]));
+    let job = Job {
+        summary: BatchSummary {
+            id,
+            chain_id: summary.from.chain_id,
+            first_block,
+            last_block,
+            transactions: summary.blocks.iter().map(|block| block.transactions as u64).sum(),
+            gas: summary.gas_used,
+            genesis_commitment: None,
+        },
+        parent_commitment: summary.from.commitment(),
+        parent_number: summary.from.block_number,
+        new_commitment: summary.to.commitment(),
+        batch_hash: summary.batch_hash,
+        runs: runs
+            .into_iter()
+            .map(|run| Run { input: run.input, public_values: run.output.public_values.encode().to_vec() })
+            .collect(),
+        data: batch.data(),
+    };
+    Ok((job, batch.is_linked()))
+}
+
+/// Finds the history that the batch continues.
+///
+/// # Errors
+/// [`Error::MissingHistory`] naming the state for which no fold proof is known.
+pub fn find_history(
+    cache: &Cache,
+    job: &Job,
+    begin_here: bool,
+    warn: &mut dyn FnMut(String),
+) -> Result<History, Error> {
+    let genesis = History { genesis_commitment: job.parent_commitment, previous: None };
+    if begin_here || job.parent_number == 0 {
+        return Ok(genesis);
+    }
+    let (block, fold) = elf_hashes();
+    let head = cache.load(Keys::head(&block, &fold, &job.parent_commitment), warn)?;
+    let found = head.and_then(|head| {
+        let mut genesis_commitment = [0; 32];
+        let text = head.outcome.get("genesis_commitment")?.as_str()?;
+        hex::decode_to_slice(text, &mut genesis_commitment).ok()?;
+        Some(History { genesis_commitment, previous: Some(head.blobs.get("proof")?.clone()) })
+    });
+    found.ok_or_else(|| Error::MissingHistory {
+        commitment: hex::encode(job.parent_commitment),
+        block: job.parent_number,
+    })
+}
+
+/// Everything `assay prove` needs to know before it writes anything.
+///
+/// # Errors
+/// Bad input of any kind.
+pub fn request(
+    name: &str,
+    until: Until,
+    begin_here: bool,
+    config: &Config,
+    warn: &mut dyn FnMut(String),
+) -> Result<Request, Error> {
+    crate::shell::check_backend(config)?;
+    let (job, is_linked) = prepare(name, config)?;
+    if until < Until::Fold {
+        return Ok(Request { job, history: None, until });
+    }
+    if !is_linked {
+        return Err(Error::NotLinked { name: name.to_owned() });
+    }
+    let history = find_history(&Cache::at(&config.cache), &job, begin_here, warn)?;
+    Ok(Request { job, history: Some(history), until })
+}
