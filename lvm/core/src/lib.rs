@@ -44,6 +44,9 @@ pub use phase::{Phase, PhaseSink};
 pub use public_values::{BlockPublicValues, FoldPublicValues};
 pub use spec::{ChainSpec, BLOCK_FORKS, NEVER, TIME_FORKS};
 pub use state::ChainState;
-pub use stf::{accumulate, execute_block, execute_run, BlockOutcome, Parent, RunOutput, BLOCK_SIZE_MAX};
+pub use stf::{
+    accumulate, execute_block, execute_run, seal_block, BlockAttributes, BlockOutcome, Parent, RunOutput,
+    SealedBlock, BLOCK_SIZE_MAX,
+};
 pub use store::{NodeStore, WitnessStore};
-pub use trie::{nibbles, node_hash, ordered_root, Nibbles, Trie, EMPTY_ROOT};
+pub use trie::{nibbles, node_hash, ordered_root, Entries, Nibbles, Trie, EMPTY_ROOT};

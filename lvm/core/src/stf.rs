@@ -1,6 +1,7 @@
 //! The state transition: one block on a state, and a run of blocks on a witness.
 
 mod receipts;
+mod seal;
 
 use alloc::{borrow::Cow, string::ToString, vec::Vec};
 
@@ -15,6 +16,7 @@ use alloy_primitives::{keccak256, Address, Bloom, B256};
 use revm::database::{states::bundle_state::BundleRetention, BundleState, State};
 
 use self::receipts::Receipts;
+pub use self::seal::{seal_block, BlockAttributes, SealedBlock};
 use crate::{
     block::{decode_all, Block, Transaction},
     consensus::{check_against_parent, check_header},

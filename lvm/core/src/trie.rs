@@ -78,6 +78,16 @@ impl<'a> Trie<'a> {
         self.root.remove(key, store)
     }
 
+    /// All entries in the order of their keys, as nibbles and value; reads every node.
+    ///
+    /// # Errors
+    /// [`TrieError`] if a node is missing or ill-formed.
+    pub fn entries<S: NodeStore<'a>>(&mut self, store: &mut S) -> Result<Entries, TrieError> {
+        let mut entries = Vec::new();
+        self.root.collect(&mut Vec::new(), &mut entries, store)?;
+        Ok(entries)
+    }
+
     /// The root; encodes and hashes what changed since the last call and shows each new node to `store`.
     pub fn root<S: NodeStore<'a>>(&mut self, store: &mut S) -> B256 {
         let mut scratch = Vec::with_capacity(640);
@@ -85,7 +95,40 @@ impl<'a> Trie<'a> {
     }
 }
 
+/// Keys as nibbles, and values.
+pub type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
 impl<'a> Slot<'a> {
+    fn collect<S: NodeStore<'a>>(
+        &mut self,
+        prefix: &mut Vec<u8>,
+        out: &mut Entries,
+        store: &mut S,
+    ) -> Result<(), TrieError> {
+        self.resolve(store)?;
+        let depth = prefix.len();
+        match &mut self.node {
+            Node::Empty | Node::Unresolved => {}
+            Node::Leaf(leaf) => out.push(([prefix, &*leaf.path].concat(), leaf.value.to_vec())),
+            Node::Extension(extension) => {
+                prefix.extend_from_slice(&extension.path);
+                extension.child.collect(prefix, out, store)?;
+            }
+            Node::Branch(branch) => {
+                if let Some(value) = &branch.value {
+                    out.push((prefix.clone(), value.to_vec()));
+                }
+                for (nibble, child) in branch.children.iter_mut().enumerate() {
+                    prefix.push(nibble as u8);
+                    child.collect(prefix, out, store)?;
+                    prefix.truncate(depth);
+                }
+            }
+        }
+        prefix.truncate(depth);
+        Ok(())
+    }
+
     /// Reads and decodes the node if only its hash is known.
     fn resolve<S: NodeStore<'a>>(&mut self, store: &mut S) -> Result<(), TrieError> {
         if matches!(self.node, Node::Unresolved) {
