@@ -2,6 +2,7 @@
 
 use crate::cache::CacheError;
 use crate::config::ConfigError;
+use crate::description::DescriptionError;
 use crate::fsio::FileError;
 use crate::lock::LockError;
 use crate::verify::VerifyError;
@@ -26,6 +27,14 @@ pub enum Error {
         name: String,
         /// What is wrong with it.
         source: assay_lvm::BatchError,
+    },
+    /// The description of a batch is not valid.
+    #[error("description {name}: {source}")]
+    Description {
+        /// The file.
+        name: String,
+        /// What is wrong with it.
+        source: DescriptionError,
     },
     /// `sample:N` with an N that does not exist.
     #[error("{got:?} names no batch: expected a file, `sample`, or `sample:N` with N from 1 to {max}")]
@@ -91,6 +100,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Batch { .. }
+            | Error::Description { .. }
             | Error::UnknownBatch { .. }
             | Error::MissingHistory { .. }
             | Error::NotLinked { .. }

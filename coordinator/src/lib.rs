@@ -19,6 +19,7 @@ pub mod cache;
 pub mod child;
 pub mod cli;
 pub mod config;
+pub mod description;
 pub mod error;
 pub mod fsio;
 pub mod history;

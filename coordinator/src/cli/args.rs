@@ -154,9 +154,18 @@ pub struct BatchArgs {
 pub enum BatchCommand {
     /// Build a batch from a JSON description
     #[command(after_long_help = "\
-The JSON is an execution witness of an Ethereum block, as in shared/data/mainnet.
+The JSON is either a genesis with blocks of signed transactions, on the Assay chain's rules:
 
-Example:
+  { \"genesis\": { \"timestamp\": 1760000000, \"gas_limit\": 30000000,
+                 \"alloc\": { \"0x7e5f...\": { \"balance\": \"1000000000000000000\" } } },
+    \"blocks\": [ { \"timestamp\": 1760000012, \"transactions\": [\"0x02f8...\"] } ],
+    \"first\": 1 }
+
+(\"genesis\": \"sample\" is the one of the built-in batches; blocks before \"first\" are history), or the execution witness of
+an Ethereum block as the stateless-block-verifier project stores it, which can be proved up to `compressed`.
+
+Examples:
+  assay batch build --from chain.json -o first.batch
   assay batch build --from mainnet-block.json -o mainnet.batch")]
     Build {
         /// The description

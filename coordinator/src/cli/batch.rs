@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::args::{BatchArgs, BatchCommand};
 use super::print;
+use crate::description;
 use crate::error::Error;
 use crate::input;
 use crate::progress::bytes_text;
@@ -44,7 +45,13 @@ pub(super) fn run(arguments: BatchArgs) -> Result<(), Error> {
     match arguments.command {
         BatchCommand::Build { from, output } => {
             let name = from.display().to_string();
-            let batch = mainnet::load(&from).map_err(|source| Error::Batch { name: name.clone(), source })?;
+            let text = description::read(&from)?;
+            let batch = if description::is_description(&text) {
+                description::build(&text)
+                    .map_err(|source| Error::Description { name: name.clone(), source })?
+            } else {
+                mainnet::load(&from).map_err(|source| Error::Batch { name: name.clone(), source })?
+            };
             write(&name, &batch, &output)
         }
         BatchCommand::Sample { index, output } => {

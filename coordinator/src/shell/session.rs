@@ -1,11 +1,12 @@
 //! The child processes of one pipeline: at most one at a time.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use assay_worker::stages::{Event, Job, Outcome};
-use assay_worker::Progress;
+use assay_worker::error::ErrorClass;
+use assay_worker::progress::Progress;
 
 use super::Fault;
 use crate::cache::Cache;
@@ -61,7 +62,6 @@ struct Active {
 /// Starts, feeds and ends children.
 pub(super) struct Session {
     arguments: Vec<String>,
-    work_dir: PathBuf,
     log_stem: PathBuf,
     active: Option<Active>,
 }
@@ -69,13 +69,12 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(config: &Config, cache: &Cache, name: &str) -> Self {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let work_dir = cache.root().join("work");
         let arguments = [
             "stage".to_owned(),
             "--cache-dir".to_owned(),
             cache.root().join("worker").display().to_string(),
             "--work-dir".to_owned(),
-            work_dir.display().to_string(),
+            cache.root().join("work").display().to_string(),
             "--cores".to_owned(),
             config.cores.to_string(),
             "--memory-bytes".to_owned(),
@@ -83,7 +82,6 @@ impl Session {
         ];
         Self {
             arguments: arguments.into(),
-            work_dir,
             log_stem: cache.root().join("logs").join(format!("{seconds}-{name}")),
             active: None,
         }
@@ -141,7 +139,7 @@ impl Session {
                         let log = active.child.log().display().to_string();
                         let reason = format!("{} (log: {log})", error.message.replace('\n', " "));
                         self.close();
-                        return Err(if error.class.is_transient() {
+                        return Err(if error.class == ErrorClass::Transient {
                             JobFault::Transient(reason)
                         } else {
                             failed(reason)
@@ -185,11 +183,6 @@ impl Session {
 
     fn log_path(&self, kind: Kind) -> PathBuf {
         PathBuf::from(format!("{}-{}.log", self.log_stem.display(), kind.name()))
-    }
-
-    /// Folder of the running job's own files.
-    pub(super) fn work_dir(&self) -> &Path {
-        &self.work_dir
     }
 }
 
