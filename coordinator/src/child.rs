@@ -48,6 +48,9 @@ impl Child {
     ///
     /// # Errors
     /// [`FileError`] for the log file or the program.
+    ///
+    /// # Panics
+    /// Never: the standard output asked for is there.
     pub fn spawn(program: &Path, arguments: &[String], log: &Path) -> Result<Self, FileError> {
         if let Some(parent) = log.parent() {
             std::fs::create_dir_all(parent).map_err(io_error("create", parent))?;

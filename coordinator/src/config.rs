@@ -133,9 +133,7 @@ impl Config {
         let s = flags.or(Settings::from_env(&env)?).or(file);
         let cache = match s.cache {
             Some(path) => path,
-            None => {
-                PathBuf::from(env("HOME").ok_or(ConfigError::NoHome)?).join(".cache/assay/artifacts")
-            }
+            None => PathBuf::from(env("HOME").ok_or(ConfigError::NoHome)?).join(".cache/assay/artifacts"),
         };
         let config = Self {
             out: s.out.unwrap_or_else(|| PathBuf::from("out")),
@@ -250,7 +248,7 @@ mod tests {
     fn config(file: &str, env: &[(&str, &str)], flags: Settings) -> Result<Config, ConfigError> {
         let lookup = |name: &str| {
             let all = [("HOME", "/home/me")].into_iter().chain(env.iter().copied());
-            all.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).last()
+            all.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).next_back()
         };
         Config::new(Some((Path::new("assay.toml"), file)), lookup, flags)
     }
@@ -264,10 +262,8 @@ mod tests {
 
     #[test]
     fn the_commented_lines_of_the_sample_file_are_valid_too() {
-        let all: String = SAMPLE
-            .lines()
-            .map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n")
-            .collect();
+        let all: String =
+            SAMPLE.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n").collect();
         let config = config(&all, &[], Settings::default()).unwrap();
         assert!(config.bitcoind.is_some() && config.bitcoind_cookie.is_some());
     }

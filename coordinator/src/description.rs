@@ -150,7 +150,11 @@ pub fn build(text: &[u8]) -> Result<Batch, DescriptionError> {
             timestamp: block.timestamp,
             beneficiary: value(&format!("{item}.beneficiary"), "an address", &block.beneficiary)?,
             gas_limit,
-            prev_randao: value::<B256>(&format!("{item}.prev_randao"), "32 bytes in hex", &block.prev_randao)?,
+            prev_randao: value::<B256>(
+                &format!("{item}.prev_randao"),
+                "32 bytes in hex",
+                &block.prev_randao,
+            )?,
             extra_data: value::<Bytes>(&format!("{item}.extra_data"), "bytes in hex", &block.extra_data)?,
             ..Default::default()
         };
@@ -175,7 +179,9 @@ fn start(description: &Description) -> Result<Chain, DescriptionError> {
         GenesisText::Named(name) if name == "sample" && description.chain_id.is_none() => {
             Ok(sample::genesis_chain()?)
         }
-        GenesisText::Named(name) => Err(wrong("genesis", "an object, or \"sample\" without a chain_id", name)),
+        GenesisText::Named(name) => {
+            Err(wrong("genesis", "an object, or \"sample\" without a chain_id", name))
+        }
         GenesisText::Given(given) => {
             let extra_data: Bytes = value("genesis.extra_data", "bytes in hex", &given.extra_data)?;
             let alloc = alloc(given)?;
@@ -222,7 +228,11 @@ fn transaction(item: &str, text: &str) -> Result<Transaction, DescriptionError> 
 }
 
 /// Parses `text`; an empty one is the default.
-fn value<T: FromStr + Default>(item: &str, expected: &'static str, text: &str) -> Result<T, DescriptionError> {
+fn value<T: FromStr + Default>(
+    item: &str,
+    expected: &'static str,
+    text: &str,
+) -> Result<T, DescriptionError> {
     if text.is_empty() {
         return Ok(T::default());
     }
@@ -314,7 +324,8 @@ mod tests {
         assert!(error(&|d| d["blocks"][1]["beneficiary"] = "0x12".into()).contains("blocks[1].beneficiary"));
         let transaction = error(&|d| d["blocks"][0]["transactions"][1] = "0x02c0".into());
         assert!(transaction.contains("blocks[0].transactions[1]"), "{transaction}");
-        let repeated = error(&|d| d["blocks"][0]["transactions"][1] = d["blocks"][0]["transactions"][0].clone());
+        let repeated =
+            error(&|d| d["blocks"][0]["transactions"][1] = d["blocks"][0]["transactions"][0].clone());
         assert!(repeated.contains("block 1"), "{repeated}");
         error(&|d| d["first"] = 0.into());
         error(&|d| d["first"] = 99.into());

@@ -36,6 +36,9 @@ impl History {
     ///
     /// # Errors
     /// [`FileError`].
+    ///
+    /// # Panics
+    /// Never: maps of numbers are always JSON.
     pub fn save(&self, path: &Path) -> Result<(), FileError> {
         let bytes = serde_json::to_vec_pretty(self).expect("maps of numbers are always JSON");
         fsio::write_atomic(path, &bytes)
@@ -62,7 +65,8 @@ impl History {
         let mean_x = samples.iter().map(|s| s.cycles as f64).sum::<f64>() / n;
         let mean_y = samples.iter().map(|s| s.millis as f64).sum::<f64>() / n;
         let spread = samples.iter().map(|s| (s.cycles as f64 - mean_x).powi(2)).sum::<f64>();
-        let slope = samples.iter().map(|s| (s.cycles as f64 - mean_x) * (s.millis as f64 - mean_y)).sum::<f64>();
+        let slope =
+            samples.iter().map(|s| (s.cycles as f64 - mean_x) * (s.millis as f64 - mean_y)).sum::<f64>();
         let millis = if cycles == 0 || spread <= 0.0 || slope <= 0.0 {
             median
         } else {

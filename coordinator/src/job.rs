@@ -76,15 +76,23 @@ impl Keys {
             Stage::Programs => builder.build(),
             Stage::Core(run) | Stage::Compressed(run) => builder.with("run", self.runs[run as usize]).build(),
             Stage::Execute => self.runs(builder).build(),
-            Stage::Fold | Stage::Wrap | Stage::Setup | Stage::Groth16 | Stage::Verify | Stage::Settle | Stage::Publish => {
-                self.history(builder).build()
-            }
+            Stage::Fold
+            | Stage::Wrap
+            | Stage::Setup
+            | Stage::Groth16
+            | Stage::Verify
+            | Stage::Settle
+            | Stage::Publish => self.history(builder).build(),
         }
     }
 
     /// Under which key the fold proof that ends in the state `commitment` is kept for the next batch.
     pub fn head(block_elf: &[u8; 32], fold_elf: &[u8; 32], commitment: &[u8; 32]) -> Key {
-        base(HEAD_STAGE).with("block", block_elf).with("fold", fold_elf).with("commitment", commitment).build()
+        base(HEAD_STAGE)
+            .with("block", block_elf)
+            .with("fold", fold_elf)
+            .with("commitment", commitment)
+            .build()
     }
 
     fn runs(&self, builder: KeyBuilder) -> KeyBuilder {
@@ -156,8 +164,15 @@ mod tests {
         let (job, history) = (job(), History { genesis_commitment: [1; 32], previous: None });
         let keys = |job: &Job, history: Option<&History>, elf: u8| {
             let keys = Keys::new(job, history, &[elf; 32], &[9; 32]);
-            [Stage::Programs, Stage::Compressed(1), Stage::Core(1), Stage::Execute, Stage::Fold, Stage::Groth16]
-                .map(|stage| keys.stage(stage))
+            [
+                Stage::Programs,
+                Stage::Compressed(1),
+                Stage::Core(1),
+                Stage::Execute,
+                Stage::Fold,
+                Stage::Groth16,
+            ]
+            .map(|stage| keys.stage(stage))
         };
         let first = keys(&job, Some(&history), 1);
         assert_eq!(first.iter().collect::<BTreeSet<_>>().len(), first.len(), "stages never share keys");

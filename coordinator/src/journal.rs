@@ -41,6 +41,9 @@ impl Journal {
     ///
     /// # Errors
     /// [`FileError`].
+    ///
+    /// # Panics
+    /// Never: a snapshot has string keys only.
     pub fn save(&self, state: &State, results: &[(Stage, Entry)]) -> Result<(), FileError> {
         let snapshot = Snapshot {
             format: FORMAT,

@@ -50,7 +50,13 @@ fn open(path: &Path) -> Result<File, FileError> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(io_error("create", parent))?;
     }
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io_error("open", path))
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(io_error("open", path))
 }
 
 fn sign(file: &mut File) -> std::io::Result<()> {

@@ -57,7 +57,8 @@ fn value(text: &str, name: &str, separator: char) -> Option<String> {
 }
 
 fn kibibytes(text: &str, name: &str) -> u64 {
-    let number = value(text, name, ':').and_then(|v| v.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()));
+    let number =
+        value(text, name, ':').and_then(|v| v.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()));
     number.unwrap_or(0) * 1024
 }
 

@@ -256,7 +256,11 @@ impl State {
 
     /// Puts a lost stage and everything built on it back to waiting.
     fn lose(&mut self, effect: u64, stage: Stage) -> Result<Vec<Effect>, StepError> {
-        let at = self.pending.iter().position(|e| e.id == effect).ok_or(StepError::UnknownEffect { id: effect })?;
+        let at = self
+            .pending
+            .iter()
+            .position(|e| e.id == effect)
+            .ok_or(StepError::UnknownEffect { id: effect })?;
         let is_input = self.pending[at].inputs.iter().any(|(input, _)| *input == stage);
         if !is_input || self.outcome(stage).is_none() {
             return Err(StepError::NotAnInput { stage, effect });
@@ -264,7 +268,10 @@ impl State {
         let losses = self.record_mut(stage).losses.saturating_add(1);
         self.record_mut(stage).losses = losses;
         if losses > LOSSES_MAX {
-            self.end(Phase::Failed { stage, reason: format!("its artifact was lost {losses} times: check the disk") });
+            self.end(Phase::Failed {
+                stage,
+                reason: format!("its artifact was lost {losses} times: check the disk"),
+            });
             return Ok(Vec::new());
         }
         for back in self.plan.dependents(stage) {

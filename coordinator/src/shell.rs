@@ -8,6 +8,7 @@ mod jobs;
 mod publish;
 mod session;
 mod settle;
+mod setup;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +24,7 @@ use crate::journal::Journal;
 use crate::pipeline::{Effect, Event, Origin, Outcome, Phase, Plan, Stage, State, Until};
 use crate::progress::{Board, Step, View};
 use session::Session;
+pub use setup::{setup, Made};
 
 /// What [`prove`] is asked to do.
 #[derive(Clone, Debug)]
@@ -305,65 +307,4 @@ fn board(request: &Request, plan: &Plan, durations: &Durations) -> Board {
         (name, durations.estimate(node.stage.kind(), 0))
     });
     Board::new(title, stages.collect::<Vec<_>>())
-}
-
-/// The Groth16 parameters that [`setup`] made or found.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Made {
-    /// The proving key.
-    pub proving_key: PathBuf,
-    /// Its length in bytes.
-    pub bytes: u64,
-    /// Digest of the circuit, hex.
-    pub circuit_digest: String,
-    /// Constraints of the circuit.
-    pub constraints: u64,
-    /// Set for a development set-up.
-    pub insecure: bool,
-    /// Whether they were there already.
-    pub cached: bool,
-}
-
-/// Makes the Groth16 parameters, or finds them. The caller holds the cache's lock.
-///
-/// # Errors
-/// [`Error::Stage`], [`Error::Interrupted`].
-pub fn setup(config: &Config, cache: &Cache, cancel: &AtomicBool) -> Result<Made, Error> {
-    use assay_worker::stages::{Groth16SetupJob, Job as WorkerJob, Outcome as WorkerOutcome};
-    let durations = Durations::load(&cache.root().join("history.json"));
-    let name = Stage::Setup.to_string();
-    let expected = durations.estimate(Stage::Setup.kind(), 0);
-    let title = crate::statement::INSECURE_NOTE.to_owned();
-    let mut view = View::new(Board::new(title, [(name.clone(), expected)]));
-    let mut session = Session::new(config, cache, "setup");
-    view.begin(0);
-    let started = Instant::now();
-    let mut peak_bytes = 0;
-    let result = session.run(&WorkerJob::Groth16Setup(Groth16SetupJob { wrap: None }), cancel, &mut |tell| match tell
-    {
-        session::Tell::Progress(progress) => view.advance(0, &progress.phase, progress.done, progress.total),
-        session::Tell::Memory(bytes) => {
-            peak_bytes = peak_bytes.max(bytes);
-            view.memory(bytes);
-            view.tick_stage(0);
-        }
-    });
-    session.close();
-    let step = if result.is_ok() { Step::Done { took: started.elapsed(), peak_bytes } } else { Step::Failed };
-    view.end(0, step);
-    view.close();
-    match result {
-        Ok(WorkerOutcome::Groth16Setup(made)) => Ok(Made {
-            proving_key: made.proving_key.path,
-            bytes: made.proving_key.bytes,
-            circuit_digest: made.circuit_digest.to_string(),
-            constraints: made.constraints,
-            insecure: made.insecure,
-            cached: made.cached,
-        }),
-        Ok(_) => Err(Error::Stage { stage: name, reason: "the child answered something else".to_owned() }),
-        Err(Fault::Cancelled) => Err(Error::Interrupted),
-        Err(Fault::Lost(_)) => Err(Error::Stage { stage: name, reason: "the parameters are lost".to_owned() }),
-        Err(Fault::Failed(reason)) => Err(Error::Stage { stage: name, reason }),
-    }
 }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 /// Length of the fold program's public values in bytes.
 pub const PUBLIC_VALUES_BYTES: usize = 128;
 /// What a development set-up means, in one sentence.
-pub const INSECURE_NOTE: &str = "INSECURE: the Groth16 parameters come from a development set-up on one machine; whoever ran it \
+pub const INSECURE_NOTE: &str =
+    "INSECURE: the Groth16 parameters come from a development set-up on one machine; whoever ran it \
 could have kept its secret and could forge proofs. Use parameters from a ceremony for anything of value.";
 
 /// What the proof says: the four parts of the public values, the bytes themselves, and their digest.
@@ -173,6 +174,9 @@ fn checksum(claim: &Claim) -> String {
 }
 
 /// The text of a JSON file of the result folder: indented, one newline at the end.
+///
+/// # Panics
+/// For a type whose maps have keys that are no strings; result files have none.
 pub fn json_text<T: Serialize>(value: &T) -> String {
     let mut text = serde_json::to_string_pretty(value).expect("result files have string keys only");
     text.push('\n');

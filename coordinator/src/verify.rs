@@ -166,6 +166,9 @@ impl Files {
 }
 
 /// BLAKE3 of a verifying key's compressed encoding, hex.
+///
+/// # Panics
+/// Never: writing to memory cannot fail.
 pub fn verifying_key_hash(vk: &VerifyingKey<Bn254>) -> String {
     let mut bytes = Vec::new();
     vk.serialize_compressed(&mut bytes).expect("writing to memory cannot fail");
@@ -198,7 +201,10 @@ pub fn verify_files(files: &Files, pins: &Pins) -> Result<Accepted, VerifyError>
     let vk_hash = verifying_key_hash(&vk);
     let claim = claim.claim;
     if claim.verifying_key_blake3 != vk_hash {
-        return reject(Check::Settlement, mismatch("verifying key hash", &vk_hash, &claim.verifying_key_blake3));
+        return reject(
+            Check::Settlement,
+            mismatch("verifying key hash", &vk_hash, &claim.verifying_key_blake3),
+        );
     }
     if let Some(settlement) = claim.settlement.as_ref().filter(|s| s.digest != claim.statement.digest) {
         return reject(Check::Settlement, mismatch("digest", &claim.statement.digest, &settlement.digest));
@@ -240,7 +246,8 @@ fn checks_made(pins: &Pins) -> Vec<Check> {
 fn verifying_key(text: &[u8]) -> Result<VerifyingKey<Bn254>, VerifyError> {
     let check = Check::VerifyingKey;
     let json: JsonVerifyingKey = parse_json(check, "vk.json", text)?;
-    let vk = VerifyingKey::try_from(&json).map_err(|e| VerifyError::Rejected { check, detail: e.to_string() })?;
+    let vk =
+        VerifyingKey::try_from(&json).map_err(|e| VerifyError::Rejected { check, detail: e.to_string() })?;
     if vk.gamma_abc_g1.len() != 2 {
         let detail = mismatch("number of public inputs", "1", &json.nPublic.to_string());
         return Err(VerifyError::Rejected { check, detail });
@@ -256,7 +263,8 @@ fn proof(files: &Files) -> Result<Proof<Bn254>, VerifyError> {
         return Err(reject(mismatch("length", &PROOF_BYTES.to_string(), &bytes.len().to_string())));
     }
     // `deserialize_compressed` checks the curve equations and the subgroups.
-    let proof = Proof::<Bn254>::deserialize_compressed(bytes.as_slice()).map_err(|e| reject(e.to_string()))?;
+    let proof =
+        Proof::<Bn254>::deserialize_compressed(bytes.as_slice()).map_err(|e| reject(e.to_string()))?;
     let mut again = Vec::new();
     proof.serialize_compressed(&mut again).map_err(|e| reject(e.to_string()))?;
     if again != *bytes {
@@ -285,7 +293,8 @@ fn claim(text: &[u8]) -> Result<ClaimFile, VerifyError> {
 fn public_values(statement: &Statement) -> Result<(), VerifyError> {
     let reject = |detail: String| VerifyError::Rejected { check: Check::PublicValues, detail };
     let mut bytes = [0u8; statement::PUBLIC_VALUES_BYTES];
-    hex::decode_to_slice(&statement.public_values, &mut bytes).map_err(|e| reject(format!("public_values: {e}")))?;
+    hex::decode_to_slice(&statement.public_values, &mut bytes)
+        .map_err(|e| reject(format!("public_values: {e}")))?;
     let expected = Statement::new(&bytes);
     for (name, expected, got) in [
         ("digest", &expected.digest, &statement.digest),

@@ -103,7 +103,9 @@ fn every_damaged_batch_file_is_refused() {
     let bad = place.path().join("bad.batch");
     let prove = ["prove", "bad.batch", "--until", "execute"];
 
-    for (length, what) in [(0, "empty"), (7, "magic"), (good.len() / 2, "half"), (good.len() - 1, "last byte")] {
+    for (length, what) in
+        [(0, "empty"), (7, "magic"), (good.len() / 2, "half"), (good.len() - 1, "last byte")]
+    {
         std::fs::write(&bad, &good[..length]).unwrap();
         refused(&place, &prove, &["bad.batch"]);
         assert!(!what.is_empty());
@@ -141,7 +143,9 @@ fn a_wrong_description_is_refused_by_item() {
     let build = ["batch", "build", "--from", "d.json", "-o", "d.batch"];
     write("{\"genesis\": \"sample\", \"blocks\": [], \"colour\": 1}");
     refused(&place, &build, &["d.json", "colour"]);
-    write("{\"genesis\": \"sample\", \"blocks\": [{\"timestamp\": 1760000012, \"transactions\": [\"0x00\"]}]}");
+    write(
+        "{\"genesis\": \"sample\", \"blocks\": [{\"timestamp\": 1760000012, \"transactions\": [\"0x00\"]}]}",
+    );
     refused(&place, &build, &["blocks[0].transactions[0]"]);
     write("{\"header\": {}}");
     refused(&place, &build, &["chain_id"]);

@@ -122,7 +122,9 @@ pub struct VerifyArgs {
 /// `assay setup`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-The parameters depend on the wrap circuit only, so one set-up serves every batch. They are stored in the cache folder.
+The parameters depend on the wrap circuit only, so one set-up serves every batch. They are stored in the cache folder. The
+circuit is read off a wrap proof in the cache, so there has to be one: `assay prove sample --until wrap` makes it, and
+`assay prove` does all of this by itself.
 
 INSECURE: this is a development set-up. Its secret is drawn here and forgotten, but nobody can check that. Production
 parameters come from a ceremony.

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::args::{ProveArgs, SetupArgs};
 use super::{interrupt_flag, print};
 use crate::cache::Cache;
-use crate::config::{Config, SettleSettings, Settings};
+use crate::config::{Config, Settings, SettleSettings};
 use crate::error::Error;
 use crate::input;
 use crate::lock::with_lock;
@@ -14,8 +14,7 @@ use crate::shell::{self, Finished};
 use crate::statement::json_text;
 
 pub(super) fn run(config: Option<&Path>, arguments: ProveArgs) -> Result<(), Error> {
-    let settle =
-        SettleSettings { bitcoind: arguments.bitcoind, bitcoind_cookie: arguments.bitcoind_cookie };
+    let settle = SettleSettings { bitcoind: arguments.bitcoind, bitcoind_cookie: arguments.bitcoind_cookie };
     let flags = Settings { out: arguments.out, settle, ..Settings::default() };
     let config = Config::load(config, flags)?;
     let cancel = interrupt_flag();

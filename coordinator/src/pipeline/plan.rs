@@ -62,7 +62,9 @@ impl Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stage::Core(run) | Stage::Compressed(run) => write!(f, "{} proof of run {}", self.kind(), run + 1),
+            Stage::Core(run) | Stage::Compressed(run) => {
+                write!(f, "{} proof of run {}", self.kind(), run + 1)
+            }
             Stage::Fold => write!(f, "fold proof"),
             Stage::Wrap => write!(f, "wrap proof"),
             Stage::Setup => write!(f, "Groth16 set-up"),

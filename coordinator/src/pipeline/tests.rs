@@ -61,7 +61,11 @@ fn run_with_kills(plan: &Plan, kills: &[(usize, bool)]) -> (State, World) {
             // Only what was stored survives: the state, through its serialised form.
             state = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
             effects = state.step(Event::Resume).unwrap();
-            assert_eq!(effects, vec![effect.clone()], "a resumed pipeline repeats exactly what was outstanding");
+            assert_eq!(
+                effects,
+                vec![effect.clone()],
+                "a resumed pipeline repeats exactly what was outstanding"
+            );
             effects.clear();
         }
         let event = world.carry_out(&effect);
@@ -208,7 +212,19 @@ fn until_settled_passes_every_stage_and_until_core_aggregates_nothing() {
     use Stage::*;
     assert_eq!(
         stages(Until::Settled),
-        [Execute, Compressed(0), Compressed(1), Programs, Fold, Wrap, Setup, Groth16, Verify, Settle, Publish]
+        [
+            Execute,
+            Compressed(0),
+            Compressed(1),
+            Programs,
+            Fold,
+            Wrap,
+            Setup,
+            Groth16,
+            Verify,
+            Settle,
+            Publish
+        ]
     );
     assert_eq!(stages(Until::Core), [Execute, Core(0), Core(1), Publish]);
     assert_eq!(stages(Until::Compressed), [Execute, Compressed(0), Compressed(1), Publish]);

@@ -24,6 +24,9 @@ enum Kind {
 
 impl View {
     /// Shows the board: live if standard error is a terminal, else as lines.
+    ///
+    /// # Panics
+    /// Never: the template is a constant.
     pub fn new(board: Board) -> Self {
         let kind = if std::io::stderr().is_terminal() {
             let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
@@ -35,7 +38,7 @@ impl View {
             Kind::Plain { last: None, last_text: String::new() }
         };
         let mut view = Self { board, started: Instant::now(), kind };
-        view.note(&view.board.title().to_owned());
+        view.note(view.board.title());
         view.tick();
         view
     }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use assay_lvm_core::VkHash;
 use assay_worker::stages::{
-    self as worker, ExecuteJob, FileRef, Groth16ProveJob, Groth16SetupJob, KeysJob, KeysOutcome, ProofOutcome,
-    ProveFoldJob, ProveRunJob, WrapJob,
+    self as worker, ExecuteJob, FileRef, Groth16ProveJob, Groth16SetupJob, KeysJob, KeysOutcome,
+    ProofOutcome, ProveFoldJob, ProveRunJob, WrapJob,
 };
 use serde::de::DeserializeOwned;
 use serde::Serialize;
@@ -107,7 +107,8 @@ impl Shell<'_> {
     }
 
     fn fold(&mut self, at: usize) -> Result<Entry, Fault> {
-        let history = self.request.history.clone().ok_or_else(|| Fault::Failed("no history to fold".into()))?;
+        let history =
+            self.request.history.clone().ok_or_else(|| Fault::Failed("no history to fold".into()))?;
         let runs = (0..self.request.job.runs.len() as u32)
             .map(|run| self.input(Stage::Compressed(run), "proof"))
             .collect::<Result<_, _>>()?;
@@ -178,7 +179,8 @@ impl Shell<'_> {
 
     /// The 128 bytes that the fold program must commit.
     pub(super) fn public_values(&self) -> Result<[u8; crate::statement::PUBLIC_VALUES_BYTES], Fault> {
-        let history = self.request.history.as_ref().ok_or_else(|| Fault::Failed("no history to fold".into()))?;
+        let history =
+            self.request.history.as_ref().ok_or_else(|| Fault::Failed("no history to fold".into()))?;
         let keys: KeysOutcome = self.outcome(Stage::Programs)?;
         let (block, fold) = (VkHash(keys.block.vk_words), VkHash(keys.fold.vk_words));
         Ok(job::fold_public_values(&self.request.job, history.genesis_commitment, block, fold).encode())

@@ -58,7 +58,8 @@ impl Shell<'_> {
         let mut stages: Vec<_> = self.results.iter().map(|(stage, entry)| (*stage, entry)).collect();
         let order = self.request_plan();
         stages.sort_by_key(|(stage, _)| order.iter().position(|s| s == stage));
-        let stages: Vec<_> = stages.into_iter().map(|(stage, entry)| self.stage_report(stage, entry)).collect();
+        let stages: Vec<_> =
+            stages.into_iter().map(|(stage, entry)| self.stage_report(stage, entry)).collect();
         let outcome = |stage, field: &str| {
             self.result(stage).ok().and_then(|entry| entry.outcome.get(field).and_then(Value::as_u64))
         };

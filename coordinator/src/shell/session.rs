@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use assay_worker::stages::{Event, Job, Outcome};
 use assay_worker::error::ErrorClass;
 use assay_worker::progress::Progress;
+use assay_worker::stages::{Event, Job, Outcome};
 
 use super::Fault;
 use crate::cache::Cache;
@@ -160,7 +160,8 @@ impl Session {
         }
         if self.active.is_none() {
             let log = self.log_path(kind);
-            let program = std::env::current_exe().map_err(|e| failed(format!("cannot find this program: {e}")))?;
+            let program =
+                std::env::current_exe().map_err(|e| failed(format!("cannot find this program: {e}")))?;
             let child = Child::spawn(&program, &self.arguments, &log).map_err(|e| failed(e.to_string()))?;
             self.active = Some(Active { kind, child, jobs: 0 });
         }

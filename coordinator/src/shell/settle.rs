@@ -6,7 +6,8 @@ use ark_bn254::{Bn254, Fr};
 use ark_groth16::{Proof, VerifyingKey};
 use ark_serialize::CanonicalDeserialize;
 use assay_l1::{
-    BackendError, BackendSpec, ClaimInput, ClaimReceipt, EpochParams, EpochReceipt, Trunk, TrunkConfig, TrunkError,
+    BackendError, BackendSpec, ClaimInput, ClaimReceipt, EpochParams, EpochReceipt, Trunk, TrunkConfig,
+    TrunkError,
 };
 use serde_json::json;
 
@@ -48,7 +49,8 @@ impl Shell<'_> {
         let proved = self.proved()?;
         let files = self.files(&proved, None)?;
         let accepted = verify::verify_files(&files, &Pins::default())?;
-        let outcome = json!({ "checks": accepted.checks, "verifying_key_blake3": accepted.verifying_key_blake3 });
+        let outcome =
+            json!({ "checks": accepted.checks, "verifying_key_blake3": accepted.verifying_key_blake3 });
         Ok(Entry { stage: "verify".into(), outcome, blobs: Default::default(), millis: 0, peak_bytes: 0 })
     }
 
@@ -58,13 +60,17 @@ impl Shell<'_> {
         let folder = chain_dir(self.config);
         let backend = backend_spec(self.config)?.open()?;
         let mut trunk = Trunk::open(TrunkConfig::development(folder.join("trunk")), backend)?;
-        let history = self.request.history.as_ref().ok_or_else(|| Fault::Failed("no history to settle".into()))?;
+        let history =
+            self.request.history.as_ref().ok_or_else(|| Fault::Failed("no history to settle".into()))?;
         let public_values = self.public_values()?;
         let part = |at: usize| <[u8; 32]>::try_from(&public_values[at * 32..][..32]);
         let mut verifier_commitment = [0; 32];
         hex::decode_to_slice(verify::verifying_key_hash(&proved.vk), &mut verifier_commitment)?;
-        let params =
-            EpochParams { start_commitment: history.genesis_commitment, code_root: part(3)?, verifier_commitment };
+        let params = EpochParams {
+            start_commitment: history.genesis_commitment,
+            code_root: part(3)?,
+            verifier_commitment,
+        };
         let epoch = self.open_epoch(&mut trunk, &params)?;
         let receipt = trunk.settle(&ClaimInput {
             prev_commitment: part(0)?,
@@ -83,7 +89,9 @@ impl Shell<'_> {
     fn open_epoch(&mut self, trunk: &mut Trunk, params: &EpochParams) -> Result<EpochReceipt, Fault> {
         match trunk.open_epoch(params) {
             Err(TrunkError::EpochMismatch { field, .. }) => {
-                self.view.note(&format!("the {field} has changed: closing the epoch on Bitcoin and opening a new one"));
+                self.view.note(&format!(
+                    "the {field} has changed: closing the epoch on Bitcoin and opening a new one"
+                ));
                 trunk.close_epoch()?;
                 Ok(trunk.open_epoch(params)?)
             }
@@ -93,7 +101,8 @@ impl Shell<'_> {
 
     /// Reads the Groth16 result back from the cache.
     pub(super) fn proved(&self) -> Result<Proved, Fault> {
-        let read = |name| -> Result<Vec<u8>, Fault> { Ok(std::fs::read(self.input(Stage::Groth16, name)?.path)?) };
+        let read =
+            |name| -> Result<Vec<u8>, Fault> { Ok(std::fs::read(self.input(Stage::Groth16, name)?.path)?) };
         let (proof_bytes, vk_bytes) = (read("proof")?, read("vk")?);
         let public_values = self.public_values()?;
         let insecure = self.result(Stage::Groth16)?.outcome["insecure"].as_bool().unwrap_or(true);
@@ -132,11 +141,8 @@ fn settlement(epoch: &EpochReceipt, claim: &ClaimReceipt) -> Settlement {
         vsize_vb: tx.vsize_vb,
         fee_sat: tx.fee_sat,
     };
-    let claim_height = claim
-        .transactions
-        .iter()
-        .find(|tx| tx.txid == claim.claim_txid)
-        .map_or(0, |tx| tx.block_height);
+    let claim_height =
+        claim.transactions.iter().find(|tx| tx.txid == claim.claim_txid).map_or(0, |tx| tx.block_height);
     Settlement {
         network: claim.network.clone(),
         backend: claim.backend.clone(),

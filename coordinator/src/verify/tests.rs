@@ -90,7 +90,9 @@ fn every_changed_byte_of_the_proof_is_rejected() {
 #[test]
 fn every_changed_byte_of_the_json_files_is_rejected() {
     assert!(change_every_byte(|files| &mut files.proof_json).iter().all(|check| *check == Check::ProofJson));
-    assert!(change_every_byte(|files| &mut files.public_json).iter().all(|check| *check == Check::PublicInput));
+    assert!(change_every_byte(|files| &mut files.public_json)
+        .iter()
+        .all(|check| *check == Check::PublicInput));
     assert!(change_every_byte(|files| &mut files.vk_json).iter().all(|check| *check == Check::VerifyingKey));
     let claim = change_every_byte(|files| &mut files.claim_json);
     assert!(claim.contains(&Check::ClaimFile) && claim.contains(&Check::PublicValues));

@@ -1,0 +1,91 @@
+//! `assay setup`: the Groth16 parameters without a proof.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use assay_worker::stages::{FileRef, Groth16SetupJob, Groth16SetupOutcome, Job, Outcome};
+
+use super::session::{Session, Tell};
+use super::Fault;
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::error::Error;
+use crate::history::History as Durations;
+use crate::pipeline::Stage;
+use crate::progress::{Board, Step, View};
+
+/// The Groth16 parameters that [`setup`] made or found.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Made {
+    /// The proving key.
+    pub proving_key: PathBuf,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Digest of the circuit, hex.
+    pub circuit_digest: String,
+    /// Constraints of the circuit.
+    pub constraints: u64,
+    /// Set for a development set-up.
+    pub insecure: bool,
+    /// Whether they were there already.
+    pub cached: bool,
+}
+
+/// Makes the Groth16 parameters, or finds them. The caller holds the cache's lock.
+///
+/// The circuit is read off a wrap proof, any of them: there must be one in the cache.
+///
+/// # Errors
+/// [`Error::NoWrapProof`], [`Error::Stage`], [`Error::Interrupted`].
+pub fn setup(config: &Config, cache: &Cache, cancel: &AtomicBool) -> Result<Made, Error> {
+    let template = cache.newest(Stage::Wrap.kind())?.ok_or(Error::NoWrapProof)?;
+    let blob = template.blobs.get("proof").ok_or(Error::NoWrapProof)?;
+    let wrap = FileRef { path: cache.check_blob(blob)?, blake3: blob.blake3.clone(), bytes: blob.bytes };
+    let failed = |reason: &str| Error::Stage { stage: Stage::Setup.to_string(), reason: reason.to_owned() };
+    match run(config, cache, cancel, &Job::Groth16Setup(Groth16SetupJob { wrap: Some(wrap) })) {
+        Ok(Outcome::Groth16Setup(made)) => Ok(made.into()),
+        Ok(_) => Err(failed("the stage's process answered something else")),
+        Err(Fault::Cancelled) => Err(Error::Interrupted),
+        Err(Fault::Lost(_)) => Err(Error::NoWrapProof),
+        Err(Fault::Failed(reason)) => Err(failed(&reason)),
+    }
+}
+
+/// Runs the job with a view of one line.
+fn run(config: &Config, cache: &Cache, cancel: &AtomicBool, job: &Job) -> Result<Outcome, Fault> {
+    let durations = Durations::load(&cache.root().join("history.json"));
+    let expected = durations.estimate(Stage::Setup.kind(), 0);
+    let title = crate::statement::INSECURE_NOTE.to_owned();
+    let mut view = View::new(Board::new(title, [(Stage::Setup.to_string(), expected)]));
+    let mut session = Session::new(config, cache, "setup");
+    view.begin(0);
+    let started = Instant::now();
+    let mut peak_bytes = 0;
+    let result = session.run(job, cancel, &mut |tell| match tell {
+        Tell::Progress(progress) => view.advance(0, &progress.phase, progress.done, progress.total),
+        Tell::Memory(bytes) => {
+            peak_bytes = peak_bytes.max(bytes);
+            view.memory(bytes);
+            view.tick_stage(0);
+        }
+    });
+    session.close();
+    let step = if result.is_ok() { Step::Done { took: started.elapsed(), peak_bytes } } else { Step::Failed };
+    view.end(0, step);
+    view.close();
+    result
+}
+
+impl From<Groth16SetupOutcome> for Made {
+    fn from(made: Groth16SetupOutcome) -> Self {
+        Self {
+            proving_key: made.proving_key.path,
+            bytes: made.proving_key.bytes,
+            circuit_digest: made.circuit_digest.to_string(),
+            constraints: made.constraints,
+            insecure: made.insecure,
+            cached: made.cached,
+        }
+    }
+}
