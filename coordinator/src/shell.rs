@@ -37,6 +37,19 @@ pub struct Request {
     pub until: Until,
 }
 
+/// Where the shell works and with what.
+#[derive(Clone, Debug)]
+pub struct Place<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// The cache; the caller holds its lock.
+    pub cache: &'a Cache,
+    /// The program that runs heavy stages when called with `stage`: `assay` itself.
+    pub program: PathBuf,
+    /// Set to stop.
+    pub cancel: Arc<AtomicBool>,
+}
+
 /// What [`prove`] achieved.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Finished {
@@ -98,16 +111,12 @@ struct Shell<'a> {
     started: Instant,
 }
 
-/// Proves a batch. The caller holds the cache's lock.
+/// Proves a batch.
 ///
 /// # Errors
 /// [`Error::Stage`] for a failed stage, [`Error::Interrupted`], or what the cache and the journal say.
-pub fn prove(
-    config: &Config,
-    cache: &Cache,
-    request: &Request,
-    cancel: Arc<AtomicBool>,
-) -> Result<Finished, Error> {
+pub fn prove(place: &Place<'_>, request: &Request) -> Result<Finished, Error> {
+    let Place { config, cache, program, cancel } = place;
     let keys = jobs::keys(request);
     let journal = Journal::new(&cache.root().join("journal"), keys.job(request.until));
     let runs = u32::try_from(request.job.runs.len()).unwrap_or(u32::MAX);
@@ -121,9 +130,9 @@ pub fn prove(
         request,
         keys,
         view,
-        session: Session::new(config, cache, &request.job.summary.id),
+        session: Session::new(program, config, cache, &request.job.summary.id),
         durations,
-        cancel,
+        cancel: cancel.clone(),
         results: Vec::new(),
         origins: Vec::new(),
         started: Instant::now(),
@@ -229,6 +238,7 @@ impl Shell<'_> {
                 return Ok((entry, Origin::Cache));
             }
         }
+        self.view.memory(0);
         self.view.begin(at);
         let started = Instant::now();
         let mut entry = match stage {
@@ -308,3 +318,6 @@ fn board(request: &Request, plan: &Plan, durations: &Durations) -> Board {
     });
     Board::new(title, stages.collect::<Vec<_>>())
 }
+
+#[cfg(test)]
+mod tests;

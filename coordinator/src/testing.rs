@@ -31,10 +31,13 @@ impl ConstraintSynthesizer<Fr> for Square {
     }
 }
 
-/// Proves, for the digest of fixed public values, that somebody knows its square.
+/// A small proof of fixed public values.
 pub(crate) fn small_proof() -> SmallProof {
-    let mut public_values = [0u8; 128];
-    public_values.iter_mut().enumerate().for_each(|(at, byte)| *byte = at as u8 ^ 0x5a);
+    small_proof_of(std::array::from_fn(|at| at as u8 ^ 0x5a))
+}
+
+/// Proves, for the digest of public values, that somebody knows its square.
+pub(crate) fn small_proof_of(public_values: [u8; 128]) -> SmallProof {
     let mut digest = *blake3::hash(&public_values).as_bytes();
     digest[0] &= 0x1f;
     let input = Fr::from_be_bytes_mod_order(&digest);

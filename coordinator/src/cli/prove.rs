@@ -1,6 +1,8 @@
 //! `assay prove` and `assay setup`.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
 use super::args::{ProveArgs, SetupArgs};
 use super::{interrupt_flag, print};
@@ -10,7 +12,7 @@ use crate::error::Error;
 use crate::input;
 use crate::lock::with_lock;
 use crate::progress::{bytes_text, duration_text};
-use crate::shell::{self, Finished};
+use crate::shell::{self, Finished, Place};
 use crate::statement::json_text;
 
 pub(super) fn run(config: Option<&Path>, arguments: ProveArgs) -> Result<(), Error> {
@@ -22,10 +24,19 @@ pub(super) fn run(config: Option<&Path>, arguments: ProveArgs) -> Result<(), Err
     let request = input::request(&arguments.batch, arguments.until, arguments.genesis, &config, &mut warn)?;
     let finished = with_lock(&config.cache, || {
         let cache = Cache::open(&config.cache)?;
-        shell::prove(&config, &cache, &request, cancel)
+        shell::prove(&place(&config, &cache, cancel)?, &request)
     })?;
     print(if arguments.json { json_text(&finished) } else { text(&finished) }.trim_end());
     Ok(())
+}
+
+/// This program itself runs the heavy stages.
+fn place<'a>(config: &'a Config, cache: &'a Cache, cancel: Arc<AtomicBool>) -> Result<Place<'a>, Error> {
+    let program = std::env::current_exe().map_err(|e| Error::Stage {
+        stage: "start".to_owned(),
+        reason: format!("cannot find this program: {e}"),
+    })?;
+    Ok(Place { config, cache, program, cancel })
 }
 
 fn text(finished: &Finished) -> String {
@@ -68,7 +79,7 @@ pub(super) fn setup(config: Option<&Path>, arguments: SetupArgs) -> Result<(), E
     let cancel = interrupt_flag();
     let made = with_lock(&config.cache, || {
         let cache = Cache::open(&config.cache)?;
-        shell::setup(&config, &cache, &cancel)
+        shell::setup(&place(&config, &cache, cancel)?)
     })?;
     if arguments.json {
         print(json_text(&made).trim_end());

@@ -1,6 +1,6 @@
 //! The child processes of one pipeline: at most one at a time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -61,13 +61,15 @@ struct Active {
 
 /// Starts, feeds and ends children.
 pub(super) struct Session {
+    program: PathBuf,
     arguments: Vec<String>,
     log_stem: PathBuf,
     active: Option<Active>,
 }
 
 impl Session {
-    pub(super) fn new(config: &Config, cache: &Cache, name: &str) -> Self {
+    /// Children run `program` with the hidden subcommand `stage`.
+    pub(super) fn new(program: &Path, config: &Config, cache: &Cache, name: &str) -> Self {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let arguments = [
             "stage".to_owned(),
@@ -81,6 +83,7 @@ impl Session {
             config.memory_bytes.to_string(),
         ];
         Self {
+            program: program.to_owned(),
             arguments: arguments.into(),
             log_stem: cache.root().join("logs").join(format!("{seconds}-{name}")),
             active: None,
@@ -160,9 +163,8 @@ impl Session {
         }
         if self.active.is_none() {
             let log = self.log_path(kind);
-            let program =
-                std::env::current_exe().map_err(|e| failed(format!("cannot find this program: {e}")))?;
-            let child = Child::spawn(&program, &self.arguments, &log).map_err(|e| failed(e.to_string()))?;
+            let child =
+                Child::spawn(&self.program, &self.arguments, &log).map_err(|e| failed(e.to_string()))?;
             self.active = Some(Active { kind, child, jobs: 0 });
         }
         let line = serde_json::to_string(job).map_err(|e| failed(e.to_string()))?;

@@ -1,15 +1,12 @@
 //! `assay setup`: the Groth16 parameters without a proof.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use assay_worker::stages::{FileRef, Groth16SetupJob, Groth16SetupOutcome, Job, Outcome};
 
 use super::session::{Session, Tell};
-use super::Fault;
-use crate::cache::Cache;
-use crate::config::Config;
+use super::{Fault, Place};
 use crate::error::Error;
 use crate::history::History as Durations;
 use crate::pipeline::Stage;
@@ -32,18 +29,19 @@ pub struct Made {
     pub cached: bool,
 }
 
-/// Makes the Groth16 parameters, or finds them. The caller holds the cache's lock.
+/// Makes the Groth16 parameters, or finds them.
 ///
 /// The circuit is read off a wrap proof, any of them: there must be one in the cache.
 ///
 /// # Errors
 /// [`Error::NoWrapProof`], [`Error::Stage`], [`Error::Interrupted`].
-pub fn setup(config: &Config, cache: &Cache, cancel: &AtomicBool) -> Result<Made, Error> {
+pub fn setup(place: &Place<'_>) -> Result<Made, Error> {
+    let cache = place.cache;
     let template = cache.newest(Stage::Wrap.kind())?.ok_or(Error::NoWrapProof)?;
     let blob = template.blobs.get("proof").ok_or(Error::NoWrapProof)?;
     let wrap = FileRef { path: cache.check_blob(blob)?, blake3: blob.blake3.clone(), bytes: blob.bytes };
     let failed = |reason: &str| Error::Stage { stage: Stage::Setup.to_string(), reason: reason.to_owned() };
-    match run(config, cache, cancel, &Job::Groth16Setup(Groth16SetupJob { wrap: Some(wrap) })) {
+    match run(place, &Job::Groth16Setup(Groth16SetupJob { wrap: Some(wrap) })) {
         Ok(Outcome::Groth16Setup(made)) => Ok(made.into()),
         Ok(_) => Err(failed("the stage's process answered something else")),
         Err(Fault::Cancelled) => Err(Error::Interrupted),
@@ -53,16 +51,16 @@ pub fn setup(config: &Config, cache: &Cache, cancel: &AtomicBool) -> Result<Made
 }
 
 /// Runs the job with a view of one line.
-fn run(config: &Config, cache: &Cache, cancel: &AtomicBool, job: &Job) -> Result<Outcome, Fault> {
-    let durations = Durations::load(&cache.root().join("history.json"));
+fn run(place: &Place<'_>, job: &Job) -> Result<Outcome, Fault> {
+    let durations = Durations::load(&place.cache.root().join("history.json"));
     let expected = durations.estimate(Stage::Setup.kind(), 0);
     let title = crate::statement::INSECURE_NOTE.to_owned();
     let mut view = View::new(Board::new(title, [(Stage::Setup.to_string(), expected)]));
-    let mut session = Session::new(config, cache, "setup");
+    let mut session = Session::new(&place.program, place.config, place.cache, "setup");
     view.begin(0);
     let started = Instant::now();
     let mut peak_bytes = 0;
-    let result = session.run(job, cancel, &mut |tell| match tell {
+    let result = session.run(job, &place.cancel, &mut |tell| match tell {
         Tell::Progress(progress) => view.advance(0, &progress.phase, progress.done, progress.total),
         Tell::Memory(bytes) => {
             peak_bytes = peak_bytes.max(bytes);
