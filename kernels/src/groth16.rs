@@ -168,6 +168,3 @@ impl Groth16Error {
         move |source| Self::Io { operation, path, source }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,36 +3,35 @@
 //! A table holds `d * 2^(c j) * G` for every window `j` and digit `d` in `1..=2^(c-1)`; a product is one affine addition a
 //! window. A block of products goes through the windows together, so that all its additions share one inversion.
 
+use crate::msm::pairs::{Pairs, BATCH};
 use crate::msm::Point;
 use ark_bn254::Fr;
 use ark_ec::short_weierstrass::{Affine, Projective};
-use ark_ec::{AffineRepr, CurveConfig, CurveGroup};
-use ark_ff::{batch_inversion, AdditiveGroup, Field, PrimeField};
+use ark_ec::CurveGroup;
+use ark_ff::{AdditiveGroup, PrimeField};
 use rayon::prelude::*;
+use zeroize::Zeroize;
 
 /// Bits of a scalar, one for the carry of signed digits included.
 const SCALAR_BITS: u32 = 255;
 /// Products that share inversions.
-pub(super) const BLOCK: usize = 1 << 10;
-
-type Base<P> = <<P as Point>::Curve as CurveConfig>::BaseField;
+pub(super) const BLOCK: usize = BATCH;
 
 /// The tables of one point.
 pub(super) struct FixedBase<P: Point> {
     window: u32,
     /// `2^(window - 1)` multiples for every window.
-    multiples: Vec<Affine<P::Curve>>,
+    multiples: Vec<P>,
 }
 
 impl<P: Point> FixedBase<P> {
-    /// Tables for about `products` products of `base`.
+    /// Tables for about `products` products of `base`. The largest are 18 MiB and 20 MiB.
     pub(super) fn new(base: Affine<P::Curve>, products: usize) -> Self {
         let window = match products {
             0..=1_000 => 6,
             1_001..=100_000 => 10,
             100_001..=1_000_000 => 12,
-            _ if P::BYTES > 64 => 14,
-            _ => 15,
+            _ => 15 - P::WIDTH as u32 / 2,
         };
         Self::with_window(base, window)
     }
@@ -43,6 +42,7 @@ impl<P: Point> FixedBase<P> {
             let last = *starts.last().expect("not empty");
             starts.push((0..window).fold(last, |point, _| point.double()));
         }
+        let stored = |point: Affine<P::Curve>| P::from_affine(&point).unwrap_or(P::INFINITY);
         let multiples = starts
             .par_iter()
             .flat_map_iter(|start| {
@@ -50,19 +50,22 @@ impl<P: Point> FixedBase<P> {
                 let all: Vec<_> = std::iter::successors(Some(start), |point| Some(*point + start))
                     .take(1 << (window - 1))
                     .collect();
-                Projective::normalize_batch(&all)
+                Projective::normalize_batch(&all).into_iter().map(stored)
             })
             .collect();
         Self { window, multiples }
     }
 
-    /// `scalar * base` for every scalar, in order; infinity for zero.
-    pub(super) fn multiply(&self, scalars: &[Fr]) -> Vec<Affine<P::Curve>> {
-        scalars.par_chunks(BLOCK).flat_map_iter(|block| self.multiply_block(block)).collect()
+    /// `scalar * base` for every scalar, in order; [`Point::INFINITY`] for zero.
+    pub(super) fn multiply(&self, scalars: &[Fr]) -> Vec<P> {
+        let mut sums = vec![P::INFINITY; scalars.len()];
+        sums.par_chunks_mut(BLOCK)
+            .zip(scalars.par_chunks(BLOCK))
+            .for_each_init(|| Pairs::new(false), |pairs, (sums, scalars)| self.block(scalars, sums, pairs));
+        sums
     }
 
-    fn multiply_block(&self, scalars: &[Fr]) -> Vec<Affine<P::Curve>> {
-        let mut sums = vec![Affine::<P::Curve>::zero(); scalars.len()];
+    fn block(&self, scalars: &[Fr], sums: &mut [P], pairs: &mut Pairs<P>) {
         let mut remaining: Vec<[u64; 5]> = scalars
             .iter()
             .map(|scalar| {
@@ -70,48 +73,22 @@ impl<P: Point> FixedBase<P> {
                 [a, b, c, d, 0]
             })
             .collect();
-        let mut pending = Vec::with_capacity(scalars.len());
-        let mut slopes = Vec::with_capacity(scalars.len());
-        let per_window = 1usize << (self.window - 1);
-        for table in self.multiples.chunks(per_window) {
-            for (index, limbs) in remaining.iter_mut().enumerate() {
+        for table in self.multiples.chunks(1 << (self.window - 1)) {
+            for (at, limbs) in remaining.iter_mut().enumerate() {
                 let digit = next_digit(limbs, self.window);
                 if digit == 0 {
                     continue;
                 }
-                let mut addend = table[digit.unsigned_abs() as usize - 1];
-                if digit < 0 {
-                    addend.y = -addend.y;
-                }
-                let sum = &mut sums[index];
-                if sum.is_zero() {
-                    *sum = addend;
-                } else if sum.x == addend.x {
-                    *sum = (*sum + addend).into_affine();
+                let addend = table[digit.unsigned_abs() as usize - 1].negated_if(digit < 0);
+                if sums[at].is_infinity() {
+                    sums[at] = addend;
                 } else {
-                    slopes.push(addend.x - sum.x);
-                    pending.push((index, addend));
+                    pairs.push(&sums[at], &addend, at as u32);
                 }
             }
-            add_pending::<P>(&mut sums, &mut pending, &mut slopes);
+            pairs.flush(|at, sum| sums[at as usize] = sum);
         }
-        sums
-    }
-}
-
-/// Adds to different points, whose x differ, with one inversion. `slopes` are the differences of x.
-fn add_pending<P: Point>(
-    sums: &mut [Affine<P::Curve>],
-    pending: &mut Vec<(usize, Affine<P::Curve>)>,
-    slopes: &mut Vec<Base<P>>,
-) {
-    batch_inversion(slopes);
-    for ((index, addend), inverse) in pending.drain(..).zip(slopes.drain(..)) {
-        let sum = &mut sums[index];
-        let slope = (addend.y - sum.y) * inverse;
-        let x = slope.square() - sum.x - addend.x;
-        sum.y = slope * (sum.x - x) - sum.y;
-        sum.x = x;
+        remaining.iter_mut().for_each(Zeroize::zeroize);
     }
 }
 
@@ -139,7 +116,8 @@ fn next_digit(limbs: &mut [u64; 5], window: u32) -> i32 {
 mod tests {
     use super::*;
     use crate::msm::{G1Point, G2Point};
-    use ark_ff::UniformRand;
+    use ark_ec::AffineRepr;
+    use ark_ff::{Field, UniformRand};
 
     fn agrees<P: Point>(window: u32) {
         let base = Affine::<P::Curve>::generator();
@@ -156,7 +134,8 @@ mod tests {
             scalars.push(-Fr::from(2u64).pow([shift]) * two_inverse);
         }
         let expected: Vec<_> = scalars.iter().map(|scalar| (base * scalar).into_affine()).collect();
-        assert!(tables.multiply(&scalars) == expected, "window {window}");
+        let products: Vec<_> = tables.multiply(&scalars).iter().map(Point::affine_or_infinity).collect();
+        assert!(products == expected, "window {window}");
     }
 
     #[test]

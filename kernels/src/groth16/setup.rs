@@ -10,7 +10,6 @@ use crate::msm::{G1Point, G2Point, Point};
 use crate::ntt::Domain;
 use crate::r1cs::{R1cs, SparseMatrix};
 use ark_bn254::{Bn254, Fr, G1Affine, G2Affine};
-use ark_ec::short_weierstrass::Affine;
 use ark_ec::AffineRepr;
 use ark_ff::{FftField, Field, One, PrimeField, Zero};
 use ark_groth16::VerifyingKey;
@@ -22,7 +21,7 @@ use std::path::Path;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Scalars whose points are made before they are written: 2^17 points are 8 or 16 MiB.
-const WRITE_BLOCK: usize = 128 * BLOCK;
+const WRITE_BLOCK: usize = 64 * BLOCK;
 
 /// The secret exponents of a set-up. Whoever knows them can forge proofs.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -242,15 +241,19 @@ fn transpose_product(matrix: &SparseMatrix, table: &[Fr], weights: &[Fr], variab
 }
 
 fn elements(exponents: &Exponents, toxic: &ToxicWaste, g1: &FixedBase<G1Point>) -> Elements {
-    let fixed = g1.multiply(&[toxic.alpha, toxic.beta, toxic.delta]);
+    let in_g1 = |scalars: &[Fr]| -> Vec<G1Affine> {
+        g1.multiply(scalars).iter().map(Point::affine_or_infinity).collect()
+    };
+    let fixed = in_g1(&[toxic.alpha, toxic.beta, toxic.delta]);
     let g2 = FixedBase::<G2Point>::new(G2Affine::generator(), 3);
-    let fixed2 = g2.multiply(&[toxic.beta, toxic.gamma, toxic.delta]);
+    let fixed2: Vec<G2Affine> =
+        g2.multiply(&[toxic.beta, toxic.gamma, toxic.delta]).iter().map(Point::affine_or_infinity).collect();
     let vk = VerifyingKey {
         alpha_g1: fixed[0],
         beta_g2: fixed2[0],
         gamma_g2: fixed2[1],
         delta_g2: fixed2[2],
-        gamma_abc_g1: g1.multiply(&exponents.inputs),
+        gamma_abc_g1: in_g1(&exponents.inputs),
     };
     Elements { vk, beta_g1: fixed[1], delta_g1: fixed[2] }
 }
@@ -291,15 +294,14 @@ fn write_points<P: Point>(
         wipe(&mut scalars);
         let mut bytes = Vec::with_capacity(points.len() * P::BYTES);
         for point in &points {
-            stored::<P>(point)?.write(&mut bytes);
+            if point.is_infinity() {
+                return Err(Groth16Error::Trapdoor { reason: "an exponent of the quotient is zero" });
+            }
+            point.write(&mut bytes);
         }
         writer.write(&bytes)?;
         done += block.len() as u64;
         progress(stage, done, index.len() as u64);
     }
     Ok(())
-}
-
-fn stored<P: Point>(point: &Affine<P::Curve>) -> Result<P, Groth16Error> {
-    P::from_affine(point).ok_or(Groth16Error::Trapdoor { reason: "an exponent of the quotient is zero" })
 }

@@ -186,7 +186,7 @@ fn to_g1(item: &'static str, json: &JsonG1) -> Result<G1Affine, Groth16Error> {
     }
     let [x, y, z] = json;
     let point = G1Affine::new_unchecked(parse::<Fq>(item, x)?, parse::<Fq>(item, y)?);
-    if z != "1" || !point.is_on_curve() {
+    if z != "1" || point.is_zero() || !point.is_on_curve() {
         return Err(refuse(item, "not a point of the curve"));
     }
     Ok(point)
@@ -199,7 +199,8 @@ fn to_g2(item: &'static str, json: &JsonG2) -> Result<G2Affine, Groth16Error> {
     let [x, y, z] = json;
     let pair = |[c0, c1]: &[String; 2]| Ok::<_, Groth16Error>(Fq2::new(parse::<Fq>(item, c0)?, parse::<Fq>(item, c1)?));
     let point = G2Affine::new_unchecked(pair(x)?, pair(y)?);
-    if z != &["1", "0"] || !point.is_on_curve() || !point.is_in_correct_subgroup_assuming_on_curve() {
+    let on_curve = !point.is_zero() && point.is_on_curve();
+    if z != &["1", "0"] || !on_curve || !point.is_in_correct_subgroup_assuming_on_curve() {
         return Err(refuse(item, "not a point of the subgroup"));
     }
     Ok(point)

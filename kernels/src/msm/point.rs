@@ -1,16 +1,29 @@
 //! Affine points as they are stored: Montgomery limbs, little-endian, no flag. The point at infinity is never stored.
 
+use super::coordinate::Coordinate;
 use ark_bn254::{g1, g2, Fq, Fq2, Fr, G1Affine, G2Affine};
 use ark_ec::short_weierstrass::{Affine, SWCurveConfig};
-use ark_ec::AffineRepr;
+use ark_ec::{AffineRepr, CurveGroup};
 use ark_ff::{BigInt, PrimeField};
 
 /// A stored affine point other than infinity.
 pub trait Point: Copy + Send + Sync + 'static {
     /// The curve in arkworks.
     type Curve: SWCurveConfig<ScalarField = Fr>;
+    /// The field of a coordinate.
+    type Coordinate: Coordinate;
+    /// Words of a coordinate over 4: 1 or 2.
+    const WIDTH: usize;
     /// Bytes of a stored point.
     const BYTES: usize;
+    /// All words zero, which is not on the curve: stands for infinity in scratch memory, never in a key.
+    const INFINITY: Self;
+
+    /// The four words of part `part` of the coordinates, those of x first: `part` is below `2 * WIDTH`.
+    fn part(&self, part: usize) -> &[u64; 4];
+
+    /// Mutable access to what [`Point::part`] returns.
+    fn part_mut(&mut self, part: usize) -> &mut [u64; 4];
 
     /// Takes an arkworks point; `None` for infinity.
     fn from_affine(point: &Affine<Self::Curve>) -> Option<Self>;
@@ -23,6 +36,51 @@ pub trait Point: Copy + Send + Sync + 'static {
 
     /// Whether limbs are below the modulus and the point is on the curve and in the prime-order subgroup.
     fn is_valid(&self) -> bool;
+
+    /// The arkworks point, infinity for [`Point::INFINITY`].
+    fn affine_or_infinity(&self) -> Affine<Self::Curve> {
+        if self.is_infinity() {
+            Affine::zero()
+        } else {
+            self.affine()
+        }
+    }
+
+    /// Whether this is [`Point::INFINITY`].
+    #[inline(always)]
+    fn is_infinity(&self) -> bool {
+        (0..2 * Self::WIDTH).all(|part| *self.part(part) == [0; 4])
+    }
+
+    /// Whether both have the same x.
+    #[inline(always)]
+    fn same_x(&self, other: &Self) -> bool {
+        (0..Self::WIDTH).all(|part| self.part(part) == other.part(part))
+    }
+
+    /// The point with y negated if `negate`.
+    #[inline(always)]
+    fn negated_if(mut self, negate: bool) -> Self {
+        if negate {
+            for part in Self::WIDTH..2 * Self::WIDTH {
+                let words = self.part_mut(part);
+                *words = (-fq(*words)).0 .0;
+            }
+        }
+        self
+    }
+
+    /// The sum by arkworks, for the rare cases; infinity is [`Point::INFINITY`] on both sides.
+    fn add_slowly(&self, other: &Self) -> Self {
+        if self.is_infinity() {
+            return *other;
+        }
+        if other.is_infinity() {
+            return *self;
+        }
+        let sum = (self.affine() + other.affine()).into_affine();
+        Self::from_affine(&sum).unwrap_or(Self::INFINITY)
+    }
 }
 
 /// A point of G1: 64 bytes.
@@ -67,7 +125,24 @@ fn put(limbs: &[u64; 4], out: &mut Vec<u8>) {
 
 impl Point for G1Point {
     type Curve = g1::Config;
+    type Coordinate = Fq;
+    const WIDTH: usize = 1;
     const BYTES: usize = 64;
+    const INFINITY: Self = Self { x: [0; 4], y: [0; 4] };
+
+    #[inline(always)]
+    fn part(&self, part: usize) -> &[u64; 4] {
+        [&self.x, &self.y][part]
+    }
+
+    #[inline(always)]
+    fn part_mut(&mut self, part: usize) -> &mut [u64; 4] {
+        if part == 0 {
+            &mut self.x
+        } else {
+            &mut self.y
+        }
+    }
 
     fn from_affine(point: &G1Affine) -> Option<Self> {
         (!point.is_zero()).then_some(Self { x: point.x.0 .0, y: point.y.0 .0 })
@@ -83,13 +158,34 @@ impl Point for G1Point {
     }
 
     fn is_valid(&self) -> bool {
-        canonical(&self.x) && canonical(&self.y) && self.affine().is_on_curve()
+        canonical(&self.x) && canonical(&self.y) && !self.is_infinity() && self.affine().is_on_curve()
     }
 }
 
 impl Point for G2Point {
     type Curve = g2::Config;
+    type Coordinate = Fq2;
+    const WIDTH: usize = 2;
     const BYTES: usize = 128;
+    const INFINITY: Self = Self { x: [[0; 4]; 2], y: [[0; 4]; 2] };
+
+    #[inline(always)]
+    fn part(&self, part: usize) -> &[u64; 4] {
+        if part < 2 {
+            &self.x[part]
+        } else {
+            &self.y[part - 2]
+        }
+    }
+
+    #[inline(always)]
+    fn part_mut(&mut self, part: usize) -> &mut [u64; 4] {
+        if part < 2 {
+            &mut self.x[part]
+        } else {
+            &mut self.y[part - 2]
+        }
+    }
 
     fn from_affine(point: &G2Affine) -> Option<Self> {
         (!point.is_zero()).then_some(Self { x: limbs2(&point.x), y: limbs2(&point.y) })
@@ -106,7 +202,38 @@ impl Point for G2Point {
     fn is_valid(&self) -> bool {
         let limbs = [&self.x[0], &self.x[1], &self.y[0], &self.y[1]];
         limbs.into_iter().all(canonical)
+            && !self.is_infinity()
             && self.affine().is_on_curve()
             && self.affine().is_in_correct_subgroup_assuming_on_curve()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_points_are_checked() {
+        let g1 = G1Point::from_affine(&G1Affine::generator()).unwrap();
+        let g2 = G2Point::from_affine(&G2Affine::generator()).unwrap();
+        assert!(g1.is_valid() && g2.is_valid());
+        assert!(G1Point::from_affine(&G1Affine::zero()).is_none());
+        assert!(!G1Point::INFINITY.is_valid() && !G2Point::INFINITY.is_valid());
+        // The same residue, not canonical.
+        let mut wrong = g1;
+        let mut carry = 0;
+        for (word, modulus) in wrong.x.iter_mut().zip(Fq::MODULUS.0) {
+            let sum = u128::from(*word) + u128::from(modulus) + carry;
+            *word = sum as u64;
+            carry = sum >> 64;
+        }
+        assert!(!wrong.is_valid());
+        let mut wrong = g1;
+        wrong.y[0] ^= 1;
+        assert!(!wrong.is_valid());
+        // On the curve, outside the subgroup: the twist has many more points than the subgroup.
+        let outside = (1u64..).find_map(|x| G2Affine::get_point_from_x_unchecked(Fq2::from(x), false)).unwrap();
+        assert!(outside.is_on_curve());
+        assert!(!G2Point::from_affine(&outside).unwrap().is_valid());
     }
 }

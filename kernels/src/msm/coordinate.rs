@@ -1,0 +1,146 @@
+//! Coordinates of points on eight lanes: the base field and its quadratic extension, `u^2 = -1`.
+
+use crate::field::{Arch, Lanes, Packed, LANES};
+use ark_bn254::{Fq, Fq2};
+
+/// A field of coordinates. Elements are reduced unless a method says otherwise ([`crate::field`]).
+pub trait Coordinate: 'static {
+    /// Eight elements.
+    type Lanes<A: Arch>: Copy;
+
+    /// Loads elements `8 * group ..` of columns of packed parts. Free of multiplications.
+    fn load<A: Arch>(arch: A, columns: &[Vec<Packed>], group: usize) -> Self::Lanes<A>;
+
+    /// The inverse of [`Coordinate::load`].
+    fn store<A: Arch>(value: Self::Lanes<A>, columns: &mut [Vec<Packed>], group: usize);
+
+    /// `a - b`.
+    fn sub<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>) -> Self::Lanes<A>;
+
+    /// `a * b`.
+    fn mul<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>) -> Self::Lanes<A>;
+
+    /// `a * a`.
+    fn square<A: Arch>(a: Self::Lanes<A>) -> Self::Lanes<A>;
+
+    /// `4 * a`.
+    fn quadruple<A: Arch>(a: Self::Lanes<A>) -> Self::Lanes<A>;
+
+    /// The norm in the base field, zero only for zero.
+    fn norm<A: Arch>(a: Self::Lanes<A>) -> A::Lanes<Fq>;
+
+    /// `a / b`, from the inverse of the norm of `b`.
+    fn divide<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>, norm_inverse: A::Lanes<Fq>) -> Self::Lanes<A>;
+}
+
+#[inline(always)]
+fn eight(column: &[Packed], group: usize) -> &[Packed; LANES] {
+    column[LANES * group..].first_chunk().expect("columns are padded to whole groups")
+}
+
+#[inline(always)]
+fn put(column: &mut [Packed], group: usize, values: [Packed; LANES]) {
+    column[LANES * group..][..LANES].copy_from_slice(&values);
+}
+
+impl Coordinate for Fq {
+    type Lanes<A: Arch> = A::Lanes<Fq>;
+
+    #[inline(always)]
+    fn load<A: Arch>(arch: A, columns: &[Vec<Packed>], group: usize) -> A::Lanes<Fq> {
+        arch.unpack(eight(&columns[0], group))
+    }
+
+    #[inline(always)]
+    fn store<A: Arch>(value: A::Lanes<Fq>, columns: &mut [Vec<Packed>], group: usize) {
+        put(&mut columns[0], group, value.pack());
+    }
+
+    #[inline(always)]
+    fn sub<A: Arch>(a: A::Lanes<Fq>, b: A::Lanes<Fq>) -> A::Lanes<Fq> {
+        a.sub(b)
+    }
+
+    #[inline(always)]
+    fn mul<A: Arch>(a: A::Lanes<Fq>, b: A::Lanes<Fq>) -> A::Lanes<Fq> {
+        a.mul(b)
+    }
+
+    #[inline(always)]
+    fn square<A: Arch>(a: A::Lanes<Fq>) -> A::Lanes<Fq> {
+        a.square()
+    }
+
+    /// Below `8p`, which a product with a reduced element allows.
+    #[inline(always)]
+    fn quadruple<A: Arch>(a: A::Lanes<Fq>) -> A::Lanes<Fq> {
+        let twice = a.add_raw(a);
+        twice.add_raw(twice).carry()
+    }
+
+    #[inline(always)]
+    fn norm<A: Arch>(a: A::Lanes<Fq>) -> A::Lanes<Fq> {
+        a
+    }
+
+    #[inline(always)]
+    fn divide<A: Arch>(a: A::Lanes<Fq>, _: A::Lanes<Fq>, norm_inverse: A::Lanes<Fq>) -> A::Lanes<Fq> {
+        a.mul(norm_inverse)
+    }
+}
+
+impl Coordinate for Fq2 {
+    type Lanes<A: Arch> = [A::Lanes<Fq>; 2];
+
+    #[inline(always)]
+    fn load<A: Arch>(arch: A, columns: &[Vec<Packed>], group: usize) -> [A::Lanes<Fq>; 2] {
+        [arch.unpack(eight(&columns[0], group)), arch.unpack(eight(&columns[1], group))]
+    }
+
+    #[inline(always)]
+    fn store<A: Arch>(value: [A::Lanes<Fq>; 2], columns: &mut [Vec<Packed>], group: usize) {
+        put(&mut columns[0], group, value[0].pack());
+        put(&mut columns[1], group, value[1].pack());
+    }
+
+    #[inline(always)]
+    fn sub<A: Arch>(a: [A::Lanes<Fq>; 2], b: [A::Lanes<Fq>; 2]) -> [A::Lanes<Fq>; 2] {
+        [a[0].sub(b[0]), a[1].sub(b[1])]
+    }
+
+    /// Karatsuba: three products. Sums of two reduced elements are below `4p`.
+    #[inline(always)]
+    fn mul<A: Arch>(a: [A::Lanes<Fq>; 2], b: [A::Lanes<Fq>; 2]) -> [A::Lanes<Fq>; 2] {
+        let low = a[0].mul(b[0]);
+        let high = a[1].mul(b[1]);
+        let both = a[0].add_raw(a[1]).carry().mul(b[0].add_raw(b[1]).carry());
+        [low.sub(high), both.sub_raw(low).sub_raw(high).carry().shrink()]
+    }
+
+    /// `(a0 + a1)(a0 - a1) + 2 a0 a1 u`.
+    #[inline(always)]
+    fn square<A: Arch>(a: [A::Lanes<Fq>; 2]) -> [A::Lanes<Fq>; 2] {
+        let real = a[0].add_raw(a[1]).carry().mul(a[0].sub_raw(a[1]).carry());
+        [real, a[0].add_raw(a[0]).carry().mul(a[1])]
+    }
+
+    #[inline(always)]
+    fn quadruple<A: Arch>(a: [A::Lanes<Fq>; 2]) -> [A::Lanes<Fq>; 2] {
+        a.map(|part| <Fq as Coordinate>::quadruple::<A>(part).shrink())
+    }
+
+    #[inline(always)]
+    fn norm<A: Arch>(a: [A::Lanes<Fq>; 2]) -> A::Lanes<Fq> {
+        a[0].square().add(a[1].square())
+    }
+
+    /// `a * conjugate(b) / norm(b)`.
+    #[inline(always)]
+    fn divide<A: Arch>(
+        a: [A::Lanes<Fq>; 2],
+        b: [A::Lanes<Fq>; 2],
+        norm_inverse: A::Lanes<Fq>,
+    ) -> [A::Lanes<Fq>; 2] {
+        Self::mul::<A>(a, [b[0].mul(norm_inverse), b[1].neg().mul(norm_inverse)])
+    }
+}
