@@ -12,9 +12,10 @@ use crate::fsio::{self, FileError};
 /// Name of the file that is read if it exists.
 pub const FILE_NAME: &str = "assay.toml";
 /// The environment variables that are read.
-pub const VARIABLES: [&str; 8] = [
+pub const VARIABLES: [&str; 9] = [
     "ASSAY_OUT",
     "ASSAY_CACHE",
+    "ASSAY_KEYS",
     "ASSAY_BITCOIND",
     "ASSAY_BITCOIND_COOKIE",
     "ASSAY_CORES",
@@ -60,8 +61,10 @@ pub enum ConfigError {
 pub struct Settings {
     /// Result folder.
     pub out: Option<PathBuf>,
-    /// Cache folder.
+    /// Folder of finished stages.
     pub cache: Option<PathBuf>,
+    /// Folder of proving keys.
+    pub keys: Option<PathBuf>,
     /// Settings of the provers.
     #[serde(default)]
     pub prover: ProverSettings,
@@ -99,8 +102,10 @@ pub struct SettleSettings {
 pub struct Config {
     /// Results go to `out/<batch>/`, the chain's state to `out/chain/`.
     pub out: PathBuf,
-    /// The content-addressed cache, proving keys and history.
+    /// The content-addressed cache of finished stages, with logs and durations.
     pub cache: PathBuf,
+    /// What does not depend on any batch: keys of the zkVM and Groth16 parameters.
+    pub keys: PathBuf,
     /// Cores to use, 0 = all.
     pub cores: usize,
     /// Memory the provers may plan with, in bytes, 0 = chosen from the machine.
@@ -131,12 +136,13 @@ impl Config {
             None => Settings::default(),
         };
         let s = flags.or(Settings::from_env(&env)?).or(file);
-        let cache = match s.cache {
-            Some(path) => path,
-            None => PathBuf::from(env("HOME").ok_or(ConfigError::NoHome)?).join(".cache/assay/artifacts"),
-        };
+        let home = env("HOME").map(|home| PathBuf::from(home).join(".cache/assay"));
+        let cache = s.cache.or_else(|| home.as_ref().map(|home| home.join("artifacts")));
+        let cache = cache.ok_or(ConfigError::NoHome)?;
+        let keys = s.keys.or_else(|| home.map(|home| home.join("keys")));
         let config = Self {
             out: s.out.unwrap_or_else(|| PathBuf::from("out")),
+            keys: keys.unwrap_or_else(|| cache.join("keys")),
             cache,
             cores: s.prover.cores.unwrap_or(0) as usize,
             memory_bytes: u64::from(s.prover.memory_gib.unwrap_or(0)) << 30,
@@ -196,6 +202,7 @@ impl Settings {
         Ok(Self {
             out: env("ASSAY_OUT").map(PathBuf::from),
             cache: env("ASSAY_CACHE").map(PathBuf::from),
+            keys: env("ASSAY_KEYS").map(PathBuf::from),
             prover: ProverSettings {
                 cores: number(env, "ASSAY_CORES")?,
                 memory_gib: number(env, "ASSAY_MEMORY_GIB")?,
@@ -214,6 +221,7 @@ impl Settings {
         Self {
             out: self.out.or(below.out),
             cache: self.cache.or(below.cache),
+            keys: self.keys.or(below.keys),
             prover: ProverSettings {
                 cores: self.prover.cores.or(below.prover.cores),
                 memory_gib: self.prover.memory_gib.or(below.prover.memory_gib),
@@ -258,6 +266,7 @@ mod tests {
         let sample = config(SAMPLE, &[], Settings::default()).unwrap();
         assert_eq!(sample, config("", &[], Settings::default()).unwrap());
         assert_eq!(sample.cache, Path::new("/home/me/.cache/assay/artifacts"));
+        assert_eq!(sample.keys, Path::new("/home/me/.cache/assay/keys"));
     }
 
     #[test]

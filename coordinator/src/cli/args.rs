@@ -18,7 +18,8 @@ Examples:
 Files:
   out/<batch>/     proof.json, vk.json, public.json (snarkjs), proof.bin (arkworks), claim.json, report.json
   out/chain/       the chain of claims: Bitcoin regtest and the operator's keys
-  ~/.cache/assay/artifacts/   finished stages, proving keys, logs; move it with ASSAY_CACHE
+  ~/.cache/assay/artifacts/   finished stages and logs; move it with ASSAY_CACHE
+  ~/.cache/assay/keys/        proving keys and Groth16 parameters; move it with ASSAY_KEYS
   assay.toml       optional configuration; coordinator/assay.sample.toml explains every field
 
 Exit codes:
@@ -122,7 +123,7 @@ pub struct VerifyArgs {
 /// `assay setup`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-The parameters depend on the wrap circuit only, so one set-up serves every batch. They are stored in the cache folder. The
+The parameters depend on the wrap circuit only, so one set-up serves every batch. They are stored in the folder of keys. The
 circuit is read off a wrap proof in the cache, so there has to be one: `assay prove sample --until wrap` makes it, and
 `assay prove` does all of this by itself.
 
@@ -131,7 +132,7 @@ parameters come from a ceremony.
 
 Examples:
   assay setup
-  ASSAY_CACHE=/var/cache/assay assay setup --json")]
+  ASSAY_KEYS=/var/cache/assay/keys assay setup --json")]
 pub struct SetupArgs {
     /// Print the result as JSON
     #[arg(long)]

@@ -74,7 +74,7 @@ impl Session {
         let arguments = [
             "stage".to_owned(),
             "--cache-dir".to_owned(),
-            cache.root().join("worker").display().to_string(),
+            config.keys.display().to_string(),
             "--work-dir".to_owned(),
             cache.root().join("work").display().to_string(),
             "--cores".to_owned(),

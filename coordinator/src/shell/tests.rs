@@ -58,6 +58,7 @@ impl Scene {
         let settings = Settings {
             out: Some(dir.path().join("out")),
             cache: Some(dir.path().join("cache")),
+            keys: Some(dir.path().join("keys")),
             ..Default::default()
         };
         let config = Config::new(None, |_| None, settings).unwrap();
