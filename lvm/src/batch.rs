@@ -17,7 +17,9 @@ mod validate;
 use std::path::Path;
 
 use alloy_primitives::B256;
-use assay_lvm_core::{accumulate, codec::Reader, codec::Writer, Ancestry, ChainSpec, ChainState, DecodeError, RunInput};
+use assay_lvm_core::{
+    accumulate, codec::Reader, codec::Writer, Ancestry, ChainSpec, ChainState, DecodeError, RunInput,
+};
 
 pub use self::{
     split::{Run, RunLimits},
@@ -171,11 +173,9 @@ impl Batch {
         }
         let ancestry = match &run.ancestry {
             Ancestry::Headers(raws) => OwnedAncestry::Headers(owned(raws)),
-            Ancestry::Assumed { number, state_root, hashes } => OwnedAncestry::Assumed {
-                number: *number,
-                state_root: *state_root,
-                hashes: hashes.clone(),
-            },
+            Ancestry::Assumed { number, state_root, hashes } => {
+                OwnedAncestry::Assumed { number: *number, state_root: *state_root, hashes: hashes.clone() }
+            }
         };
         let (blocks, nodes, codes) = (owned(&run.blocks), owned(&run.nodes), owned(&run.codes));
         Ok(Self { spec: run.spec, parent, ancestry, blocks, nodes, codes })

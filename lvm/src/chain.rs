@@ -3,8 +3,8 @@
 use alloy_consensus::Header;
 use alloy_primitives::{keccak256, B256};
 use assay_lvm_core::{
-    seal_block, Ancestry, BlockAttributes, ChainSpec, ChainState, Parent, SealedBlock, StateDb, StfError, Transaction,
-    ANCESTORS_MAX,
+    seal_block, Ancestry, BlockAttributes, ChainSpec, ChainState, Parent, SealedBlock, StateDb, StfError,
+    Transaction, ANCESTORS_MAX,
 };
 
 use crate::{

@@ -155,7 +155,8 @@ impl Tree {
             return Err(genesis.fail("does not match the accounts or the hash"));
         }
         let total_difficulty = header.difficulty;
-        let node = Node { raw: alloy_rlp::encode(&header), header, hash, total_difficulty, ommers: Vec::new() };
+        let node =
+            Node { raw: alloy_rlp::encode(&header), header, hash, total_difficulty, ommers: Vec::new() };
         Ok(Self { network, state, nodes: BTreeMap::from([(hash, node)]) })
     }
 

@@ -10,7 +10,7 @@ use alloy_eips::{
     eip1559::INITIAL_BASE_FEE, eip2935, eip4788, eip7002, eip7251, eip7685::EMPTY_REQUESTS_HASH,
 };
 use alloy_primitives::{keccak256, Address, Bytes, B256, U256};
-use assay_lvm_core::{nibbles, Account, ChainSpec, TrieError, Trie, EMPTY_ROOT};
+use assay_lvm_core::{nibbles, Account, ChainSpec, Trie, TrieError, EMPTY_ROOT};
 
 use crate::state_db::{FullState, RecordingStore};
 
@@ -44,8 +44,7 @@ pub fn write_alloc(alloc: &Alloc, state: &mut FullState) -> Result<B256, TrieErr
             let key = nibbles(&keccak256(slot.to_be_bytes::<32>()));
             storage.insert(&key, alloy_rlp::encode(value), &mut store)?;
         }
-        let code_hash =
-            if account.code.is_empty() { KECCAK_EMPTY } else { state.add_code(&account.code) };
+        let code_hash = if account.code.is_empty() { KECCAK_EMPTY } else { state.add_code(&account.code) };
         let leaf = Account {
             nonce: account.nonce,
             balance: account.balance,

@@ -100,8 +100,6 @@ impl<'a> Json<'a> {
 pub(crate) fn read(path: &std::path::Path) -> Result<Value, BatchError> {
     let io = |source| BatchError::Io { path: path.to_path_buf(), source };
     let text = std::fs::read(path).map_err(io)?;
-    serde_json::from_slice(&text).map_err(|error| BatchError::Json {
-        item: path.display().to_string(),
-        reason: error.to_string(),
-    })
+    serde_json::from_slice(&text)
+        .map_err(|error| BatchError::Json { item: path.display().to_string(), reason: error.to_string() })
 }

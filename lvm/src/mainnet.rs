@@ -138,8 +138,7 @@ fn transaction(item: &Json<'_>) -> Result<Transaction, BatchError> {
         Ok(odd) => odd,
         Err(_) => parity.u64()? % 2 == 1,
     };
-    let signature =
-        Signature::new(signature.get(&["r"])?.u256()?, signature.get(&["s"])?.u256()?, odd);
+    let signature = Signature::new(signature.get(&["r"])?.u256()?, signature.get(&["s"])?.u256()?, odd);
     let body = item.get(&["transaction"])?;
     let fields = body.fields()?;
     let (kind, tx) = fields.first().ok_or_else(|| body.fail("expected one transaction kind"))?;

@@ -58,12 +58,9 @@ pub fn alloc() -> Alloc {
     }
     let supply = ether(1_000_000);
     let holder = Wallet::new(0).address();
-    let storage = BTreeMap::from([
-        (contracts::balance_slot(holder), supply),
-        (contracts::TOTAL_SUPPLY_SLOT, supply),
-    ]);
-    let token =
-        GenesisAccount { nonce: 1, code: contracts::erc20(), storage, ..Default::default() };
+    let storage =
+        BTreeMap::from([(contracts::balance_slot(holder), supply), (contracts::TOTAL_SUPPLY_SLOT, supply)]);
+    let token = GenesisAccount { nonce: 1, code: contracts::erc20(), storage, ..Default::default() };
     alloc.insert(TOKEN, token);
     alloc
 }

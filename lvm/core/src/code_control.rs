@@ -112,8 +112,7 @@ impl CodeControlGroup {
     }
 
     fn leaves(&self) -> Vec<[u8; 32]> {
-        let mut leaves =
-            alloc::vec![genesis_leaf(&self.genesis_commitment), fold_leaf(self.fold_program)];
+        let mut leaves = alloc::vec![genesis_leaf(&self.genesis_commitment), fold_leaf(self.fold_program)];
         leaves.extend(self.block_programs.iter().map(block_leaf));
         leaves.resize(leaves.len().next_power_of_two(), *blake3::hash(&[0, 3]).as_bytes());
         leaves

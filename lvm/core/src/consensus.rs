@@ -139,7 +139,10 @@ fn check_dao(spec: &ChainSpec, header: &Header) -> Result<(), HeaderError> {
     let fork_block = spec.block_forks[1];
     let marked = header.number.checked_sub(fork_block).is_some_and(|since| since < 10);
     if marked && header.extra_data.as_ref() != DAO_EXTRA_DATA {
-        return Err(HeaderError::ExtraData { reason: "not the dao fork's mark", got: header.extra_data.len() });
+        return Err(HeaderError::ExtraData {
+            reason: "not the dao fork's mark",
+            got: header.extra_data.len(),
+        });
     }
     Ok(())
 }

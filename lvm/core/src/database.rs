@@ -222,7 +222,10 @@ impl<'a, S: NodeStore<'a>> StateDb<'a, S> {
         if destroyed || change.storage.values().any(|slot| slot.is_changed()) {
             let trie = entry.storage.get_or_insert_with(|| Trie::new(storage_root));
             let mut cleared = Vec::new();
-            #[allow(clippy::iter_over_hash_type, reason = "the result does not depend on the order, see `apply`")]
+            #[allow(
+                clippy::iter_over_hash_type,
+                reason = "the result does not depend on the order, see `apply`"
+            )]
             for (slot, value) in &change.storage {
                 if !destroyed && !value.is_changed() {
                     continue;

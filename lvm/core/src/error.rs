@@ -323,7 +323,9 @@ pub enum StfError {
         reason: InvalidTransaction,
     },
     /// A transaction's gas limit exceeds what is left of the block's.
-    #[error("block {number}, transaction {index}: gas limit {got} exceeds the {available} left in the block")]
+    #[error(
+        "block {number}, transaction {index}: gas limit {got} exceeds the {available} left in the block"
+    )]
     BlockGas {
         /// Block number.
         number: u64,

@@ -154,8 +154,7 @@ fn check_history(
                     got: B256::from(public_values.code_root),
                 });
             }
-            let verification =
-                Verification { vk: *vk, public_values: public_values.to_vec(), is_fold: true };
+            let verification = Verification { vk: *vk, public_values: public_values.to_vec(), is_fold: true };
             Ok((public_values.new_commitment, Some(verification)))
         }
     }

@@ -157,7 +157,10 @@ impl ChainSpec {
         let deposit_contract = Address::from(input.array::<20>("deposit contract")?);
         let spec = Self { chain_id, block_forks, time_forks, deposit_contract };
         if !spec.is_ordered() {
-            return Err(DecodeError::Invalid { item: "chain spec", reason: "a fork precedes the one before it" });
+            return Err(DecodeError::Invalid {
+                item: "chain spec",
+                reason: "a fork precedes the one before it",
+            });
         }
         Ok(spec)
     }

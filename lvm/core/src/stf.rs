@@ -340,9 +340,7 @@ fn check_result(header: &Header, result: &BlockExecutionResult<ReceiptEnvelope>)
         _ => {}
     }
     match header.requests_hash {
-        Some(expected) => {
-            expect(number, Commitment::RequestsHash, expected, result.requests.requests_hash())
-        }
+        Some(expected) => expect(number, Commitment::RequestsHash, expected, result.requests.requests_hash()),
         None => Ok(()),
     }
 }

@@ -228,9 +228,7 @@ impl<'a> Slot<'a> {
             }
             Node::Branch(branch) => {
                 let removed = match key.split_first() {
-                    Some((nibble, rest)) => {
-                        branch.children[usize::from(*nibble)].remove(rest, store)?
-                    }
+                    Some((nibble, rest)) => branch.children[usize::from(*nibble)].remove(rest, store)?,
                     None => branch.value.take().is_some(),
                 };
                 if !removed {
@@ -275,7 +273,8 @@ impl<'a> Branch<'a> {
 
     /// What the branch becomes if fewer than two entries are left, after one was removed.
     fn collapse<S: NodeStore<'a>>(&mut self, store: &mut S) -> Result<Option<Node<'a>>, TrieError> {
-        let mut occupied = self.children.iter().enumerate().filter(|(_, child)| !child.is_empty()).map(|(i, _)| i);
+        let mut occupied =
+            self.children.iter().enumerate().filter(|(_, child)| !child.is_empty()).map(|(i, _)| i);
         let (first, second) = (occupied.next(), occupied.next());
         Ok(match (first, second, self.value.is_some()) {
             (None, _, _) => Some(match self.value.take() {

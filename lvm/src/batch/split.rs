@@ -94,11 +94,8 @@ impl Segment<'_> {
         let mut next = start.clone();
         for block in self.blocks {
             let outcome = execute_block(spec, &mut db, &next.parent, block, &mut ())?;
-            next.parent = Parent {
-                number: block.header.number,
-                hash: block.hash,
-                header: Some(block.header.clone()),
-            };
+            next.parent =
+                Parent { number: block.header.number, hash: block.hash, header: Some(block.header.clone()) };
             next.state_root = outcome.state_root;
             next.hashes.insert(0, block.hash);
         }

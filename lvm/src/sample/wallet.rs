@@ -37,10 +37,8 @@ impl Wallet {
         Transaction: From<Signed<T>>,
     {
         let hash = transaction.signature_hash();
-        let (signature, recovery) = self
-            .key
-            .sign_prehash_recoverable(hash.as_slice())
-            .expect("a 32-byte hash can be signed");
+        let (signature, recovery) =
+            self.key.sign_prehash_recoverable(hash.as_slice()).expect("a 32-byte hash can be signed");
         let (r, s) = signature.split_bytes();
         let signature = Signature::from_scalars_and_parity(
             alloy_primitives::B256::from_slice(&r),

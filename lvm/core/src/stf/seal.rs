@@ -66,11 +66,10 @@ pub fn seal_block<'a, S: NodeStore<'a>>(
     transactions: Vec<Transaction>,
 ) -> Result<SealedBlock, StfError> {
     let number = parent.number.saturating_add(1);
-    let parent_header = parent
-        .header
-        .as_ref()
-        .filter(|_| spec.is_paris_active_at_block(number))
-        .ok_or(StfError::Unsupported { number, reason: "blocks are made since paris, on a known parent" })?;
+    let parent_header =
+        parent.header.as_ref().filter(|_| spec.is_paris_active_at_block(number)).ok_or(
+            StfError::Unsupported { number, reason: "blocks are made since paris, on a known parent" },
+        )?;
     let header = open_header(spec, parent, parent_header, attributes, &transactions)?;
     let mut block = Block {
         hash: B256::ZERO,
@@ -88,8 +87,7 @@ pub fn seal_block<'a, S: NodeStore<'a>>(
     let senders = recover_senders(spec, &block)?;
     let (result, changes) = transact(spec, db, &block, &senders)?;
     let clear_empty = spec.is_spurious_dragon_active_at_block(number);
-    let state_root =
-        db.apply(changes, clear_empty).map_err(|source| StfError::Witness { number, source })?;
+    let state_root = db.apply(changes, clear_empty).map_err(|source| StfError::Witness { number, source })?;
     let header = &mut block.header;
     header.gas_used = result.gas_used;
     header.state_root = state_root;
@@ -97,9 +95,8 @@ pub fn seal_block<'a, S: NodeStore<'a>>(
     header.logs_bloom =
         result.receipts.iter().fold(Bloom::ZERO, |bloom, receipt| bloom | *receipt.logs_bloom());
     header.blob_gas_used = header.blob_gas_used.map(|_| result.blob_gas_used);
-    header.requests_hash = spec
-        .is_prague_active_at_timestamp(attributes.timestamp)
-        .then(|| result.requests.requests_hash());
+    header.requests_hash =
+        spec.is_prague_active_at_timestamp(attributes.timestamp).then(|| result.requests.requests_hash());
     let hash = keccak256(alloy_rlp::encode(&block.header));
     db.push_block_hash(number, hash);
     let outcome = BlockOutcome { receipts: result.receipts, gas_used: result.gas_used, state_root };
