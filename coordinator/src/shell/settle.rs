@@ -66,13 +66,7 @@ impl Shell<'_> {
         let part = |at: usize| <[u8; 32]>::try_from(&public_values[at * 32..][..32]);
         let mut verifier_commitment = [0; 32];
         hex::decode_to_slice(verify::verifying_key_hash(&proved.vk), &mut verifier_commitment)?;
-        let params = EpochParams {
-            start_commitment: history.genesis_commitment,
-            code_root: part(3)?,
-            verifier_commitment,
-        };
-        let epoch = self.open_epoch(&mut trunk, &params)?;
-        let receipt = trunk.settle(&ClaimInput {
+        let input = ClaimInput {
             prev_commitment: part(0)?,
             new_commitment: part(1)?,
             batch_hash: part(2)?,
@@ -80,23 +74,54 @@ impl Shell<'_> {
             digest: statement::digest(&public_values),
             proof: proved.proof_bytes,
             batch_data: self.request.job.data.clone(),
-        })?;
-        let outcome = serde_json::to_value(settlement(&epoch, &receipt))?;
+        };
+        if trunk.find_claim(&input.digest).is_none() {
+            let start_commitment = history.genesis_commitment;
+            let code_root = input.code_root;
+            let params = EpochParams { start_commitment, code_root, verifier_commitment };
+            self.open_epoch(&mut trunk, &params, &input)?;
+        }
+        let receipt = trunk.settle(&input)?;
+        let epoch = trunk.epochs().iter().find(|epoch| epoch.epoch == receipt.epoch);
+        let epoch = epoch.ok_or_else(|| Fault::Failed("the claim's epoch is unknown".into()))?;
+        let outcome = serde_json::to_value(settlement(epoch, &receipt))?;
         Ok(Entry { stage: "settle".into(), outcome, blobs: Default::default(), millis: 0, peak_bytes: 0 })
     }
 
     /// Opens the epoch; other programs or another verifying key than the open epoch's need a new one.
-    fn open_epoch(&mut self, trunk: &mut Trunk, params: &EpochParams) -> Result<EpochReceipt, Fault> {
+    fn open_epoch(
+        &mut self,
+        trunk: &mut Trunk,
+        params: &EpochParams,
+        claim: &ClaimInput,
+    ) -> Result<(), Fault> {
+        let folder = chain_dir(self.config).display().to_string();
+        if let Some(settled) = trunk.settled_commitment().filter(|settled| *settled != claim.prev_commitment)
+        {
+            return Err(Fault::Failed(format!(
+                "the chain of claims in {folder} has settled state {}, this batch begins at {}: settle the batch before \
+                 it first, or use another --out",
+                hex::encode(settled),
+                hex::encode(claim.prev_commitment)
+            )));
+        }
+        let begins_elsewhere = |epoch: &EpochReceipt| epoch.start_commitment != params.start_commitment;
+        if trunk.epochs().first().is_some_and(begins_elsewhere) {
+            let reason =
+                format!("the chain of claims in {folder} begins at another genesis: use another --out");
+            return Err(Fault::Failed(reason));
+        }
         match trunk.open_epoch(params) {
             Err(TrunkError::EpochMismatch { field, .. }) => {
                 self.view.note(&format!(
                     "the {field} has changed: closing the epoch on Bitcoin and opening a new one"
                 ));
                 trunk.close_epoch()?;
-                Ok(trunk.open_epoch(params)?)
+                trunk.open_epoch(params)?;
             }
-            other => Ok(other?),
+            other => drop(other?),
         }
+        Ok(())
     }
 
     /// Reads the Groth16 result back from the cache.
