@@ -1,0 +1,25 @@
+//! What the chain checks at this stage, in words for people.
+
+/// Plain text for the README and the report: which checks Bitcoin enforces, which this program makes off chain, and which
+/// nobody makes yet.
+#[must_use]
+pub fn enforcement_summary() -> &'static str {
+    "\
+Enforced by Bitcoin consensus, in the claim's script:
+  - each claim spends the connector of the one before it: one unbroken chain, no claim twice, none left out;
+  - the operator's Schnorr signature over the whole claim transaction;
+  - the cadence: a relative time lock since the claim before;
+  - a Winternitz one-time signature of each of the five values (previous root, new root, batch hash, code root, digest);
+  - the signed code root is the epoch's, and the first claim of an epoch starts at the epoch's start commitment;
+  - the collateral cannot move before its time lock ends.
+Checked by this program before it signs, NOT by the chain:
+  - a claim's previous root is the new root of the claim before it;
+  - the digest is BLAKE3(previous root, new root, batch hash, code root) with its top 3 bits cleared;
+  - a one-time key signs one value only (a record on disk refuses a second one).
+NOT enforced by anyone on the chain yet:
+  - that the Groth16 proof verifies: it is published beside the claim, and readers verify it off chain;
+  - that the published batch data hashes to the batch hash;
+  - challenges: nobody can dispute a claim, and the collateral cannot be slashed (after its time lock the operator takes it back);
+  - the hand-over to another operator, and what happens when the operator stops.
+"
+}
