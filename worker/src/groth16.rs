@@ -1,0 +1,326 @@
+//! From a wrap proof to a Groth16 proof with one public input.
+//!
+//! The wrap circuit has five public inputs. Four are constants of an epoch: the fold program's key, exit code 0, the
+//! root of the zkVM's table of recursion keys, nonce 0. They are folded into the verifying key, which leaves the digest
+//! of the fold program's public values. Nothing is returned that does not verify under that key with the digest
+//! recomputed from the public values.
+
+use std::path::Path;
+
+use ark_bn254::{Bn254, Fr};
+use ark_ff::PrimeField;
+use ark_groth16::{Proof, VerifyingKey};
+use ark_serialize::{CanonicalDeserialize, CanonicalSerialize};
+use assay_kernels::groth16::{self as kernel, Check, ProvingKey, ToxicWaste, INSECURE_TEXT};
+use assay_worker_circuit::WrapCircuit;
+use slop_algebra::PrimeField32;
+
+use crate::digest::{mask, public_value_digest};
+use crate::error::WorkerError;
+use crate::files::{FileRef, Hex32};
+use crate::progress::Reporter;
+use crate::proof::{committed_digest, words_to_bn254, WrapProof};
+use crate::stages::WrapInputs;
+use crate::verify::vk_root_words;
+
+/// Index of each public input of the wrap circuit, without the constant one.
+const VKEY_HASH: usize = 0;
+const COMMITTED_VALUES_DIGEST: usize = 1;
+const EXIT_CODE: usize = 2;
+const VK_ROOT: usize = 3;
+const PROOF_NONCE: usize = 4;
+
+/// The wrap circuit, built.
+pub struct Circuit {
+    inner: WrapCircuit,
+}
+
+impl Circuit {
+    /// Builds the circuit; the proof is a template for shapes only. Cost: some ten seconds and 5 GiB.
+    ///
+    /// # Errors
+    /// [`WorkerError::Circuit`].
+    pub fn build(wrap: &WrapProof) -> Result<Self, WorkerError> {
+        let inner = WrapCircuit::build(&wrap.proof.vk, &wrap.proof.proof).map_err(circuit_error)?;
+        Ok(Self { inner })
+    }
+
+    /// Digest of the constraint system.
+    pub fn digest(&self) -> [u8; 32] {
+        self.inner.digest()
+    }
+
+    /// Number of constraints.
+    pub fn constraints(&self) -> u64 {
+        self.inner.r1cs().num_constraints() as u64
+    }
+}
+
+/// What a Groth16 proof is about: a program and its public values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// Digest of the program's key.
+    pub program: [u32; 8],
+    /// What it committed to.
+    pub public_values: Vec<u8>,
+}
+
+impl Statement {
+    /// The public inputs that a wrap proof of this statement has.
+    pub fn inputs(&self) -> WrapInputs {
+        WrapInputs {
+            vkey_hash: Hex32(words_to_bn254(&self.program)),
+            committed_values_digest: Hex32(public_value_digest(&self.public_values)),
+            exit_code: Hex32([0; 32]),
+            vk_root: Hex32(words_to_bn254(&vk_root_words())),
+            proof_nonce: Hex32([0; 32]),
+        }
+    }
+
+    /// Compares a wrap proof's public inputs with this statement's.
+    ///
+    /// # Errors
+    /// [`WorkerError::PublicInput`] naming the first that differs.
+    pub fn check(&self, got: &WrapInputs) -> Result<(), WorkerError> {
+        let expected = self.inputs();
+        let pairs = [
+            ("vkey_hash", expected.vkey_hash, got.vkey_hash),
+            ("committed_values_digest", expected.committed_values_digest, got.committed_values_digest),
+            ("exit_code", expected.exit_code, got.exit_code),
+            ("vk_root", expected.vk_root, got.vk_root),
+            ("proof_nonce", expected.proof_nonce, got.proof_nonce),
+        ];
+        match pairs.into_iter().find(|(_, expected, got)| expected != got) {
+            None => Ok(()),
+            Some((name, expected, got)) => {
+                Err(WorkerError::PublicInput { name, expected: expected.to_string(), got: got.to_string() })
+            }
+        }
+    }
+
+    fn constants(&self) -> [(usize, Fr); 4] {
+        let inputs = self.inputs();
+        [
+            (VKEY_HASH, scalar(&inputs.vkey_hash)),
+            (EXIT_CODE, scalar(&inputs.exit_code)),
+            (VK_ROOT, scalar(&inputs.vk_root)),
+            (PROOF_NONCE, scalar(&inputs.proof_nonce)),
+        ]
+    }
+}
+
+/// The public inputs of the wrap circuit for a wrap proof.
+///
+/// # Errors
+/// [`WorkerError::Decode`] if the proof's public values are malformed.
+pub fn wrap_inputs(wrap: &WrapProof) -> Result<WrapInputs, WorkerError> {
+    let values = wrap.recursion_values()?;
+    let mut nonce = [0u32; 8];
+    for (word, felt) in nonce[4..].iter_mut().zip(values.proof_nonce) {
+        *word = felt.as_canonical_u32();
+    }
+    let mut exit_code = [0u8; 32];
+    exit_code[28..].copy_from_slice(&values.exit_code.as_canonical_u32().to_be_bytes());
+    Ok(WrapInputs {
+        vkey_hash: Hex32(words_to_bn254(&values.sp1_vk_digest.map(|felt| felt.as_canonical_u32()))),
+        committed_values_digest: Hex32(mask(committed_digest(values))),
+        exit_code: Hex32(exit_code),
+        vk_root: Hex32(words_to_bn254(&values.vk_root.map(|felt| felt.as_canonical_u32()))),
+        proof_nonce: Hex32(words_to_bn254(&nonce)),
+    })
+}
+
+/// Groth16 parameters on disk.
+pub struct Parameters {
+    /// The memory-mapped proving key's file.
+    pub proving_key: FileRef,
+    /// The verifying key for all inputs.
+    pub verifying_key: FileRef,
+    /// True for parameters whose trapdoor one process drew.
+    pub insecure: bool,
+    /// Whether they were there already.
+    pub cached: bool,
+    key: ProvingKey,
+}
+
+/// Opens the circuit's parameters, or makes development parameters.
+///
+/// # Errors
+/// [`WorkerError::Groth16`], [`WorkerError::Io`].
+pub fn parameters(
+    circuit: &Circuit,
+    cache_dir: &Path,
+    reporter: &Reporter,
+) -> Result<Parameters, WorkerError> {
+    let digest = circuit.digest();
+    let dir = cache_dir.join("groth16");
+    std::fs::create_dir_all(&dir).map_err(WorkerError::io("create", &dir))?;
+    let name = hex::encode(digest);
+    let path = dir.join(format!("{name}.pk"));
+    let cached = path.exists();
+    if !cached {
+        tracing::warn!("{INSECURE_TEXT}");
+        let toxic = ToxicWaste::random().map_err(groth16_error)?;
+        let progress = |stage: &'static str, done: u64, total: u64| reporter.report(stage, done, total);
+        kernel::setup(circuit.inner.r1cs(), digest, &path, toxic, &progress).map_err(groth16_error)?;
+    }
+    reporter.report("open parameters", 0, 1);
+    let key = ProvingKey::open(&path, &digest, Check::Quick).map_err(groth16_error)?;
+    let verifying_key = FileRef::write(&dir.join(format!("{name}.vk")), &to_bytes(key.verifying_key())?)?;
+    let proving_key = FileRef { path, blake3: name, bytes: key.file_bytes() };
+    reporter.report("open parameters", 1, 1);
+    Ok(Parameters { proving_key, verifying_key, insecure: key.is_insecure(), cached, key })
+}
+
+/// A finished Groth16 proof, encoded.
+pub struct Proved {
+    /// `ark_groth16::Proof<Bn254>`, arkworks compressed.
+    pub proof: Vec<u8>,
+    /// The verifying key with one public input, arkworks compressed.
+    pub verifying_key: Vec<u8>,
+    /// That input, big endian.
+    pub public_input: [u8; 32],
+    /// True for parameters whose trapdoor one process drew.
+    pub insecure: bool,
+}
+
+/// Proves a wrap proof of `statement`, and verifies the result under the specialised key.
+///
+/// # Errors
+/// [`WorkerError::PublicInput`] if the wrap proof is about something else, [`WorkerError::Circuit`],
+/// [`WorkerError::Groth16`], [`WorkerError::Verify`].
+pub fn prove(
+    circuit: &Circuit,
+    wrap: &WrapProof,
+    statement: &Statement,
+    cache_dir: &Path,
+    reporter: &Reporter,
+) -> Result<Proved, WorkerError> {
+    statement.check(&wrap_inputs(wrap)?)?;
+    let parameters = parameters(circuit, cache_dir, reporter)?;
+    reporter.report("witness", 0, 1);
+    let assignment = circuit.inner.assign(&wrap.proof.vk, &wrap.proof.proof).map_err(circuit_error)?;
+    check_assignment(&assignment, &statement.inputs())?;
+    reporter.report("witness", 1, 1);
+    let progress = |stage: &'static str, done: u64, total: u64| reporter.report(stage, done, total);
+    let r1cs = circuit.inner.r1cs();
+    let proof = kernel::prove(&parameters.key, r1cs, &assignment, &progress).map_err(groth16_error)?;
+    let vk =
+        kernel::specialise(parameters.key.verifying_key(), &statement.constants()).map_err(groth16_error)?;
+    let (proof, verifying_key) = (to_bytes(&proof)?, to_bytes(&vk)?);
+    verify(&verifying_key, &proof, &statement.public_values)?;
+    let public_input = statement.inputs().committed_values_digest.0;
+    Ok(Proved { proof, verifying_key, public_input, insecure: parameters.insecure })
+}
+
+/// The circuit's public inputs must be the ones read from the proof's public values.
+fn check_assignment(assignment: &[Fr], expected: &WrapInputs) -> Result<(), WorkerError> {
+    let inputs = [
+        ("vkey_hash", VKEY_HASH, expected.vkey_hash),
+        ("committed_values_digest", COMMITTED_VALUES_DIGEST, expected.committed_values_digest),
+        ("exit_code", EXIT_CODE, expected.exit_code),
+        ("vk_root", VK_ROOT, expected.vk_root),
+        ("proof_nonce", PROOF_NONCE, expected.proof_nonce),
+    ];
+    for (name, index, value) in inputs {
+        let got =
+            assignment.get(1 + index).ok_or_else(|| WorkerError::internal("assignment is too short"))?;
+        if *got != scalar(&value) {
+            let (expected, got) = (scalar(&value).to_string(), got.to_string());
+            return Err(WorkerError::PublicInput { name, expected, got });
+        }
+    }
+    Ok(())
+}
+
+/// Verifies a Groth16 proof under a specialised key, with the digest recomputed from the public values.
+///
+/// # Errors
+/// [`WorkerError::Decode`] if a file is malformed, [`WorkerError::Verify`] if the proof is wrong.
+pub fn verify(verifying_key: &[u8], proof: &[u8], public_values: &[u8]) -> Result<(), WorkerError> {
+    let vk: VerifyingKey<Bn254> = from_bytes("verifying key", verifying_key)?;
+    let proof: Proof<Bn254> = from_bytes("groth16 proof", proof)?;
+    if vk.gamma_abc_g1.len() != 2 {
+        let reason = format!("{} public inputs, expected 1", vk.gamma_abc_g1.len().saturating_sub(1));
+        return Err(WorkerError::Decode { what: "verifying key", reason });
+    }
+    let input = scalar(&Hex32(public_value_digest(public_values)));
+    match kernel::verify(&vk, &[input], &proof) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            Err(WorkerError::Verify { what: "groth16 proof", reason: "pairing check failed".into() })
+        }
+        Err(error) => Err(groth16_error(error)),
+    }
+}
+
+fn scalar(bytes: &Hex32) -> Fr {
+    Fr::from_be_bytes_mod_order(&bytes.0)
+}
+
+fn to_bytes(value: &impl CanonicalSerialize) -> Result<Vec<u8>, WorkerError> {
+    let mut bytes = Vec::with_capacity(value.compressed_size());
+    value.serialize_compressed(&mut bytes).map_err(WorkerError::internal)?;
+    Ok(bytes)
+}
+
+fn from_bytes<T: CanonicalDeserialize>(what: &'static str, bytes: &[u8]) -> Result<T, WorkerError> {
+    let mut rest = bytes;
+    let value = T::deserialize_compressed(&mut rest)
+        .map_err(|e| WorkerError::Decode { what, reason: e.to_string() })?;
+    if !rest.is_empty() {
+        return Err(WorkerError::Decode { what, reason: format!("{} bytes too many", rest.len()) });
+    }
+    Ok(value)
+}
+
+fn circuit_error(error: impl std::fmt::Display) -> WorkerError {
+    WorkerError::Circuit { reason: error.to_string() }
+}
+
+fn groth16_error(error: impl std::fmt::Display) -> WorkerError {
+    WorkerError::Groth16 { reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statement() -> Statement {
+        Statement { program: [1, 2, 3, 4, 5, 6, 7, 8], public_values: vec![9; 128] }
+    }
+
+    #[test]
+    fn every_public_input_is_compared() {
+        let expected = statement().inputs();
+        statement().check(&expected).unwrap();
+        let changes: [(&str, fn(&mut WrapInputs)); 5] = [
+            ("vkey_hash", |i| i.vkey_hash.0[31] ^= 1),
+            ("committed_values_digest", |i| i.committed_values_digest.0[31] ^= 1),
+            ("exit_code", |i| i.exit_code.0[31] ^= 1),
+            ("vk_root", |i| i.vk_root.0[31] ^= 1),
+            ("proof_nonce", |i| i.proof_nonce.0[31] ^= 1),
+        ];
+        for (expected_name, change) in changes {
+            let mut inputs = expected.clone();
+            change(&mut inputs);
+            let error = statement().check(&inputs).unwrap_err();
+            assert!(
+                matches!(error, WorkerError::PublicInput { name, .. } if name == expected_name),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_digest_is_the_only_input_that_is_not_constant() {
+        let constants = statement().constants();
+        assert!(constants.iter().all(|(index, _)| *index != COMMITTED_VALUES_DIGEST));
+        assert_eq!(constants.len(), 4);
+    }
+
+    #[test]
+    fn malformed_files_are_refused_before_any_pairing() {
+        assert!(matches!(verify(&[], &[], &[]), Err(WorkerError::Decode { what: "verifying key", .. })));
+    }
+}

@@ -1,0 +1,262 @@
+//! Runs jobs, sharing what is costly between them: one engine, one circuit.
+
+use assay_lvm::guests;
+use assay_lvm_core::{
+    fold, BlockPublicValues, CodeControlGroup, FoldInput, FoldPublicValues, History, RunClaim, VkHash,
+    FOLD_LEAF, GENESIS_LEAF,
+};
+
+use super::{
+    ExecuteJob, ExecuteOutcome, Groth16ProveJob, Groth16ProveOutcome, Groth16SetupJob, Groth16SetupOutcome,
+    Job, KeysOutcome, Outcome, ProgramInfo, ProofOutcome, ProveFoldJob, ProveRunJob, StageConfig, Until,
+    WrapJob, WrapOutcome,
+};
+use crate::engine::{self, Engine, Proof, ProveInput};
+use crate::error::WorkerError;
+use crate::files::{FileRef, Hex32, HexBytes};
+use crate::groth16;
+use crate::progress::{peak_rss_bytes, ProgressSink, Reporter};
+use crate::proof::{CompressedProof, ProgramKey, ProofFile, WrapProof};
+use crate::settings::EngineConfig;
+use crate::verify;
+
+/// Runs jobs one after the other.
+pub struct Session {
+    config: EngineConfig,
+    sink: ProgressSink,
+    engine: Option<Engine>,
+    circuit: Option<groth16::Circuit>,
+}
+
+impl Session {
+    /// A session that has started nothing yet.
+    pub fn new(config: StageConfig, sink: ProgressSink) -> Self {
+        let StageConfig { cache_dir, work_dir, cores, memory_bytes } = config;
+        let config = EngineConfig { cache_dir, work_dir, cores, memory_bytes };
+        Self { config, sink, engine: None, circuit: None }
+    }
+
+    /// Runs one job to its end.
+    ///
+    /// # Errors
+    /// [`WorkerError`]; nothing is written then.
+    pub fn run(&mut self, job: &Job) -> Result<Outcome, WorkerError> {
+        let reporter = Reporter::new(job.name(), self.sink.clone());
+        match job {
+            Job::Keys(_) => self.keys(&reporter).map(Outcome::Keys),
+            Job::Execute(job) => self.execute(job, &reporter).map(Outcome::Execute),
+            Job::ProveRun(job) => self.prove_run(job, &reporter).map(Outcome::ProveRun),
+            Job::ProveFold(job) => self.prove_fold(job, &reporter).map(Outcome::ProveFold),
+            Job::Wrap(job) => self.wrap(job, &reporter).map(Outcome::Wrap),
+            Job::Groth16Setup(job) => self.groth16_setup(job, &reporter).map(Outcome::Groth16Setup),
+            Job::Groth16Prove(job) => self.groth16_prove(job, &reporter).map(Outcome::Groth16Prove),
+        }
+    }
+
+    fn keys(&self, reporter: &Reporter) -> Result<KeysOutcome, WorkerError> {
+        reporter.report("keys", 0, 2);
+        let block = info(&self.key(guests::BLOCK_ELF)?);
+        reporter.report("keys", 1, 2);
+        let fold = info(&self.key(guests::FOLD_ELF)?);
+        reporter.report("keys", 2, 2);
+        Ok(KeysOutcome { block, fold })
+    }
+
+    fn execute(&self, job: &ExecuteJob, reporter: &Reporter) -> Result<ExecuteOutcome, WorkerError> {
+        let input = ProveInput { stdin: vec![job.run.read()?], deferred: Vec::new() };
+        reporter.report("execute", 0, 1);
+        let summary = engine::execute(&self.config, guests::BLOCK_ELF, &input)?;
+        reporter.report("execute", 1, 1);
+        Ok(ExecuteOutcome {
+            cycles: summary.cycles,
+            public_values: HexBytes(summary.public_values),
+            syscalls: summary.syscalls,
+            elapsed_ms: reporter.elapsed_ms(),
+        })
+    }
+
+    fn prove_run(&mut self, job: &ProveRunJob, reporter: &Reporter) -> Result<ProofOutcome, WorkerError> {
+        let input = ProveInput { stdin: vec![job.run.read()?], deferred: Vec::new() };
+        self.prove(guests::BLOCK_ELF, &input, job.until, &job.output, reporter)
+    }
+
+    fn prove_fold(&mut self, job: &ProveFoldJob, reporter: &Reporter) -> Result<ProofOutcome, WorkerError> {
+        reporter.report("check proofs", 0, 1);
+        let fold_key = self.key(guests::FOLD_ELF)?;
+        let input = fold_input(job, &fold_key)?;
+        reporter.report("check proofs", 1, 1);
+        self.prove(guests::FOLD_ELF, &input, job.until, &job.output, reporter)
+    }
+
+    fn prove(
+        &mut self,
+        elf: &[u8],
+        input: &ProveInput,
+        until: Until,
+        output: &std::path::Path,
+        reporter: &Reporter,
+    ) -> Result<ProofOutcome, WorkerError> {
+        let key = self.key(elf)?;
+        // Seconds, and a guest that rejects its input is not proved for minutes.
+        reporter.report("execute", 0, 1);
+        engine::execute(&self.config, elf, input)?;
+        reporter.report("execute", 1, 1);
+        let engine = self.engine(reporter)?;
+        let (bytes, public_values, cycles, shards) = match engine.prove(elf, &key, input, until, reporter)? {
+            Proof::Core(proof) => {
+                let shards = u32::try_from(proof.proof.0.len()).unwrap_or(u32::MAX);
+                (proof.encode()?, proof.public_values, proof.cycles, shards)
+            }
+            Proof::Compressed(proof) => (proof.encode()?, proof.public_values, proof.cycles, proof.shards),
+        };
+        Ok(ProofOutcome {
+            proof: FileRef::write(output, &bytes)?,
+            program: info(&key),
+            public_values: HexBytes(public_values),
+            cycles,
+            shards,
+            elapsed_ms: reporter.elapsed_ms(),
+            peak_rss_bytes: peak_rss_bytes(),
+        })
+    }
+
+    fn wrap(&mut self, job: &WrapJob, reporter: &Reporter) -> Result<WrapOutcome, WorkerError> {
+        let fold = CompressedProof::decode(&job.fold.read()?)?;
+        let wrapped = self.engine(reporter)?.wrap(&fold, reporter)?;
+        let inputs = groth16::wrap_inputs(&wrapped)?;
+        Ok(WrapOutcome {
+            proof: FileRef::write(&job.output, &wrapped.encode()?)?,
+            inputs,
+            elapsed_ms: reporter.elapsed_ms(),
+            peak_rss_bytes: peak_rss_bytes(),
+        })
+    }
+
+    fn groth16_setup(
+        &mut self,
+        job: &Groth16SetupJob,
+        reporter: &Reporter,
+    ) -> Result<Groth16SetupOutcome, WorkerError> {
+        let Some(wrap) = &job.wrap else {
+            return Err(WorkerError::BadJob {
+                reason: "groth16_setup needs a wrap proof as a template".into(),
+            });
+        };
+        let wrap = WrapProof::decode(&wrap.read()?)?;
+        let cache_dir = self.config.cache_dir.clone();
+        let circuit = self.circuit(&wrap, reporter)?;
+        let parameters = groth16::parameters(circuit, &cache_dir, reporter)?;
+        Ok(Groth16SetupOutcome {
+            circuit_digest: Hex32(circuit.digest()),
+            proving_key: parameters.proving_key,
+            verifying_key: parameters.verifying_key,
+            insecure: parameters.insecure,
+            cached: parameters.cached,
+            constraints: circuit.constraints(),
+            elapsed_ms: reporter.elapsed_ms(),
+            peak_rss_bytes: peak_rss_bytes(),
+        })
+    }
+
+    fn groth16_prove(
+        &mut self,
+        job: &Groth16ProveJob,
+        reporter: &Reporter,
+    ) -> Result<Groth16ProveOutcome, WorkerError> {
+        let wrap = WrapProof::decode(&job.wrap.read()?)?;
+        let values = FoldPublicValues::decode(&job.fold_public_values.0)
+            .map_err(|e| WorkerError::BadJob { reason: format!("fold_public_values: {e}") })?;
+        let statement = groth16::Statement { program: job.fold_program, public_values: values.to_vec() };
+        statement.check(&groth16::wrap_inputs(&wrap)?)?;
+        let cache_dir = self.config.cache_dir.clone();
+        let circuit = self.circuit(&wrap, reporter)?;
+        let proved = groth16::prove(circuit, &wrap, &statement, &cache_dir, reporter)?;
+        Ok(Groth16ProveOutcome {
+            proof: FileRef::write(&job.output_dir.join("proof.bin"), &proved.proof)?,
+            verifying_key: FileRef::write(&job.output_dir.join("vk.bin"), &proved.verifying_key)?,
+            public_input: Hex32(proved.public_input),
+            insecure: proved.insecure,
+            constraints: circuit.constraints(),
+            elapsed_ms: reporter.elapsed_ms(),
+            peak_rss_bytes: peak_rss_bytes(),
+        })
+    }
+
+    fn key(&self, elf: &[u8]) -> Result<ProgramKey, WorkerError> {
+        match &self.engine {
+            Some(engine) => engine.setup(elf),
+            None => engine::program_key(&self.config, elf),
+        }
+    }
+
+    fn engine(&mut self, reporter: &Reporter) -> Result<&Engine, WorkerError> {
+        if self.engine.is_none() {
+            self.engine = Some(Engine::start(&self.config, reporter)?);
+        }
+        self.engine.as_ref().ok_or_else(|| WorkerError::internal("the engine is gone"))
+    }
+
+    fn circuit(&mut self, wrap: &WrapProof, reporter: &Reporter) -> Result<&groth16::Circuit, WorkerError> {
+        if self.circuit.is_none() {
+            reporter.report("build circuit", 0, 1);
+            self.circuit = Some(groth16::Circuit::build(wrap)?);
+            reporter.report("build circuit", 1, 1);
+        }
+        self.circuit.as_ref().ok_or_else(|| WorkerError::internal("the circuit is gone"))
+    }
+}
+
+fn info(key: &ProgramKey) -> ProgramInfo {
+    ProgramInfo { elf_sha256: Hex32(key.elf_sha256), vk_words: key.words(), vk_bn254: Hex32(key.bn254()) }
+}
+
+/// Assembles what the fold guest reads and the proofs it verifies: the runs' in order, then the previous fold proof.
+///
+/// Everything the guest checks is checked here first, the proofs included.
+fn fold_input(job: &ProveFoldJob, fold_key: &ProgramKey) -> Result<ProveInput, WorkerError> {
+    let bad = |what: String| WorkerError::BadJob { reason: what };
+    let group = CodeControlGroup {
+        genesis_commitment: job.genesis_commitment.0,
+        fold_program: VkHash(fold_key.words()),
+        block_programs: job
+            .block_programs
+            .iter()
+            .map(|p| assay_lvm_core::BlockProgram {
+                first_block: p.first_block,
+                last_block: p.last_block,
+                vk: VkHash(p.vk_words),
+            })
+            .collect(),
+    };
+    let path = |leaf| {
+        group.prove(leaf).ok_or_else(|| WorkerError::internal("the code control group has no such leaf"))
+    };
+    let mut deferred = Vec::with_capacity(job.runs.len() + 1);
+    let mut runs = Vec::with_capacity(job.runs.len());
+    for (number, file) in job.runs.iter().enumerate() {
+        let proof = CompressedProof::decode(&file.read()?)?;
+        let public_values = BlockPublicValues::decode(&proof.public_values)
+            .map_err(|e| bad(format!("run {number}: public values: {e}")))?;
+        let (first, last) = (public_values.first_block, public_values.last_block);
+        let (program, path) = group
+            .program_for(first, last)
+            .ok_or_else(|| bad(format!("run {number}: no program may prove the blocks {first}..={last}")))?;
+        verify::compressed_proof(&proof, &program.vk.0)?;
+        runs.push(RunClaim { public_values, program, proof: path });
+        deferred.push(proof);
+    }
+    let history = match &job.previous {
+        None => History::Genesis { commitment: job.genesis_commitment.0, proof: path(GENESIS_LEAF)? },
+        Some(file) => {
+            let proof = CompressedProof::decode(&file.read()?)?;
+            verify::compressed_proof(&proof, &fold_key.words())?;
+            let public_values = FoldPublicValues::decode(&proof.public_values)
+                .map_err(|e| bad(format!("previous fold proof: public values: {e}")))?;
+            deferred.push(proof);
+            History::Fold { public_values, vk: VkHash(fold_key.words()), proof: path(FOLD_LEAF)? }
+        }
+    };
+    let input = FoldInput { code_root: group.root(), history, runs };
+    fold::check(&input).map_err(|e| bad(format!("the runs do not fold: {e}")))?;
+    Ok(ProveInput { stdin: vec![input.encode()], deferred })
+}

@@ -1,0 +1,242 @@
+//! Runs the queue's tasks on the crate's provers: one node per process.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures::future::BoxFuture;
+use sp1_core_executor::Program;
+use sp1_core_machine::executor::ExecutionOutput;
+use sp1_hypercube::prover::ProverSemaphore;
+use sp1_hypercube::MachineVerifyingKey;
+use sp1_primitives::SP1GlobalContext;
+use sp1_prover::worker::{
+    AirProverWorker, CoreExecuteTaskRequest, ProofId, RawTaskRequest, SP1Worker, TaskError, TaskId,
+    TaskMetadata, WorkerClient,
+};
+use sp1_prover_types::{ArtifactType, TaskType};
+use tokio::task::JoinSet;
+
+use crate::components::{self, Components};
+use crate::error::WorkerError;
+use crate::memo::Memo;
+use crate::queue::{outcome, Lane, LocalQueue, Task};
+use crate::settings::Settings;
+use crate::store::DiskStore;
+
+/// The memo of the proof in progress, if it has one.
+type CurrentMemo = Arc<RwLock<Option<Arc<Memo>>>>;
+
+/// Verifying keys (bincode) by the id of their program's artifact: a setup task for one of them is answered at once.
+type KnownKeys = Arc<RwLock<HashMap<String, Vec<u8>>>>;
+
+/// A future that hides the zkVM's types, so that they are compiled in this crate only.
+pub type Hidden<T> = BoxFuture<'static, T>;
+
+/// The zkVM's worker and the runners of its tasks. One per process.
+pub struct Node {
+    worker: Worker,
+    memo: CurrentMemo,
+    known_keys: KnownKeys,
+    _runners: JoinSet<()>,
+}
+
+type Worker = SP1Worker<DiskStore, LocalQueue, Components>;
+
+#[derive(Clone)]
+struct Runner {
+    worker: Worker,
+    memo: CurrentMemo,
+    known_keys: KnownKeys,
+}
+
+impl Node {
+    /// Compiles the recursion programs and starts the runners: `provers` for proving, one for execution.
+    ///
+    /// Must be called within a multi-threaded tokio runtime.
+    ///
+    /// # Errors
+    /// [`WorkerError::Internal`] if the zkVM's worker does not start.
+    pub async fn start(
+        settings: &Settings,
+        cache_dir: &Path,
+        store: DiskStore,
+        queue: LocalQueue,
+    ) -> Result<Self, WorkerError> {
+        let worker = components::build(settings, cache_dir, store, queue)
+            .await
+            .map_err(|e| WorkerError::internal(format!("node does not start: {e:#}")))?;
+        let runner = Runner { worker, memo: CurrentMemo::default(), known_keys: KnownKeys::default() };
+        let mut runners = JoinSet::new();
+        let lanes = std::iter::once(Lane::Execute).chain(std::iter::repeat_n(Lane::Prove, settings.provers));
+        for lane in lanes {
+            let runner = runner.clone();
+            runners.spawn(async move { runner.serve(lane).await });
+        }
+        let Runner { worker, memo, known_keys } = runner;
+        Ok(Self { worker, memo, known_keys, _runners: runners })
+    }
+
+    /// Runs the controller of a proof: inputs `[elf, stdin, mode]`, output `[proof]`, all ids in the store.
+    pub fn control(&self, request: RawTaskRequest) -> Hidden<Result<ExecutionOutput, TaskError>> {
+        let worker = self.worker.clone();
+        Box::pin(async move { worker.controller().run(request).await })
+    }
+
+    /// Shrinks and wraps the recursion proof `inputs[0]` into `outputs[0]`.
+    pub fn shrink_wrap(&self, request: RawTaskRequest) -> Hidden<Result<TaskMetadata, TaskError>> {
+        let worker = self.worker.clone();
+        Box::pin(async move { worker.prover_engine().run_shrink_wrap(request).await })
+    }
+
+    /// Sets the memo that the tasks of the next proof use.
+    pub fn set_memo(&self, memo: Option<Arc<Memo>>) {
+        *self.memo.write().unwrap_or_else(PoisonError::into_inner) = memo;
+    }
+
+    /// Answers setup tasks for the program under artifact id `program` with this verifying key (bincode).
+    pub fn know_key(&self, program: String, vk: Vec<u8>) {
+        self.known_keys.write().unwrap_or_else(PoisonError::into_inner).insert(program, vk);
+    }
+}
+
+/// Computes the verifying key of a guest program; needs no node.
+pub fn program_vk(
+    settings: &Settings,
+    program: Arc<Program>,
+) -> Hidden<MachineVerifyingKey<SP1GlobalContext>> {
+    let prover = components::core_prover(settings);
+    Box::pin(async move { AirProverWorker::setup(&prover, program, ProverSemaphore::new(1)).await.1 })
+}
+
+impl Runner {
+    async fn serve(self, lane: Lane) {
+        let queue = self.worker.worker_client().clone();
+        while let Some(task) = queue.next(lane).await {
+            let runner = self.clone();
+            let work = task.clone();
+            // A task of its own: a panic ends the task, not the runner.
+            let handle = tokio::spawn(async move { runner.run(&work).await });
+            queue.set_abort(&task, handle.abort_handle());
+            queue.finish(&task, outcome(handle.await));
+        }
+    }
+
+    async fn run(&self, task: &Task) -> Result<(), TaskError> {
+        let memo = self.memo.read().ok().and_then(|current| current.clone());
+        let store = self.worker.artifact_client();
+        let key = memo.as_ref().and_then(|memo| memo.key(task.kind, &task.request, store));
+        if let (Some(memo), Some(key)) = (&memo, &key) {
+            if memo.restore(key, &task.request, store) {
+                tracing::info!(kind = task.kind.as_str_name(), "finished in an earlier run");
+                return self.consume_inputs(task).await;
+            }
+        }
+        if let (Some(memo), Some(deferred)) = (&memo, task.request.outputs.get(1)) {
+            store.watch(&deferred.0, memo.clone());
+        }
+        self.prove(task).await?;
+        if let (Some(memo), Some(key)) = (&memo, &key) {
+            memo.keep_task(key, &task.request, store);
+        }
+        Ok(())
+    }
+
+    async fn prove(&self, task: &Task) -> Result<(), TaskError> {
+        let engine = self.worker.prover_engine();
+        let store = self.worker.artifact_client();
+        let request = task.request.clone();
+        match task.kind {
+            TaskType::CoreExecute => {
+                let request = CoreExecuteTaskRequest::from_raw(request)?;
+                self.worker.controller().execute(task.id.clone(), request).await.map(drop)
+            }
+            TaskType::SetupVkey => {
+                let (program, output) = setup_artifacts(&request)?;
+                let known = self.known_keys.read().ok().and_then(|keys| keys.get(&program.0).cloned());
+                if let Some(vk) = known {
+                    return store.put(&output.0, &vk).map(drop).map_err(|e| TaskError::Fatal(e.into()));
+                }
+                let handle = engine.submit_setup(task.id.clone(), program, output).await?;
+                handle.await.map_err(join_failure)?.map(drop)
+            }
+            TaskType::ProveShard => {
+                let handle = engine.submit_prove_core_shard(request.clone()).await?;
+                let result = handle.await.map_err(join_failure)?;
+                request.recover_prove_shard_if_complete(result, store).await.map(drop)
+            }
+            TaskType::RecursionDeferred => {
+                let handle = engine.submit_prove_deferred(request.clone()).await?;
+                let result = handle.await.map_err(join_failure)?;
+                request.recover_if_complete(result, store).await.map(drop)
+            }
+            TaskType::RecursionReduce => {
+                let handle = engine.submit_recursion_reduce(request.clone()).await?;
+                let result = handle.await.map_err(join_failure)?;
+                request.recover_if_complete(result, store).await.map(drop)
+            }
+            other => {
+                Err(TaskError::Fatal(anyhow::anyhow!("no runner for tasks of kind {}", other.as_str_name())))
+            }
+        }
+    }
+
+    /// What a prover does after its outputs are stored, for a task whose outputs came from the memo.
+    async fn consume_inputs(&self, task: &Task) -> Result<(), TaskError> {
+        let store = self.worker.artifact_client();
+        match task.kind {
+            TaskType::ProveShard => {
+                let proof: ProofId = task.request.context.proof_id.clone();
+                if task.request.outputs.len() > 1 {
+                    if let Some(marker) = task.request.inputs.get(3) {
+                        let marker = TaskId::new(marker.0.clone());
+                        self.worker
+                            .worker_client()
+                            .complete_task(proof, marker, TaskMetadata::default())
+                            .await?;
+                    }
+                }
+                if let Some(record) = task.request.inputs.get(2) {
+                    release_record(store, &record.0).await;
+                }
+            }
+            TaskType::RecursionReduce => {
+                task.request.inputs.iter().for_each(|input| store.remove(&input.0));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Drops a shard's hold on its record and on the events the record lists.
+async fn release_record(store: &DiskStore, record: &str) {
+    use sp1_prover::worker::{PrecompileArtifactSlice, TraceData};
+    use sp1_prover_types::ArtifactClient;
+
+    if let Ok(bytes) = store.get(record) {
+        if let Ok(TraceData::Precompile(slices, _)) = bincode::deserialize::<TraceData>(&bytes) {
+            for PrecompileArtifactSlice { artifact, start_idx, end_idx } in slices {
+                let holder = format!("{start_idx}_{end_idx}");
+                let kind = ArtifactType::UnspecifiedArtifactType;
+                if let Err(error) = store.remove_ref(&artifact, kind, &holder).await {
+                    tracing::warn!(%error, "reference not removed");
+                }
+            }
+        }
+    }
+    store.remove(record);
+}
+
+fn setup_artifacts(
+    request: &RawTaskRequest,
+) -> Result<(sp1_prover_types::Artifact, sp1_prover_types::Artifact), TaskError> {
+    match (request.inputs.first(), request.outputs.first()) {
+        (Some(program), Some(output)) => Ok((program.clone(), output.clone())),
+        _ => Err(TaskError::Fatal(anyhow::anyhow!("a setup task needs one input and one output"))),
+    }
+}
+
+fn join_failure(error: impl std::fmt::Display) -> TaskError {
+    TaskError::Fatal(anyhow::anyhow!("task panicked or was stopped: {error}"))
+}

@@ -1,0 +1,149 @@
+//! How the engine is configured, and the settings it derives from cores and memory.
+
+use std::path::PathBuf;
+
+use sp1_core_executor::{SP1CoreOpts, ShardingThreshold};
+use sp1_prover::worker::SP1WorkerConfig;
+
+use crate::error::WorkerError;
+
+const GIB: u64 = 1 << 30;
+
+/// The least memory the engine accepts: one recursion proof needs about this much.
+pub const MEMORY_BYTES_MIN: u64 = 14 * GIB;
+
+/// Where the engine keeps its files and what it may use.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Files that survive: program keys, finished shards of unfinished proofs.
+    pub cache_dir: PathBuf,
+    /// Artifacts of the proof in progress; emptied when the engine starts and ends.
+    pub work_dir: PathBuf,
+    /// Cores to use; 0 means all.
+    pub cores: usize,
+    /// Memory to stay under; 0 means five sixths of the machine's.
+    pub memory_bytes: u64,
+}
+
+/// Settings derived from an [`EngineConfig`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Proving tasks that run at once; each holds the traces of one shard and one recursion proof.
+    pub provers: usize,
+    /// Shards that may be executed but not yet proved.
+    pub shards_ahead: usize,
+    /// Tasks that may wait in the queue, for each kind.
+    pub queue_depth: usize,
+    /// Proving keys of recursion programs kept in memory.
+    pub keys_cached: usize,
+    /// Compiled normalise programs kept in memory.
+    pub programs_cached: usize,
+    /// Trace cells per shard.
+    pub element_threshold: u64,
+    /// Rows of the tallest table of a shard.
+    pub height_threshold: u64,
+    /// Slots of the executor's ring of trace chunks, 256 MiB each.
+    pub trace_chunk_slots: usize,
+}
+
+impl Settings {
+    /// Chooses settings that stay under `memory_bytes`.
+    ///
+    /// One prover with shards of 2^27 cells peaks well below 20 GiB (`bench/RESULTS.md`); every further prover is given
+    /// 20 GiB of its own. Smaller shards than the crate's default only move cells to other shards: every multiple of 2^21
+    /// cells up to the default is in the release's table of allowed recursion keys, so verification is unchanged.
+    ///
+    /// # Errors
+    /// [`WorkerError::TooLittleMemory`] below [`MEMORY_BYTES_MIN`].
+    pub fn choose(cores: usize, memory_bytes: u64) -> Result<Self, WorkerError> {
+        if memory_bytes < MEMORY_BYTES_MIN {
+            return Err(WorkerError::TooLittleMemory {
+                expected_bytes: MEMORY_BYTES_MIN,
+                got_bytes: memory_bytes,
+            });
+        }
+        let by_memory = usize::try_from(memory_bytes / (20 * GIB)).unwrap_or(usize::MAX).max(1);
+        let provers = by_memory.min(cores.div_ceil(16)).max(1);
+        let per_prover = memory_bytes / provers as u64;
+        let roomy = per_prover >= 40 * GIB;
+        Ok(Self {
+            provers,
+            shards_ahead: provers + 1,
+            queue_depth: 2 * provers,
+            keys_cached: if roomy { 8 } else { 1 },
+            programs_cached: if roomy { 5 } else { 1 },
+            element_threshold: if roomy { sp1_core_executor::ELEMENT_THRESHOLD } else { 1 << 27 },
+            height_threshold: if roomy { sp1_core_executor::HEIGHT_THRESHOLD } else { 1 << 21 },
+            trace_chunk_slots: if roomy { 5 } else { 2 },
+        })
+    }
+
+    /// Settings for this machine under `config`.
+    ///
+    /// # Errors
+    /// As [`Settings::choose`].
+    pub fn for_machine(config: &EngineConfig) -> Result<Self, WorkerError> {
+        let cores = if config.cores == 0 {
+            std::thread::available_parallelism().map_or(1, usize::from)
+        } else {
+            config.cores
+        };
+        let memory =
+            if config.memory_bytes == 0 { machine_memory_bytes() / 6 * 5 } else { config.memory_bytes };
+        Self::choose(cores, memory)
+    }
+
+    /// The executor's options. Every field that the crate reads from the environment is set here.
+    pub fn core_opts(&self) -> SP1CoreOpts {
+        let mut opts = SP1CoreOpts::default();
+        opts.sharding_threshold = ShardingThreshold {
+            element_threshold: self.element_threshold,
+            height_threshold: self.height_threshold,
+        };
+        opts.trace_chunk_slots = self.trace_chunk_slots;
+        opts.minimal_trace_chunk_threshold = sp1_core_executor::MINIMAL_TRACE_CHUNK_THRESHOLD;
+        opts.shard_size = 1 << 22;
+        // The presets of the crate's default, and no others: the release's table of recursion keys has no shard that keeps
+        // elliptic curve operations beside its core tables.
+        opts
+    }
+
+    /// Applies the settings to the crate's worker configuration.
+    pub fn apply(&self, config: &mut SP1WorkerConfig) {
+        let controller = &mut config.controller_config;
+        controller.opts = self.core_opts();
+        controller.num_splicing_workers = self.provers;
+        controller.splicing_buffer_size = 1;
+        controller.number_of_send_splice_workers_per_splice = 1;
+        controller.send_splice_input_buffer_size_per_splice = 1;
+        controller.global_memory_buffer_size = 2 * self.provers;
+        controller.use_fixed_pk = false;
+        let core = &mut config.prover_config.core_prover_config;
+        core.num_core_workers = self.provers;
+        core.core_buffer_size = self.provers;
+        core.num_setup_workers = 1;
+        core.setup_buffer_size = 1;
+        core.normalize_program_cache_size = self.programs_cached;
+        core.use_fixed_pk = false;
+        let recursion = &mut config.prover_config.recursion_prover_config;
+        recursion.num_prepare_reduce_workers = 1;
+        recursion.prepare_reduce_buffer_size = self.provers;
+        recursion.num_recursion_executor_workers = self.provers;
+        recursion.recursion_executor_buffer_size = self.provers;
+        recursion.num_recursion_prover_workers = self.provers;
+        recursion.recursion_prover_buffer_size = self.provers;
+        let deferred = &mut config.prover_config.deferred_prover_config;
+        deferred.num_deferred_workers = 1;
+        deferred.deferred_buffer_size = 1;
+    }
+}
+
+/// Memory of this machine from `/proc/meminfo`; 0 where that file is absent.
+pub fn machine_memory_bytes() -> u64 {
+    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return 0 };
+    text.lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB"))
+        .and_then(|kib| kib.trim().parse::<u64>().ok())
+        .map_or(0, |kib| kib * 1024)
+}

@@ -1,0 +1,32 @@
+//! Settings chosen from cores and memory.
+
+use assay_worker_zkvm::error::WorkerError;
+use assay_worker_zkvm::settings::{machine_memory_bytes, Settings};
+
+const GIB: u64 = 1 << 30;
+
+
+#[test]
+fn two_cores_and_24_gib_give_one_frugal_prover() {
+    let settings = Settings::choose(2, 20 * GIB).unwrap();
+    assert_eq!((settings.provers, settings.shards_ahead, settings.keys_cached), (1, 2, 1));
+    assert_eq!(settings.element_threshold, 1 << 27);
+}
+
+#[test]
+fn a_large_machine_gets_several_provers_with_full_shards() {
+    let settings = Settings::choose(64, 256 * GIB).unwrap();
+    assert_eq!(settings.provers, 4);
+    assert_eq!(settings.element_threshold, sp1_core_executor::ELEMENT_THRESHOLD);
+}
+
+#[test]
+fn too_little_memory_is_refused() {
+    let error = Settings::choose(2, 8 * GIB).unwrap_err();
+    assert!(matches!(error, WorkerError::TooLittleMemory { got_bytes, .. } if got_bytes == 8 * GIB));
+}
+
+#[test]
+fn memory_of_this_machine_is_known() {
+    assert!(machine_memory_bytes() > GIB);
+}
