@@ -23,6 +23,7 @@ mod chain;
 mod error;
 pub mod ethereum_tests;
 pub mod genesis;
+pub mod guests;
 mod json;
 pub mod mainnet;
 mod record;
