@@ -141,10 +141,8 @@ impl MerkleTree {
             return Err(MerkleError::IndexOutOfRange { expected: padded, got });
         }
         let skipped = skipped_levels(self.height);
-        let groups: Vec<Vec<Vec<Fr>>> = indices
-            .par_chunks(LANES)
-            .map(|indices| dispatch(LowPaths { rows, skipped, indices }))
-            .collect();
+        let groups: Vec<Vec<Vec<Fr>>> =
+            indices.par_chunks(LANES).map(|indices| dispatch(LowPaths { rows, skipped, indices })).collect();
         indices
             .iter()
             .zip(groups.into_iter().flatten())

@@ -145,9 +145,7 @@ fn permute_inline<A: Arch, const N: usize>(
             state[2] = state[2].carry().shrink();
         }
         for &constant in pair {
-            for state in states.iter_mut() {
-                partial_round::<A>(constant, state);
-            }
+            partial_round::<A, N>(constant, states);
         }
     }
     for state in states.iter_mut() {
@@ -155,23 +153,33 @@ fn permute_inline<A: Arch, const N: usize>(
         state[2] = state[2].carry().shrink();
     }
     full_rounds::<A, N>(&constants.full[HALF_FULL_ROUNDS..], states);
-    for state in states.iter_mut() {
-        *state = state.map(|x| x.carry().shrink());
+    for x in states.as_flattened_mut() {
+        *x = x.carry().shrink();
     }
 }
 
-/// `x -> x^5`, of a raw value.
+/// `x -> x^5` of every value, carried. Product by product over all values rather than value by value: neighbours in the
+/// instruction stream are then independent, and the CPU works on several at once.
 #[inline(always)]
-fn sbox<A: Arch>(x: A::Lanes<Fr>) -> A::Lanes<Fr> {
-    let x = x.carry();
-    x.square().square().mul(x)
+fn sboxes<A: Arch>(values: &mut [A::Lanes<Fr>], copies: &[A::Lanes<Fr>]) {
+    for x in values.iter_mut() {
+        *x = x.square();
+    }
+    for x in values.iter_mut() {
+        *x = x.square();
+    }
+    for (x, copy) in values.iter_mut().zip(copies) {
+        *x = x.mul(*copy);
+    }
 }
 
 /// Multiplies by `circ(2, 1, 1)`; raw.
 #[inline(always)]
 fn external<A: Arch>(state: &mut [A::Lanes<Fr>; WIDTH]) {
     let sum = state[0].add_raw(state[1]).add_raw(state[2]);
-    *state = state.map(|x| x.add_raw(sum));
+    for x in state.iter_mut() {
+        *x = x.add_raw(sum);
+    }
 }
 
 #[inline(always)]
@@ -182,17 +190,26 @@ fn full_rounds<A: Arch, const N: usize>(
     for row in constants {
         for state in states.iter_mut() {
             for (x, constant) in state.iter_mut().zip(row) {
-                *x = sbox::<A>(x.add_raw(*constant));
+                *x = x.add_raw(*constant).carry();
             }
+        }
+        let copies = *states;
+        sboxes::<A>(states.as_flattened_mut(), copies.as_flattened());
+        for state in states.iter_mut() {
             external::<A>(state);
         }
     }
 }
 
 #[inline(always)]
-fn partial_round<A: Arch>(constant: A::Lanes<Fr>, state: &mut [A::Lanes<Fr>; WIDTH]) {
-    let first = sbox::<A>(state[0].add_raw(constant));
-    let [_, second, third] = *state;
-    let sum = first.add_raw(second).add_raw(third);
-    *state = [sum.add_raw(first), sum.add_raw(second), sum.add_raw(third).add_raw(third)];
+fn partial_round<A: Arch, const N: usize>(constant: A::Lanes<Fr>, states: &mut [[A::Lanes<Fr>; WIDTH]; N]) {
+    let copies: [A::Lanes<Fr>; N] = std::array::from_fn(|n| states[n][0].add_raw(constant).carry());
+    let mut firsts = copies;
+    sboxes::<A>(&mut firsts, &copies);
+    for (state, first) in states.iter_mut().zip(firsts) {
+        let sum = first.add_raw(state[1]).add_raw(state[2]);
+        state[0] = sum.add_raw(first);
+        state[1] = sum.add_raw(state[1]);
+        state[2] = sum.add_raw(state[2]).add_raw(state[2]);
+    }
 }

@@ -63,7 +63,10 @@ impl Constants {
     /// For any other modulus; at compile time, where it is used in a constant.
     #[must_use]
     pub const fn new(p: [u64; 4]) -> Self {
-        assert!(p[3] >> 62 == 0 && p[3] >> 60 != 0 && p[0] & 1 == 1, "modulus must be odd and in 2^252..2^254");
+        assert!(
+            p[3] >> 62 == 0 && p[3] >> 60 != 0 && p[0] & 1 == 1,
+            "modulus must be odd and in 2^252..2^254"
+        );
         let modulus = split(p);
         Self {
             modulus,

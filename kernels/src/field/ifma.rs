@@ -2,7 +2,10 @@
 //!
 //! Register `i` holds limb `i` (weight `2^(52 i)`) of all eight lanes.
 
-#![allow(unsafe_code, reason = "vector intrinsics and unaligned loads; every value of `Ifma` proves the CPU has them")]
+#![allow(
+    unsafe_code,
+    reason = "vector intrinsics and unaligned loads; every value of `Ifma` proves the CPU has them"
+)]
 
 use std::{arch::x86_64::*, marker::PhantomData};
 
@@ -235,8 +238,7 @@ unsafe fn load_words<F>(words: [&[u64; 4]; LANES]) -> IfmaLanes<F> {
     // SAFETY: the caller has AVX-512 F; each pointer is to 32 readable bytes, and the loads need no alignment.
     unsafe {
         let half = |i: usize| _mm256_loadu_si256(words[i].as_ptr().cast());
-        let pair =
-            |i: usize| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(half(2 * i)), half(2 * i + 1));
+        let pair = |i: usize| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(half(2 * i)), half(2 * i + 1));
         let low = _mm512_setr_epi64(0, 4, 8, 12, 1, 5, 9, 13);
         let high = _mm512_setr_epi64(2, 6, 10, 14, 3, 7, 11, 15);
         let rows = [pair(0), pair(1), pair(2), pair(3)];
@@ -253,9 +255,18 @@ unsafe fn load_words<F>(words: [&[u64; 4]; LANES]) -> IfmaLanes<F> {
         let mask = _mm512_set1_epi64(MASK_52.cast_signed());
         let limbs = [
             _mm512_and_si512(w[0], mask),
-            _mm512_and_si512(_mm512_or_si512(_mm512_srli_epi64::<52>(w[0]), _mm512_slli_epi64::<12>(w[1])), mask),
-            _mm512_and_si512(_mm512_or_si512(_mm512_srli_epi64::<40>(w[1]), _mm512_slli_epi64::<24>(w[2])), mask),
-            _mm512_and_si512(_mm512_or_si512(_mm512_srli_epi64::<28>(w[2]), _mm512_slli_epi64::<36>(w[3])), mask),
+            _mm512_and_si512(
+                _mm512_or_si512(_mm512_srli_epi64::<52>(w[0]), _mm512_slli_epi64::<12>(w[1])),
+                mask,
+            ),
+            _mm512_and_si512(
+                _mm512_or_si512(_mm512_srli_epi64::<40>(w[1]), _mm512_slli_epi64::<24>(w[2])),
+                mask,
+            ),
+            _mm512_and_si512(
+                _mm512_or_si512(_mm512_srli_epi64::<28>(w[2]), _mm512_slli_epi64::<36>(w[3])),
+                mask,
+            ),
             _mm512_srli_epi64::<16>(w[3]),
         ];
         IfmaLanes(limbs, PhantomData)
@@ -285,7 +296,10 @@ unsafe fn pack_words<F>(a: IfmaLanes<F>) -> [Packed; LANES] {
         let to = out.as_mut_ptr().cast::<__m512i>();
         for half in 0..2 {
             _mm512_storeu_si512(to.add(2 * half), _mm512_permutex2var_epi64(low[half], first, high[half]));
-            _mm512_storeu_si512(to.add(2 * half + 1), _mm512_permutex2var_epi64(low[half], second, high[half]));
+            _mm512_storeu_si512(
+                to.add(2 * half + 1),
+                _mm512_permutex2var_epi64(low[half], second, high[half]),
+            );
         }
     }
     out

@@ -71,9 +71,16 @@ impl<F: LaneField> Kernel for Check<F> {
         assert_eq!(a.square().store(), each(|x, _| x * x));
         assert_eq!(a.sub_raw(b).carry().mul(b).store(), each(|x, y| (x - y) * y));
         assert_eq!(a.sub_raw(b).add_raw(a).carry().shrink().store(), each(|x, y| x + x - y));
-        assert_eq!(A::Lanes::<F>::select(mask, a, b).store(), std::array::from_fn(|i| {
-            if mask >> i & 1 == 1 { x[i] } else { y[i] }
-        }));
+        assert_eq!(
+            A::Lanes::<F>::select(mask, a, b).store(),
+            std::array::from_fn(|i| {
+                if mask >> i & 1 == 1 {
+                    x[i]
+                } else {
+                    y[i]
+                }
+            })
+        );
         assert_eq!(a.zero_mask(), bits(|i| x[i].is_zero()));
         assert_eq!(a.eq_mask(b), bits(|i| x[i] == y[i]));
         assert_eq!(a.sub(a).zero_mask(), 0xff);
@@ -106,7 +113,11 @@ fn edge_or_random<F: LaneField>() -> impl Strategy<Value = F> {
         Just(-F::one()),
         (0u32..256, any::<bool>()).prop_map(|(k, minus)| {
             let power = F::from(2u64).pow([u64::from(k)]);
-            if minus { power - F::one() } else { power }
+            if minus {
+                power - F::one()
+            } else {
+                power
+            }
         }),
         any::<[u64; 4]>().prop_map(|words| F::from_montgomery_words(below_modulus::<F>(words))),
         any::<[u8; 32]>().prop_map(|bytes| F::from_le_bytes_mod_order(&bytes)),
@@ -151,7 +162,10 @@ impl Kernel for WideSums {
             assert_eq!(sum.carry().shrink().store(), self.0.map(|x| x * Fr::from(count)), "{count} terms");
             if count <= 4 {
                 assert_eq!(sum.carry().square().store(), self.0.map(|x| (x * Fr::from(count)).square()));
-                assert_eq!(sum.carry().mul(sum.carry()).store(), self.0.map(|x| (x * Fr::from(count)).square()));
+                assert_eq!(
+                    sum.carry().mul(sum.carry()).store(),
+                    self.0.map(|x| (x * Fr::from(count)).square())
+                );
             }
         }
     }
@@ -188,7 +202,8 @@ impl Kernel for Invert {
 fn batch_inversion_agrees_with_arkworks_and_keeps_zeros() {
     let mut rng = ChaCha20Rng::seed_from_u64(8);
     for length in [0, 1, 2, 17] {
-        let mut x: Vec<[Fq; LANES]> = (0..length).map(|_| std::array::from_fn(|_| Fq::rand(&mut rng))).collect();
+        let mut x: Vec<[Fq; LANES]> =
+            (0..length).map(|_| std::array::from_fn(|_| Fq::rand(&mut rng))).collect();
         if length > 2 {
             x[0][3] = Fq::zero();
             x[5] = [Fq::zero(); LANES];

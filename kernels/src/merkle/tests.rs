@@ -103,10 +103,7 @@ fn decoding_gives_the_tree_back_and_rejects_other_bytes() {
 fn opening_with_other_rows_or_beyond_the_end_is_refused() {
     let mut matrix = Matrix::random(1000, 5, 10);
     let tree = MerkleTree::build(&matrix);
-    assert_eq!(
-        tree.open(&matrix, &[1024]),
-        Err(MerkleError::IndexOutOfRange { expected: 1024, got: 1024 })
-    );
+    assert_eq!(tree.open(&matrix, &[1024]), Err(MerkleError::IndexOutOfRange { expected: 1024, got: 1024 }));
     matrix.values[5 * 130] ^= 1;
     assert_eq!(tree.open(&matrix, &[3, 190]), Err(MerkleError::RowsDiffer { subtree: 2 }));
     assert!(tree.open(&matrix, &[3, 192]).is_ok());
@@ -115,8 +112,5 @@ fn opening_with_other_rows_or_beyond_the_end_is_refused() {
 #[test]
 fn commitment_binds_height_and_width() {
     let tree = MerkleTree::build(&Matrix::random(64, 5, 11));
-    assert_eq!(
-        tree.commitment(),
-        Sponge::compress_one(tree.root(), Sponge::hash_one(&[6, 5]))
-    );
+    assert_eq!(tree.commitment(), Sponge::compress_one(tree.root(), Sponge::hash_one(&[6, 5])));
 }

@@ -61,9 +61,8 @@ impl<const N: usize> Kernel for Permute<N> {
 fn lanes_permute_as_the_scalar_code_does() {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     for _ in 0..50 {
-        let mut input: [[[Fr; LANES]; WIDTH]; 3] = std::array::from_fn(|_| {
-            std::array::from_fn(|_| std::array::from_fn(|_| Fr::rand(&mut rng)))
-        });
+        let mut input: [[[Fr; LANES]; WIDTH]; 3] =
+            std::array::from_fn(|_| std::array::from_fn(|_| std::array::from_fn(|_| Fr::rand(&mut rng))));
         input[0][0][1] = -Fr::from(1u64);
         input[0][1][1] = -Fr::from(1u64);
         input[0][2][1] = -Fr::from(1u64);
@@ -86,9 +85,10 @@ fn packing_is_a_sum_of_shifted_values() {
     for length in 0..=PER_ELEMENT {
         for _ in 0..20 {
             let values: Vec<u32> = (0..length).map(|_| rng.gen::<u32>() >> 1).collect();
-            let expected = values.iter().rev().fold(Fr::from(0u64), |sum, value| {
-                sum * Fr::from(1u64 << 31) + Fr::from(*value)
-            });
+            let expected = values
+                .iter()
+                .rev()
+                .fold(Fr::from(0u64), |sum, value| sum * Fr::from(1u64 << 31) + Fr::from(*value));
             assert_eq!(ark_ff::BigInt(sponge::pack_31(&values)), expected.into_bigint());
         }
         let largest = vec![(1 << 31) - 1; length];

@@ -5,9 +5,7 @@ use std::fmt;
 use assay_kernels::poseidon2::{grind, GrindState};
 use serde::{Deserialize, Serialize};
 use slop_algebra::{AbstractField, PrimeField32};
-use slop_challenger::{
-    CanObserve, CanSample, CanSampleBits, FieldChallenger, GrindingChallenger, IopCtx,
-};
+use slop_challenger::{CanObserve, CanSample, CanSampleBits, FieldChallenger, GrindingChallenger, IopCtx};
 use sp1_primitives::{SP1ExtensionField, SP1Field, SP1OuterGlobalContext};
 
 use crate::{from_outer_field, OuterDigest};

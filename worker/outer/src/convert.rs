@@ -48,8 +48,15 @@ pub(crate) fn to_digest(element: Fr) -> OuterDigest {
 }
 
 /// The zkVM's form of a key made in our context.
-pub(crate) fn outer_key(key: MachineVerifyingKey<OuterContext>) -> MachineVerifyingKey<SP1OuterGlobalContext> {
-    let MachineVerifyingKey { pc_start, initial_global_cumulative_sum, preprocessed_commit, untrusted_config } = key;
+pub(crate) fn outer_key(
+    key: MachineVerifyingKey<OuterContext>,
+) -> MachineVerifyingKey<SP1OuterGlobalContext> {
+    let MachineVerifyingKey {
+        pc_start,
+        initial_global_cumulative_sum,
+        preprocessed_commit,
+        untrusted_config,
+    } = key;
     MachineVerifyingKey { pc_start, initial_global_cumulative_sum, preprocessed_commit, untrusted_config }
 }
 

@@ -7,11 +7,11 @@ use slop_jagged::{JaggedAssistProver, JaggedProver};
 use slop_stacked::StackedPcsProver;
 use sp1_hypercube::{
     prover::{
-        AirProver, DefaultTraceGenerator, PcsProof, PreprocessedData, Program, ProverPermit,
-        ProverSemaphore, ProvingKey, Record, ShardProver,
+        AirProver, DefaultTraceGenerator, PcsProof, PreprocessedData, Program, ProverPermit, ProverSemaphore,
+        ProvingKey, Record, ShardProver,
     },
-    GkrProverImpl, LogupGkrCpuTraceGenerator, Machine, MachineVerifyingKey, SP1Pcs, SP1SC, ShardProof,
-    ShardVerifier,
+    GkrProverImpl, LogupGkrCpuTraceGenerator, Machine, MachineVerifyingKey, SP1Pcs, ShardProof,
+    ShardVerifier, SP1SC,
 };
 use sp1_primitives::{SP1Field, SP1OuterGlobalContext};
 use sp1_prover::{verify::WRAP_VK_BYTES, CpuSP1ProverComponents, SP1ProverComponents, WrapAir, WrapSC};
@@ -25,7 +25,8 @@ use crate::{
 /// The wrap prover's types in our context.
 pub type OuterShardContext = SP1SC<OuterContext, WrapAir<SP1Field>>;
 /// The zkVM's generic prover with our parts.
-pub type OuterShardProver = ShardProver<OuterContext, OuterShardContext, StackedPcsProver<OuterTcs, OuterContext>>;
+pub type OuterShardProver =
+    ShardProver<OuterContext, OuterShardContext, StackedPcsProver<OuterTcs, OuterContext>>;
 
 type Key = ProvingKey<OuterContext, OuterShardContext, OuterShardProver>;
 type OuterProgram = Program<SP1OuterGlobalContext, WrapSC>;
@@ -94,7 +95,11 @@ fn shard_prover(tcs: OuterTcs) -> OuterShardProver {
     ShardProver::from_components(
         DefaultTraceGenerator::new(machine),
         GkrProverImpl::new(LogupGkrCpuTraceGenerator::default()),
-        JaggedProver::new(jagged_pcs_verifier.max_log_row_count, pcs, JaggedAssistProver::<OuterContext>::default()),
+        JaggedProver::new(
+            jagged_pcs_verifier.max_log_row_count,
+            pcs,
+            JaggedAssistProver::<OuterContext>::default(),
+        ),
     )
 }
 

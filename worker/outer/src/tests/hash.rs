@@ -33,7 +33,10 @@ fn random_fr(rng: &mut StdRng) -> Fr {
 #[test]
 fn conversions_keep_the_value() {
     let mut rng = StdRng::seed_from_u64(1);
-    for value in [Fr::from(0u64), Fr::from(1u64), -Fr::from(1u64)].into_iter().chain((0..50).map(|_| random_fr(&mut rng))) {
+    for value in [Fr::from(0u64), Fr::from(1u64), -Fr::from(1u64)]
+        .into_iter()
+        .chain((0..50).map(|_| random_fr(&mut rng)))
+    {
         assert_eq!(from_outer_field(to_outer_field(value)), value);
     }
     assert_eq!(to_outer_field(Fr::from(77u64)), AbstractField::from_canonical_u64(77));
@@ -66,7 +69,11 @@ fn permutation_sponge_and_compression_are_those_of_the_crate() {
         let row: Vec<SP1Field> = (0..width).map(|_| random_field(&mut rng)).collect();
         let canonical: Vec<u32> = row.iter().map(PrimeField32::as_canonical_u32).collect();
         let theirs: OuterDigest = hasher.hash_iter(row);
-        assert_eq!(OuterDigest::from([to_outer_field(Sponge::hash_one(&canonical))]), theirs, "width {width}");
+        assert_eq!(
+            OuterDigest::from([to_outer_field(Sponge::hash_one(&canonical))]),
+            theirs,
+            "width {width}"
+        );
     }
     let (left, right) = (random_fr(&mut rng), random_fr(&mut rng));
     let theirs: OuterDigest =
@@ -114,12 +121,21 @@ fn commitments_and_openings_are_those_of_the_crate() {
             &indices,
         );
         assert_eq!(values, theirs.compute_openings_at_indices(message, &indices));
-        let proof = TensorCsProver::<SP1OuterGlobalContext, _>::prove_openings_at_indices(&ours, data, &indices).unwrap();
+        let proof =
+            TensorCsProver::<SP1OuterGlobalContext, _>::prove_openings_at_indices(&ours, data, &indices)
+                .unwrap();
         let expected_proof = theirs.prove_openings_at_indices(expected_data, &indices).unwrap();
         assert_eq!(bincode::serialize(&proof).unwrap(), bincode::serialize(&expected_proof).unwrap());
         let width = widths.iter().sum();
         MerkleTreeTcs::<SP1OuterGlobalContext>::default()
-            .verify_tensor_openings(&commitment, &indices, &values, width, height.trailing_zeros() as usize, &proof)
+            .verify_tensor_openings(
+                &commitment,
+                &indices,
+                &values,
+                width,
+                height.trailing_zeros() as usize,
+                &proof,
+            )
             .unwrap();
     }
 }
@@ -130,7 +146,8 @@ fn heights_that_are_no_power_of_two_commit_as_in_the_crate() {
     for (height, widths) in [(3, [5, 1].as_slice()), (65, &[17]), (100, &[8]), (777, &[2, 2])] {
         let message = tensors(&mut rng, height, widths);
         let (commitment, _) =
-            TensorCsProver::<SP1OuterGlobalContext, _>::commit_tensors(&OuterTcs::default(), message.clone()).unwrap();
+            TensorCsProver::<SP1OuterGlobalContext, _>::commit_tensors(&OuterTcs::default(), message.clone())
+                .unwrap();
         assert_eq!(commitment, Crate::default().commit_tensors(message).unwrap().0, "{height} x {widths:?}");
     }
 }
