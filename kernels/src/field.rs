@@ -148,7 +148,8 @@ pub trait Lanes<F: LaneField>: Copy + Send + Sync + 'static {
     #[must_use]
     fn carry(self) -> Self;
 
-    /// Reduces a wide value below `64p`, limbs carried, to below `2p`.
+    /// Reduces a wide value below `64p` to below `2p`. Takes raw sums made by [`Lanes::add_raw`] alone as they are; sums
+    /// with a [`Lanes::sub_raw`] in them must be carried first.
     #[must_use]
     fn shrink(self) -> Self;
 }

@@ -141,20 +141,20 @@ fn permute_inline<A: Arch, const N: usize>(
     full_rounds::<A, N>(&constants.full[..HALF_FULL_ROUNDS], states);
     for pair in constants.partial.chunks_exact(2) {
         for state in states.iter_mut() {
-            state[1] = state[1].carry().shrink();
-            state[2] = state[2].carry().shrink();
+            state[1] = state[1].shrink();
+            state[2] = state[2].shrink();
         }
         for &constant in pair {
             partial_round::<A, N>(constant, states);
         }
     }
     for state in states.iter_mut() {
-        state[1] = state[1].carry().shrink();
-        state[2] = state[2].carry().shrink();
+        state[1] = state[1].shrink();
+        state[2] = state[2].shrink();
     }
     full_rounds::<A, N>(&constants.full[HALF_FULL_ROUNDS..], states);
     for x in states.as_flattened_mut() {
-        *x = x.carry().shrink();
+        *x = x.shrink();
     }
 }
 

@@ -352,10 +352,11 @@ unsafe fn subtract_once<F: LaneField>(a: IfmaLanes<F>) -> IfmaLanes<F> {
     }
 }
 
-/// Takes a carried value `v < 64p` to `v - q p < 2p`, with `q` estimated from the top limb.
+/// Takes a value `v < 64p`, limbs not negative, to `v - q p < 2p`, with `q` estimated from the top limb.
 ///
-/// With `c = floor(2^260 / p)` and `t = floor(v / 2^208)`, `q = floor(t c / 2^52)` is at most `v / p`, and short of it by
-/// less than `v / 2^260 + 2^208 c / 2^260 + 1 < 2`.
+/// With `c = floor(2^260 / p)` and `t` the top limb, `q = floor(t c / 2^52)` is at most `v / p`. `t` is short of
+/// `v / 2^208` by less than 2^12 (what 2^10 raw terms leave in the limb below, and its fraction), so `q` is short of `v / p`
+/// by less than `v / 2^260 + 2^12 c / 2^52 + 1 < 2`.
 #[inline(always)]
 unsafe fn shrink<F: LaneField>(a: IfmaLanes<F>) -> IfmaLanes<F> {
     // SAFETY: the caller has AVX-512 F and IFMA.
@@ -434,13 +435,15 @@ unsafe fn square<F: LaneField>(a: IfmaLanes<F>) -> IfmaLanes<F> {
         }
         for i in 0..5 {
             let m = _mm512_madd52lo_epu64(zero, t[i], inverse);
-            t[i] = _mm512_madd52lo_epu64(t[i], m, p[0]);
-            t[i + 1] = _mm512_add_epi64(t[i + 1], _mm512_srli_epi64::<52>(t[i]));
-            t[i + 1] = _mm512_madd52hi_epu64(t[i + 1], m, p[0]);
             for j in 1..5 {
                 t[i + j] = _mm512_madd52lo_epu64(t[i + j], m, p[j]);
+            }
+            for j in 0..5 {
                 t[i + j + 1] = _mm512_madd52hi_epu64(t[i + j + 1], m, p[j]);
             }
+            // The carry of the limb that vanishes comes last: it is the longest way.
+            let over = _mm512_srli_epi64::<52>(_mm512_madd52lo_epu64(t[i], m, p[0]));
+            t[i + 1] = _mm512_add_epi64(t[i + 1], over);
         }
         carry(IfmaLanes([t[5], t[6], t[7], t[8], t[9]], PhantomData))
     }

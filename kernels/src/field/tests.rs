@@ -159,6 +159,7 @@ impl Kernel for WideSums {
         let mut sum = a;
         for count in 2..=31u64 {
             sum = sum.add_raw(a);
+            assert_eq!(sum.shrink().store(), self.0.map(|x| x * Fr::from(count)), "{count} terms, raw");
             assert_eq!(sum.carry().shrink().store(), self.0.map(|x| x * Fr::from(count)), "{count} terms");
             if count <= 4 {
                 assert_eq!(sum.carry().square().store(), self.0.map(|x| (x * Fr::from(count)).square()));
