@@ -12,12 +12,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
-use sp1_core_executor::{Program, SP1Context};
+use sp1_core_executor::Program;
 use sp1_core_machine::io::SP1Stdin;
 use sp1_hypercube::SP1VerifyingKey;
-use sp1_prover::worker::{
-    execute_with_options, ProofId, RawTaskRequest, RequesterId, SP1ExecutorConfig, TaskContext, TaskError,
-};
+use sp1_prover::worker::{ProofId, RawTaskRequest, RequesterId, TaskContext, TaskError};
 use sp1_prover::SP1CoreProofData;
 use sp1_prover_types::network_base_types::ProofMode;
 use sp1_prover_types::{Artifact, TaskType};
@@ -25,7 +23,7 @@ use sp1_verifier::{ProofFromNetwork, SP1Proof};
 
 use crate::error::WorkerError;
 use crate::memo::Memo;
-use crate::node::{program_vk, Node};
+use crate::node::{self, program_vk, Node};
 use crate::progress::Reporter;
 use crate::proof::{CompressedProof, CoreProof, OuterProof, ProgramKey, WrapProof};
 use crate::queue::{panic_message, LocalQueue};
@@ -423,14 +421,7 @@ async fn execute_async(
     input: &ProveInput,
 ) -> Result<ExecutionSummary, WorkerError> {
     let program = load(elf)?;
-    let mut opts = settings.core_opts();
-    // Only the cost estimate depends on this chunk size, and it is not used here; memory does.
-    opts.gas_trace_chunk_threshold = opts.minimal_trace_chunk_threshold;
-    let executors = SP1ExecutorConfig { num_gas_executors: settings.provers, gas_executor_buffer_size: 1 };
-    let stdin = input.to_stdin();
-    let run =
-        async move { execute_with_options(program, stdin, SP1Context::default(), opts, executors).await };
-    let (values, _, report) = tokio::spawn(run)
+    let (public_values, report) = tokio::spawn(node::execute(settings, program, input.to_stdin()))
         .await
         .map_err(|e| WorkerError::Panicked { reason: panic_message(e) })?
         .map_err(|e| WorkerError::Execution { reason: format!("{e:#}") })?;
@@ -445,7 +436,7 @@ async fn execute_async(
         .collect();
     Ok(ExecutionSummary {
         cycles: report.total_instruction_count(),
-        public_values: values.to_vec(),
+        public_values,
         syscalls,
     })
 }

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::future::BoxFuture;
-use sp1_core_executor::Program;
+use sp1_core_executor::{ExecutionReport, Program, SP1Context};
 use sp1_core_machine::executor::ExecutionOutput;
+use sp1_core_machine::io::SP1Stdin;
 use sp1_hypercube::prover::ProverSemaphore;
 use sp1_hypercube::MachineVerifyingKey;
 use sp1_primitives::SP1GlobalContext;
 use sp1_prover::worker::{
-    AirProverWorker, CoreExecuteTaskRequest, ProofId, RawTaskRequest, SP1Worker, TaskError, TaskId,
+    execute_with_options, AirProverWorker, CoreExecuteTaskRequest, ProofId, RawTaskRequest, SP1ExecutorConfig, SP1Worker, TaskError, TaskId,
     TaskMetadata, WorkerClient,
 };
 use sp1_prover_types::{ArtifactType, TaskType};
@@ -35,13 +36,31 @@ pub type Hidden<T> = BoxFuture<'static, T>;
 
 /// The zkVM's worker and the runners of its tasks. One per process.
 pub struct Node {
-    worker: Worker,
+    provers: Arc<dyn Provers>,
     memo: CurrentMemo,
     known_keys: KnownKeys,
     _runners: JoinSet<()>,
 }
 
 type Worker = SP1Worker<DiskStore, LocalQueue, Components>;
+
+/// What a node asks of the zkVM's worker.
+trait Provers: Send + Sync {
+    fn control(&self, request: RawTaskRequest) -> Hidden<Result<ExecutionOutput, TaskError>>;
+    fn shrink_wrap(&self, request: RawTaskRequest) -> Hidden<Result<TaskMetadata, TaskError>>;
+}
+
+impl Provers for Worker {
+    fn control(&self, request: RawTaskRequest) -> Hidden<Result<ExecutionOutput, TaskError>> {
+        let worker = self.clone();
+        Box::pin(async move { worker.controller().run(request).await })
+    }
+
+    fn shrink_wrap(&self, request: RawTaskRequest) -> Hidden<Result<TaskMetadata, TaskError>> {
+        let worker = self.clone();
+        Box::pin(async move { worker.prover_engine().run_shrink_wrap(request).await })
+    }
+}
 
 #[derive(Clone)]
 struct Runner {
@@ -57,36 +76,37 @@ impl Node {
     ///
     /// # Errors
     /// [`WorkerError::Internal`] if the zkVM's worker does not start.
-    pub async fn start(
+    pub fn start(
         settings: &Settings,
         cache_dir: &Path,
         store: DiskStore,
         queue: LocalQueue,
-    ) -> Result<Self, WorkerError> {
-        let worker = components::build(settings, cache_dir, store, queue)
-            .await
-            .map_err(|e| WorkerError::internal(format!("node does not start: {e:#}")))?;
-        let runner = Runner { worker, memo: CurrentMemo::default(), known_keys: KnownKeys::default() };
-        let mut runners = JoinSet::new();
-        let lanes = std::iter::once(Lane::Execute).chain(std::iter::repeat_n(Lane::Prove, settings.provers));
-        for lane in lanes {
-            let runner = runner.clone();
-            runners.spawn(async move { runner.serve(lane).await });
-        }
-        let Runner { worker, memo, known_keys } = runner;
-        Ok(Self { worker, memo, known_keys, _runners: runners })
+    ) -> Hidden<Result<Self, WorkerError>> {
+        let (settings, cache_dir) = (settings.clone(), cache_dir.to_owned());
+        Box::pin(async move {
+            let worker = components::build(&settings, &cache_dir, store, queue)
+                .await
+                .map_err(|e| WorkerError::internal(format!("node does not start: {e:#}")))?;
+            let runner = Runner { worker, memo: CurrentMemo::default(), known_keys: KnownKeys::default() };
+            let mut runners = JoinSet::new();
+            let lanes = std::iter::once(Lane::Execute).chain(std::iter::repeat_n(Lane::Prove, settings.provers));
+            for lane in lanes {
+                let runner = runner.clone();
+                runners.spawn(async move { runner.serve(lane).await });
+            }
+            let Runner { worker, memo, known_keys } = runner;
+            Ok(Self { provers: Arc::new(worker), memo, known_keys, _runners: runners })
+        })
     }
 
     /// Runs the controller of a proof: inputs `[elf, stdin, mode]`, output `[proof]`, all ids in the store.
     pub fn control(&self, request: RawTaskRequest) -> Hidden<Result<ExecutionOutput, TaskError>> {
-        let worker = self.worker.clone();
-        Box::pin(async move { worker.controller().run(request).await })
+        self.provers.control(request)
     }
 
     /// Shrinks and wraps the recursion proof `inputs[0]` into `outputs[0]`.
     pub fn shrink_wrap(&self, request: RawTaskRequest) -> Hidden<Result<TaskMetadata, TaskError>> {
-        let worker = self.worker.clone();
-        Box::pin(async move { worker.prover_engine().run_shrink_wrap(request).await })
+        self.provers.shrink_wrap(request)
     }
 
     /// Sets the memo that the tasks of the next proof use.
@@ -98,6 +118,25 @@ impl Node {
     pub fn know_key(&self, program: String, vk: Vec<u8>) {
         self.known_keys.write().unwrap_or_else(PoisonError::into_inner).insert(program, vk);
     }
+}
+
+/// Runs a guest program without proving it, verifying the proofs in its input; needs no node.
+///
+/// Returns the bytes it committed to and the report of its execution.
+pub fn execute(
+    settings: &Settings,
+    program: Arc<Program>,
+    stdin: SP1Stdin,
+) -> Hidden<anyhow::Result<(Vec<u8>, ExecutionReport)>> {
+    let mut opts = settings.core_opts();
+    // Only the cost estimate depends on this chunk size, and it is not used here; memory does.
+    opts.gas_trace_chunk_threshold = opts.minimal_trace_chunk_threshold;
+    let executors = SP1ExecutorConfig { num_gas_executors: settings.provers, gas_executor_buffer_size: 1 };
+    Box::pin(async move {
+        let context = SP1Context::default();
+        let (values, _, report) = execute_with_options(program, stdin, context, opts, executors).await?;
+        Ok((values.to_vec(), report))
+    })
 }
 
 /// Computes the verifying key of a guest program; needs no node.

@@ -9,7 +9,7 @@ const GIB: u64 = 1 << 30;
 #[test]
 fn two_cores_and_24_gib_give_one_frugal_prover() {
     let settings = Settings::choose(2, 20 * GIB).unwrap();
-    assert_eq!((settings.provers, settings.shards_ahead, settings.keys_cached), (1, 2, 1));
+    assert_eq!((settings.provers, settings.shards_ahead, settings.keys_cached), (1, 2, 3));
     assert_eq!(settings.element_threshold, 1 << 27);
 }
 
