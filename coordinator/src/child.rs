@@ -128,6 +128,7 @@ impl Child {
             }
         }
         // It may have ended by itself in the meantime; then there is nothing to kill.
+        kill_group(self.process.id());
         let _ = self.process.kill();
         self.process.wait().ok()
     }
@@ -137,6 +138,22 @@ impl Drop for Child {
     fn drop(&mut self) {
         self.finish();
     }
+}
+
+/// Kills a process group; the zkVM's executor is a process of its own in the child's group.
+fn kill_group(leader: u32) {
+    // The shell's own `kill`: no library call without `unsafe` does this. A group that is gone is no failure.
+    let kill = format!("kill -KILL -- -{leader}");
+    let _ = Command::new("/bin/sh").args(["-c", &kill]).stderr(Stdio::null()).status();
+}
+
+/// Whether this process leads its process group, as a child started by [`Child::spawn`] does.
+fn leads_its_group() -> bool {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the name in parentheses: state, parent, group.
+    let group =
+        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(2)?.parse::<u32>().ok());
+    group == Some(std::process::id())
 }
 
 fn forward_lines(stdout: impl Read, sender: &Sender<String>) {
@@ -157,7 +174,9 @@ pub fn last_line(log: &Path) -> Option<String> {
     let mut bytes = Vec::new();
     file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
-    text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+    // A panic's last line only says how to get a backtrace.
+    let tells = |line: &&str| !line.is_empty() && !line.starts_with("note: ");
+    text.lines().rev().map(str::trim).find(tells).map(str::to_owned)
 }
 
 /// The child's side of the pipe: standard input as lines, with the process ended when the parent closes it.
@@ -181,6 +200,9 @@ pub fn watched_stdin(grace: Duration) -> impl BufRead {
         }
         drop(sender);
         thread::sleep(grace);
+        if leads_its_group() {
+            kill_group(std::process::id());
+        }
         std::process::exit(3);
     });
     BufReader::new(ChannelReader { receiver, rest: io::Cursor::new(Vec::new()) })
@@ -245,6 +267,18 @@ mod tests {
         let killed = shell("kill -9 $$", &log);
         assert!(matches!(killed.listen(Duration::from_secs(60)), Heard::Ended));
         assert!(killed.post_mortem().contains("out of memory"));
+    }
+
+    #[test]
+    fn a_child_that_hangs_is_killed_with_its_own_children() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "trap '' TERM; sleep 1000 & echo $!; wait; sleep 1000";
+        let child = shell(script, &dir.path().join("log"));
+        let grandchild = wait_line(&child);
+        assert_eq!(child.end().unwrap().signal(), Some(9));
+        let status = std::fs::read_to_string(format!("/proc/{grandchild}/status")).unwrap_or_default();
+        let state = status.lines().find(|line| line.starts_with("State:")).unwrap_or("State: gone");
+        assert!(state.contains("gone") || state.contains('Z') || state.contains('X'), "{state}");
     }
 
     #[test]
