@@ -72,10 +72,7 @@ pub(crate) fn outer_proof(
         zerocheck_proof: proof.zerocheck_proof,
         opened_values: proof.opened_values,
         evaluation_proof: JaggedPcsProof {
-            pcs_proof: StackedBasefoldProof {
-                basefold_proof: outer_basefold(evaluation.pcs_proof.basefold_proof),
-                batch_evaluations: evaluation.pcs_proof.batch_evaluations,
-            },
+            pcs_proof: outer_pcs_proof(evaluation.pcs_proof),
             sumcheck_proof: evaluation.sumcheck_proof,
             jagged_eval_proof: evaluation.jagged_eval_proof,
             row_counts_and_column_counts: evaluation.row_counts_and_column_counts,
@@ -85,6 +82,14 @@ pub(crate) fn outer_proof(
             log_m: evaluation.log_m,
         },
     }
+}
+
+/// The zkVM's form of an evaluation proof made in our context.
+pub(crate) fn outer_pcs_proof(
+    proof: StackedBasefoldProof<OuterContext>,
+) -> StackedBasefoldProof<SP1OuterGlobalContext> {
+    let StackedBasefoldProof { basefold_proof, batch_evaluations } = proof;
+    StackedBasefoldProof { basefold_proof: outer_basefold(basefold_proof), batch_evaluations }
 }
 
 fn outer_basefold(proof: BasefoldProof<OuterContext>) -> BasefoldProof<SP1OuterGlobalContext> {

@@ -1,2 +1,4 @@
-//! Everything bit for bit against the zkVM's own code.
+//! Everything against the zkVM's own code.
+
 mod hash;
+mod pcs;
