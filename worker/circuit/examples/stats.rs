@@ -11,7 +11,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let circuit = WrapCircuit::build(&vk, &proof)?;
     println!("built in {:?}\n{}", start.elapsed(), circuit.stats());
-    println!("domain: constraints + public = {}", circuit.r1cs().num_constraints() + circuit.r1cs().num_instance);
+    println!(
+        "domain: constraints + public = {}",
+        circuit.r1cs().num_constraints() + circuit.r1cs().num_instance
+    );
+    println!("digest: {}", circuit.digest().map(|byte| format!("{byte:02x}")).concat());
     let start = Instant::now();
     let assignment = circuit.assign(&vk, &proof)?;
     println!("assigned in {:?}", start.elapsed());

@@ -13,6 +13,7 @@ use ark_bn254::Fr;
 use ark_ff::One;
 use assay_kernels::r1cs::{R1cs, SparseMatrix};
 use num_bigint::BigInt;
+use std::collections::HashSet;
 
 /// Public inputs: verifying key's hash, committed values' digest, exit code, root of the keys, nonce.
 pub(crate) const PUBLIC_INPUTS: u32 = 5;
@@ -34,6 +35,8 @@ pub(crate) struct Builder {
     pub(crate) origin: u8,
     /// First row of each stretch of rows of one operation.
     pub(crate) stretches: Vec<(u32, u8)>,
+    /// Variables whose integers are known not to be multiples of the KoalaBear prime.
+    pub(crate) nonzero: HashSet<u32>,
     next: u32,
 }
 
@@ -48,6 +51,7 @@ impl Builder {
             stats: Stats::new(&OPCODES),
             origin: 0,
             stretches: Vec::new(),
+            nonzero: HashSet::new(),
             next: 1 + PUBLIC_INPUTS,
         }
     }

@@ -139,9 +139,26 @@ impl WrapCircuit {
     pub fn check(&self, assignment: &[Fr]) -> Result<(), CircuitError> {
         match self.r1cs.check(assignment) {
             Ok(()) => Ok(()),
-            Err(R1csError::Unsatisfied { row }) => Err(CircuitError::Unsatisfied { row, origin: self.origin_of(row) }),
+            Err(R1csError::Unsatisfied { row }) => {
+                Err(CircuitError::Unsatisfied { row, origin: self.origin_of(row) })
+            }
             Err(other) => Err(CircuitError::Unsupported { message: other.to_string() }),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn hints(&self) -> &SparseMatrix {
+        &self.hints
+    }
+
+    #[cfg(test)]
+    pub(crate) fn integers(&self) -> &[BigInt] {
+        &self.integers
+    }
+
+    #[cfg(test)]
+    pub(crate) fn steps(&self) -> &[Step] {
+        &self.steps
     }
 
     /// The exported operation that a row belongs to.
@@ -156,7 +173,8 @@ fn export(
     vk: &WrapVerifyingKey,
     proof: &WrapProof,
 ) -> Result<(Vec<Constraint>, OuterWitness<OuterConfig>), CircuitError> {
-    build_constraints_and_witness(vk, proof).map_err(|error| CircuitError::Export { message: format!("{error:#}") })
+    build_constraints_and_witness(vk, proof)
+        .map_err(|error| CircuitError::Export { message: format!("{error:#}") })
 }
 
 fn inputs(witness: &OuterWitness<OuterConfig>) -> Inputs {

@@ -8,13 +8,13 @@
 
 use crate::builder::Builder;
 use crate::error::CircuitError;
+use crate::interval::Interval;
 use crate::koala::{Felt, BITS, BITS_MAX};
 use crate::lc::Lc;
 use crate::stats::Kind;
 use crate::steps::Step;
 use ark_bn254::Fr;
 use ark_ff::{One, Zero};
-use crate::interval::Interval;
 
 /// An element: coefficients of 1, x, x^2, x^3.
 pub(crate) type Ext = [Felt; 4];
@@ -123,15 +123,6 @@ impl Builder {
         }
         Ok(inverse)
     }
-
-    /// `bit ? x : 1 - x`, the factor of an equality polynomial.
-    pub(crate) fn eq_factor(&mut self, bit: &Lc, x: &Ext) -> Ext {
-        std::array::from_fn(|i| {
-            let complement = Felt::constant(i64::from(i == 0)).sub(&x[i]);
-            let lc = self.select(bit, &x[i].lc, &complement.lc);
-            Felt { range: x[i].range.hull(&complement.range), lc }
-        })
-    }
 }
 
 /// The inverse of the Vandermonde matrix of the first `count` of [`POINTS`]: evaluations to coefficients.
@@ -142,7 +133,9 @@ pub(crate) fn interpolation(count: usize) -> Vec<Vec<Fr>> {
         .map(|(i, point)| {
             let mut row: Vec<Fr> = match point {
                 None => (0..count).map(|k| Fr::from(u64::from(k + 1 == count))).collect(),
-                Some(t) => std::iter::successors(Some(Fr::one()), |power| Some(*power * Fr::from(*t))).take(count).collect(),
+                Some(t) => std::iter::successors(Some(Fr::one()), |power| Some(*power * Fr::from(*t)))
+                    .take(count)
+                    .collect(),
             };
             row.extend((0..count).map(|j| Fr::from(u64::from(i == j))));
             row

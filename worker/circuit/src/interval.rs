@@ -44,8 +44,7 @@ impl Interval {
         if !self.lo.is_negative() && !other.lo.is_negative() {
             return Self { lo: &self.lo * &other.lo, hi: &self.hi * &other.hi };
         }
-        let ends =
-            [&self.lo * &other.lo, &self.lo * &other.hi, &self.hi * &other.lo, &self.hi * &other.hi];
+        let ends = [&self.lo * &other.lo, &self.lo * &other.hi, &self.hi * &other.lo, &self.hi * &other.hi];
         let (mut lo, mut hi) = (ends[0].clone(), ends[0].clone());
         for end in &ends[1..] {
             if *end < lo {
@@ -70,10 +69,7 @@ impl Interval {
 
     /// The least interval that holds both.
     pub(crate) fn hull(&self, other: &Self) -> Self {
-        Self {
-            lo: self.lo.clone().min(other.lo.clone()),
-            hi: self.hi.clone().max(other.hi.clone()),
-        }
+        Self { lo: self.lo.clone().min(other.lo.clone()), hi: self.hi.clone().max(other.hi.clone()) }
     }
 
     /// Bits of the largest magnitude.

@@ -60,8 +60,8 @@ pub(crate) enum Inst {
     SubF { out: Slot, a: Slot, b: Slot },
     /// `a * b`.
     MulF { out: Slot, a: Slot, b: Slot },
-    /// `1 / a`; not satisfiable for zero.
-    InvF { out: Slot, a: Slot },
+    /// `a / b`; not satisfiable for `b` zero.
+    DivF { out: Slot, a: Slot, b: Slot },
     /// `bit ? a : b`.
     SelectF { out: Slot, bit: Var, a: Slot, b: Slot },
     /// The 31 bits of the canonical representative of `a`, least first.
@@ -84,6 +84,8 @@ pub(crate) enum Inst {
     EqEval { out: Ext, acc: Ext, bit: Slot, x: Ext },
     /// `acc * product of (bit ? x : 1 - x)`, and every `bit` is 0 or 1: a run of [`Inst::EqEval`].
     EqChain { out: Ext, acc: Ext, factors: Vec<(Slot, Ext)> },
+    /// `acc * product of (bit ? constant : 1)`: a power whose exponent is given in bits.
+    PowChain { out: Slot, acc: Slot, factors: Vec<(Var, u32)> },
     /// Every opening's path leads to `root`; stands for the uppermost levels of Merkle paths.
     MerkleTop { root: Var, openings: Vec<Opening> },
 }
@@ -102,13 +104,18 @@ impl Inst {
         let mut all = |values: &[Value]| values.iter().for_each(|&value| visit(value));
         match self {
             Self::ImmV { .. } | Self::ImmF { .. } | Self::WitnessV { .. } | Self::WitnessF { .. } => {}
-            Self::AddV { a, b, .. } | Self::SubV { a, b, .. } | Self::MulV { a, b, .. } => all(&[V(*a), V(*b)]),
+            Self::AddV { a, b, .. } | Self::SubV { a, b, .. } | Self::MulV { a, b, .. } => {
+                all(&[V(*a), V(*b)])
+            }
             Self::SelectV { bit, a, b, .. } => all(&[V(*bit), V(*a), V(*b)]),
             Self::BitsV { a, .. } | Self::Commit { a, .. } => all(&[V(*a)]),
             Self::Permute { state, .. } => all(&state.map(V)),
             Self::AssertEqV { a, b } => all(&[V(*a), V(*b)]),
-            Self::AddF { a, b, .. } | Self::SubF { a, b, .. } | Self::MulF { a, b, .. } => all(&[F(*a), F(*b)]),
-            Self::InvF { a, .. } | Self::BitsF { a, .. } | Self::ToVar { a, .. } => all(&[F(*a)]),
+            Self::AddF { a, b, .. }
+            | Self::SubF { a, b, .. }
+            | Self::MulF { a, b, .. }
+            | Self::DivF { a, b, .. } => all(&[F(*a), F(*b)]),
+            Self::BitsF { a, .. } | Self::ToVar { a, .. } => all(&[F(*a)]),
             Self::SelectF { bit, a, b, .. } => all(&[V(*bit), F(*a), F(*b)]),
             Self::PermuteF { state, .. } => all(&state.map(F)),
             Self::AssertEqF { a, b } | Self::AssertNeF { a, b } => all(&[F(*a), F(*b)]),
@@ -128,6 +135,10 @@ impl Inst {
                     all(&[F(*bit)]);
                     all(&x.map(F));
                 }
+            }
+            Self::PowChain { acc, factors, .. } => {
+                all(&[F(*acc)]);
+                factors.iter().for_each(|(bit, _)| all(&[V(*bit)]));
             }
             Self::MerkleTop { root, openings } => {
                 all(&[V(*root)]);
@@ -156,8 +167,9 @@ impl Inst {
             | Self::AddF { out, .. }
             | Self::SubF { out, .. }
             | Self::MulF { out, .. }
-            | Self::InvF { out, .. }
+            | Self::DivF { out, .. }
             | Self::SelectF { out, .. }
+            | Self::PowChain { out, .. }
             | Self::WitnessF { out, .. } => visit(F(*out)),
             Self::PermuteF { out, .. } => out.iter().for_each(|&value| visit(F(value))),
             Self::MulE { out, .. }
@@ -181,7 +193,7 @@ impl Inst {
             | Self::Commit { .. }
             | Self::AssertEqF { .. }
             | Self::AssertNeF { .. }
-            | Self::InvF { .. }
+            | Self::DivF { .. }
             | Self::InvE { .. }
             | Self::EqEval { .. }
             | Self::EqChain { .. }
@@ -209,11 +221,52 @@ pub(crate) struct Program {
 
 /// Names of the exported operations that this crate knows.
 pub(crate) const OPCODES: [&str; 46] = [
-    "ImmV", "ImmF", "ImmE", "AddV", "AddF", "AddE", "AddEF", "SubV", "SubF", "SubE", "SubEF", "MulV", "MulF", "MulE",
-    "MulEF", "DivF", "DivE", "DivEF", "NegE", "InvE", "AssertEqV", "AssertEqF", "AssertEqE", "AssertNeF", "Permute",
-    "Num2BitsV", "Num2BitsF", "SelectV", "SelectF", "SelectE", "Ext2Felt", "Print", "WitnessV", "WitnessF", "WitnessE",
-    "CommitVkeyHash", "CommitCommitedValuesDigest", "CommitExitCode", "CommitVkRoot", "CommitProofNonce",
-    "CircuitFelts2Ext", "CircuitFelt2Var", "PermuteKoalaBear", "ReduceE", "EqEval", "Merkle tops",
+    "ImmV",
+    "ImmF",
+    "ImmE",
+    "AddV",
+    "AddF",
+    "AddE",
+    "AddEF",
+    "SubV",
+    "SubF",
+    "SubE",
+    "SubEF",
+    "MulV",
+    "MulF",
+    "MulE",
+    "MulEF",
+    "DivF",
+    "DivE",
+    "DivEF",
+    "NegE",
+    "InvE",
+    "AssertEqV",
+    "AssertEqF",
+    "AssertEqE",
+    "AssertNeF",
+    "Permute",
+    "Num2BitsV",
+    "Num2BitsF",
+    "SelectV",
+    "SelectF",
+    "SelectE",
+    "Ext2Felt",
+    "Print",
+    "WitnessV",
+    "WitnessF",
+    "WitnessE",
+    "CommitVkeyHash",
+    "CommitCommitedValuesDigest",
+    "CommitExitCode",
+    "CommitVkRoot",
+    "CommitProofNonce",
+    "CircuitFelts2Ext",
+    "CircuitFelt2Var",
+    "PermuteKoalaBear",
+    "ReduceE",
+    "EqEval",
+    "Merkle tops",
 ];
 
 impl Program {

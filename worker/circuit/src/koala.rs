@@ -20,7 +20,7 @@ use crate::error::CircuitError;
 use crate::interval::Interval;
 use crate::lc::Lc;
 use crate::stats::Kind;
-use crate::steps::Step;
+use crate::steps::{signed, Step};
 use ark_bn254::Fr;
 use ark_ff::{BigInteger256, Field, PrimeField};
 use num_bigint::{BigInt, Sign};
@@ -122,6 +122,17 @@ impl Felt {
 }
 
 impl Builder {
+    /// Whether `x` is known not to be zero modulo the prime: a constant, or a constant times a variable noted in
+    /// [`Builder::nonzero`].
+    pub(crate) fn is_nonzero(&self, x: &Felt) -> bool {
+        if let Some(value) = x.as_constant() {
+            return value != 0;
+        }
+        let [(var, factor)] = x.lc.terms() else { return false };
+        // The factor is an integer: bounds are exact and the variable takes the value one or more.
+        self.nonzero.contains(var) && !signed(*factor).mod_floor(&BigInt::from(P)).is_zero()
+    }
+
     /// A representative of `x` in `0 .. 2^31`.
     pub(crate) fn reduce(&mut self, x: &Felt) -> Felt {
         if let Some(value) = x.as_constant() {
@@ -142,6 +153,9 @@ impl Builder {
         self.steps.push(Step::Reduce { hint, integer, var, bits });
         self.range(Kind::Reduction, &r, BITS, var + 1);
         self.range(Kind::Reduction, &q, bits, var + BITS);
+        if self.is_nonzero(x) {
+            self.nonzero.insert(var);
+        }
         Felt { lc: r, range: Interval::unsigned(BITS) }
     }
 
@@ -234,6 +248,9 @@ impl Builder {
         let left = self.compact(a.lc.clone(), FACTOR_TERMS_MAX);
         let right = self.compact(b.lc.clone(), FACTOR_TERMS_MAX);
         let var = self.product(Kind::Product, &left, &right);
+        if self.is_nonzero(a) && self.is_nonzero(b) {
+            self.nonzero.insert(var);
+        }
         Felt { lc: Lc::var(var), range }
     }
 

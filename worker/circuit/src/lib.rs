@@ -37,6 +37,8 @@ mod permute16;
 mod poseidon;
 mod stats;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 pub use circuit::{WrapCircuit, WrapProof, WrapVerifyingKey};
 pub use error::CircuitError;

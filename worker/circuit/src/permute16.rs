@@ -28,9 +28,8 @@ fn external_layer(state: &[Felt]) -> Vec<Felt> {
             mixed.push(a.scale(2).add(&b.scale(3)).add(c).add(d));
         }
     }
-    let sums: Vec<Felt> = (0..4)
-        .map(|i| mixed[i].add(&mixed[i + 4]).add(&mixed[i + 8]).add(&mixed[i + 12]))
-        .collect();
+    let sums: Vec<Felt> =
+        (0..4).map(|i| mixed[i].add(&mixed[i + 4]).add(&mixed[i + 8]).add(&mixed[i + 12])).collect();
     (0..WIDTH).map(|i| mixed[i].add(&sums[i % 4])).collect()
 }
 
@@ -90,10 +89,12 @@ impl Builder {
         }
         // Values of about 37 bits: short enough as a basis.
         let mut basis = state;
-        let mut rows: Vec<Row> = (0..WIDTH).map(|i| (0..WIDTH).map(|j| i64::from(i == j)).collect()).collect();
+        let mut rows: Vec<Row> =
+            (0..WIDTH).map(|i| (0..WIDTH).map(|j| i64::from(i == j)).collect()).collect();
         debug_assert_eq!(KoalaBear_PARTIAL_CONSTS.len(), PARTIAL);
         for constant in KoalaBear_PARTIAL_CONSTS.iter() {
-            let input = combination(&rows[0], &basis).add(&Felt::constant(i64::from(constant.as_canonical_u32())));
+            let input =
+                combination(&rows[0], &basis).add(&Felt::constant(i64::from(constant.as_canonical_u32())));
             let output = self.cube(&input);
             rows[0] = vec![0; basis.len()];
             rows[0].push(1);

@@ -225,7 +225,9 @@ impl Template {
             for (matrix, factor) in [(&mut system.a, a), (&mut system.b, b)] {
                 match factor {
                     Factor::Input(index) => matrix.push_row(inputs[*index].iter().copied()),
-                    Factor::Local(terms) => matrix.push_row(terms.iter().map(|&(var, value)| (place(var), value))),
+                    Factor::Local(terms) => {
+                        matrix.push_row(terms.iter().map(|&(var, value)| (place(var), value)))
+                    }
                 }
             }
             system.c.push_row(c.iter().map(|&(var, value)| (place(var), value)));

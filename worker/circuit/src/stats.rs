@@ -56,7 +56,13 @@ impl Stats {
         self.rows[operation as usize][kind as usize] += 1;
     }
 
-    pub(crate) fn finish(&mut self, counts: &[usize], variables: usize, entries: [usize; 3], touched: [usize; 3]) {
+    pub(crate) fn finish(
+        &mut self,
+        counts: &[usize],
+        variables: usize,
+        entries: [usize; 3],
+        touched: [usize; 3],
+    ) {
         self.counts = counts.to_vec();
         self.variables = variables;
         self.entries = entries;

@@ -178,7 +178,8 @@ impl Runner<'_> {
     fn set_quotient(&mut self, var: u32, quotient: &BigInt, least: u32, bits: u32) {
         let offset = quotient - &self.integers[least as usize];
         // A negative offset only occurs for values outside their bounds: the rows then fail whatever is set.
-        let offset = if offset.sign() == Sign::Minus { BigUint::default() } else { offset.magnitude().clone() };
+        let offset =
+            if offset.sign() == Sign::Minus { BigUint::default() } else { offset.magnitude().clone() };
         self.set_bits(var, &offset, bits);
     }
 
@@ -205,7 +206,7 @@ impl Runner<'_> {
 }
 
 /// The integer of least magnitude.
-fn signed(value: Fr) -> BigInt {
+pub(crate) fn signed(value: Fr) -> BigInt {
     let positive: BigUint = value.into_bigint().into();
     let modulus: BigUint = Fr::MODULUS.into();
     if positive.bits() > 252 {

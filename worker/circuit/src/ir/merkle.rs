@@ -106,7 +106,8 @@ impl Program {
         let mut order = Vec::new();
         for (index, inst) in self.insts.iter().enumerate() {
             let Inst::AssertEqV { a, b } = inst else { continue };
-            let found = graph.path(*a).map(|path| (*b, path)).or_else(|| graph.path(*b).map(|path| (*a, path)));
+            let found =
+                graph.path(*a).map(|path| (*b, path)).or_else(|| graph.path(*b).map(|path| (*a, path)));
             if let Some((root, path)) = found {
                 let key = (root, path.levels.len());
                 let tree = trees.entry(key).or_default();

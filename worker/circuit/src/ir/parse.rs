@@ -2,6 +2,7 @@
 
 use super::{Ext, Inst, Program, Slot, Source, Var, OPCODES};
 use crate::error::CircuitError;
+use crate::koala::P;
 use ark_bn254::Fr;
 use ark_ff::Zero;
 use sp1_recursion_compiler::constraints::{opcodes::ConstraintOpcode as Op, Constraint};
@@ -54,7 +55,7 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, CircuitError> {
 
 fn koala(text: &str) -> Result<u32, CircuitError> {
     let value: u32 = number(text)?;
-    if value >= crate::koala::P {
+    if value >= P {
         return Err(CircuitError::BadArgument { argument: text.to_owned() });
     }
     Ok(value)
@@ -67,7 +68,7 @@ struct Parser {
     felts: Names<Slot>,
     exts: Names<Ext>,
     zero_vars: Vec<bool>,
-    zero_slots: Vec<bool>,
+    constants: Vec<Option<u32>>,
     shared_zero: Option<Slot>,
     opcode: u8,
 }
@@ -81,8 +82,10 @@ impl Program {
         let mut parser = Parser::default();
         parser.program.counts = vec![0; OPCODES.len()];
         for (position, constraint) in constraints.iter().enumerate() {
-            parser.opcode = index_of(&constraint.opcode)
-                .ok_or_else(|| CircuitError::UnknownOpcode { opcode: format!("{:?}", constraint.opcode), position })?;
+            parser.opcode = index_of(&constraint.opcode).ok_or_else(|| CircuitError::UnknownOpcode {
+                opcode: format!("{:?}", constraint.opcode),
+                position,
+            })?;
             parser.program.counts[parser.opcode as usize] += 1;
             let args = Args { args: &constraint.args, position };
             parser.operation(&constraint.opcode, &args)?;
@@ -90,6 +93,7 @@ impl Program {
         let mut program = parser.program;
         program.remove_dead();
         program.merge_equality_chains();
+        program.merge_power_chains();
         program.share_merkle_tops();
         program.remove_dead();
         Ok(program)
@@ -120,7 +124,9 @@ impl Args<'_> {
 
     fn get(&self, index: usize) -> Result<&str, CircuitError> {
         let first = self.list(index)?.first();
-        first.map(String::as_str).ok_or(CircuitError::MissingArgument { position: self.position, argument: index })
+        first
+            .map(String::as_str)
+            .ok_or(CircuitError::MissingArgument { position: self.position, argument: index })
     }
 }
 
@@ -137,14 +143,14 @@ impl Parser {
     }
 
     fn new_slot(&mut self) -> Slot {
-        self.zero_slots.push(false);
+        self.constants.push(None);
         self.program.slots += 1;
         u32::try_from(self.program.slots - 1).expect("fewer than 2^32 values")
     }
 
     fn imm_f(&mut self, value: u32) -> Slot {
         let out = self.new_slot();
-        self.zero_slots[out as usize] = value == 0;
+        self.constants[out as usize] = Some(value);
         self.push(Inst::ImmF { out, value });
         out
     }
@@ -158,12 +164,26 @@ impl Parser {
         zero
     }
 
+    /// The constant `op(a, b)` if both are constants.
+    fn fold(&mut self, a: Slot, b: Slot, op: fn(u64, u64) -> u64) -> Option<Slot> {
+        let (x, y) = (self.constants[a as usize]?, self.constants[b as usize]?);
+        let value = op(u64::from(x), u64::from(y)) % u64::from(P);
+        Some(self.imm_f(value as u32))
+    }
+
+    fn is_zero(&self, slot: Slot) -> bool {
+        self.constants[slot as usize] == Some(0)
+    }
+
     fn add_f(&mut self, a: Slot, b: Slot) -> Slot {
-        if self.zero_slots[b as usize] {
+        if self.is_zero(b) {
             return a;
         }
-        if self.zero_slots[a as usize] {
+        if self.is_zero(a) {
             return b;
+        }
+        if let Some(constant) = self.fold(a, b, |x, y| x + y) {
+            return constant;
         }
         let out = self.new_slot();
         self.push(Inst::AddF { out, a, b });
@@ -171,8 +191,11 @@ impl Parser {
     }
 
     fn sub_f(&mut self, a: Slot, b: Slot) -> Slot {
-        if self.zero_slots[b as usize] {
+        if self.is_zero(b) {
             return a;
+        }
+        if let Some(constant) = self.fold(a, b, |x, y| x + u64::from(P) - y) {
+            return constant;
         }
         let out = self.new_slot();
         self.push(Inst::SubF { out, a, b });
@@ -180,20 +203,23 @@ impl Parser {
     }
 
     fn mul_f(&mut self, a: Slot, b: Slot) -> Slot {
-        if self.zero_slots[a as usize] {
+        if self.is_zero(a) {
             return a;
         }
-        if self.zero_slots[b as usize] {
+        if self.is_zero(b) {
             return b;
+        }
+        if let Some(constant) = self.fold(a, b, |x, y| x * y) {
+            return constant;
         }
         let out = self.new_slot();
         self.push(Inst::MulF { out, a, b });
         out
     }
 
-    fn inv_f(&mut self, a: Slot) -> Slot {
+    fn div_f(&mut self, a: Slot, b: Slot) -> Slot {
         let out = self.new_slot();
-        self.push(Inst::InvF { out, a });
+        self.push(Inst::DivF { out, a, b });
         out
     }
 
@@ -342,10 +368,7 @@ impl Parser {
                     Op::AddF => self.add_f(a, b),
                     Op::SubF => self.sub_f(a, b),
                     Op::MulF => self.mul_f(a, b),
-                    _ => {
-                        let inverse = self.inv_f(b);
-                        self.mul_f(a, inverse)
-                    }
+                    _ => self.div_f(a, b),
                 }
             }
             Op::SelectF => {
@@ -495,10 +518,7 @@ impl Parser {
                     Op::AddEF => [self.add_f(a[0], b), a[1], a[2], a[3]],
                     Op::SubEF => [self.sub_f(a[0], b), a[1], a[2], a[3]],
                     Op::MulEF => self.zip(a, [b; 4], Self::mul_f),
-                    _ => {
-                        let inverse = self.inv_f(b);
-                        self.zip(a, [inverse; 4], Self::mul_f)
-                    }
+                    _ => self.zip(a, [b; 4], Self::div_f),
                 }
             }
             other => {
