@@ -1,22 +1,23 @@
 //! The tree of the constant preprocessed traces, kept in a file between processes.
 //!
 //! File: magic (8 bytes), height and width (8 bytes each, little-endian), the lowest level kept of the tree (see
-//! [`MerkleTree::encode`]), BLAKE3 of all before. The commitment that a file must have is known beforehand (it stands in the
-//! zkVM's wrap key), so a file can be wrong but not lie: its root is checked against that commitment, a sample of its
-//! subtrees against the rows, and every subtree that a proof opens is hashed again.
+//! [`MerkleTree::encode`]), BLAKE3 of all before.
+//!
+//! A file can be wrong but not lie. The zkVM's wrap key is known beforehand and contains a commitment to the tree's root: the
+//! user of this cache compares, then calls [`TreeCache::confirm`] (only then is a new tree written) or
+//! [`TreeCache::reject`] (the file is removed). A sample of the subtrees is checked against the rows on loading, and every
+//! subtree that a proof opens is hashed again.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use ark_bn254::Fr;
 use assay_kernels::merkle::{MerkleError, MerkleTree, Rows};
 use sp1_hypercube::MachineVerifyingKey;
 use sp1_primitives::SP1OuterGlobalContext;
 use thiserror::Error;
-
-use crate::from_outer_field;
 
 const MAGIC: [u8; 8] = *b"assayot1";
 const HEADER_LEN: usize = 24;
@@ -43,39 +44,45 @@ pub enum CacheError {
         /// What is wrong.
         what: &'static str,
     },
-    /// The tree is not the expected one.
-    #[error("tree file has another commitment: expected {expected}, got {got}")]
-    Commitment {
-        /// As the zkVM's wrap key says.
-        expected: Fr,
-        /// Of the tree in the file.
-        got: Fr,
-    },
     /// The tree does not fit its rows or its file.
     #[error("cached tree")]
     Tree(#[from] MerkleError),
 }
 
-/// One file for one known commitment.
-#[derive(Clone, Debug)]
+/// Where the tree last given out came from.
+#[derive(Debug, Default)]
+enum Origin {
+    #[default]
+    None,
+    File,
+    Hashed {
+        height: usize,
+        tree: Arc<MerkleTree>,
+    },
+}
+
+/// One file for one tree.
+#[derive(Debug)]
 pub struct TreeCache {
     path: PathBuf,
-    expected: Fr,
+    origin: Mutex<Origin>,
 }
 
 impl TreeCache {
-    /// A cache in `folder` for the tree of the preprocessed traces of the key's program.
+    /// A cache in `folder` for the tree of the preprocessed traces that `key` commits to.
+    ///
+    /// # Panics
+    /// Never: keys can be encoded.
     #[must_use]
     pub fn new(folder: &Path, key: &MachineVerifyingKey<SP1OuterGlobalContext>) -> Self {
-        let [commitment] = key.preprocessed_commit.into();
-        Self::with_commitment(folder, from_outer_field(commitment))
+        Self::named(folder, &bincode::serialize(key).expect("keys can be encoded"))
     }
 
-    /// A cache in `folder` for the tree with this commitment.
+    /// A cache in `folder` for the tree that `name` stands for.
     #[must_use]
-    pub fn with_commitment(folder: &Path, expected: Fr) -> Self {
-        let name = blake3::hash(expected.to_string().as_bytes()).to_hex();
-        Self { path: folder.join(format!("outer-tree-{}.bin", &name[..16])), expected }
+    pub fn named(folder: &Path, name: &[u8]) -> Self {
+        let name = blake3::hash(name).to_hex();
+        Self { path: folder.join(format!("outer-tree-{}.bin", &name[..16])), origin: Mutex::default() }
     }
 
     /// The file.
@@ -84,24 +91,48 @@ impl TreeCache {
         &self.path
     }
 
-    /// The tree of `rows`: from the file if it is there and right, else hashed and, if it has the expected commitment,
-    /// written. A cache that cannot be used costs time, never a proof: problems are logged.
+    /// The tree of `rows`: from the file if it is there and fits, else hashed. A cache that cannot be used costs time, never
+    /// a proof: problems are logged.
     #[must_use]
-    pub fn load_or_build(&self, rows: &dyn Rows) -> MerkleTree {
+    pub fn load_or_build(&self, rows: &dyn Rows) -> Arc<MerkleTree> {
         match self.load(rows) {
-            Ok(tree) => return tree,
+            Ok(tree) => {
+                self.remember(Origin::File);
+                return Arc::new(tree);
+            }
             Err(CacheError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(%error, "cached outer tree not used; hashing anew"),
         }
-        let tree = MerkleTree::build(rows);
-        if tree.commitment() == self.expected {
-            if let Err(error) = self.store(rows.height(), &tree) {
+        let tree = Arc::new(MerkleTree::build(rows));
+        self.remember(Origin::Hashed { height: rows.height(), tree: tree.clone() });
+        tree
+    }
+
+    /// The tree last given out is the right one: writes it, if it is not from the file.
+    pub fn confirm(&self) {
+        if let Origin::Hashed { height, tree } = self.remember(Origin::None) {
+            if let Err(error) = self.store(height, &tree) {
                 tracing::warn!(%error, "outer tree not cached");
             }
-        } else {
-            tracing::warn!(path = %self.path.display(), "outer tree has another commitment; not cached");
         }
-        tree
+    }
+
+    /// The tree last given out is not the right one. True if it was from the file: the file is removed, and the next tree
+    /// will be hashed.
+    #[must_use]
+    pub fn reject(&self) -> bool {
+        let from_file = matches!(self.remember(Origin::None), Origin::File);
+        if from_file {
+            tracing::warn!(path = %self.path.display(), "cached outer tree has another root; removing it");
+            if let Err(error) = fs::remove_file(&self.path).map_err(|source| self.io(source)) {
+                tracing::warn!(%error, "wrong outer tree not removed");
+            }
+        }
+        from_file
+    }
+
+    fn remember(&self, origin: Origin) -> Origin {
+        std::mem::replace(&mut self.origin.lock().unwrap_or_else(PoisonError::into_inner), origin)
     }
 
     /// Reads and checks the file.
@@ -120,10 +151,6 @@ impl TreeCache {
             return Err(format("another format or shape"));
         }
         let tree = MerkleTree::decode(rows.height(), rows.width(), digests)?;
-        let got = tree.commitment();
-        if got != self.expected {
-            return Err(CacheError::Commitment { expected: self.expected, got });
-        }
         let samples: Vec<usize> = (0..SAMPLES).map(|i| i * rows.height() / SAMPLES).collect();
         tree.open(rows, &samples)?;
         Ok(tree)

@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     convert::{outer_key, outer_proof},
-    OuterContext, OuterTcs, TreeCache,
+    OuterContext, OuterDigest, OuterTcs, TreeCache,
 };
 
 /// The wrap prover's types in our context.
@@ -40,8 +40,11 @@ const INTERLEAVE_BATCH_SIZE: usize = 32;
 /// preprocessed traces twice, once for the key and once for each proof.
 pub struct OuterWrapProver {
     prover: OuterShardProver,
-    /// The same with a cache of the tree, for setting up.
+    /// The same with the cache of the tree, for setting up.
     setup: OuterShardProver,
+    cache: Option<Arc<TreeCache>>,
+    /// The commitment in the zkVM's wrap key.
+    expected: OuterDigest,
     key: Mutex<Option<(Arc<OuterProgram>, Arc<Key>)>>,
 }
 
@@ -54,10 +57,15 @@ impl OuterWrapProver {
     pub fn new(cache_folder: Option<&Path>) -> Self {
         let key: MachineVerifyingKey<SP1OuterGlobalContext> =
             bincode::deserialize(WRAP_VK_BYTES).expect("the zkVM's wrap key can be read");
-        let cached = cache_folder.map_or_else(OuterTcs::default, |folder| {
-            OuterTcs::with_cache(Arc::new(TreeCache::new(folder, &key)))
-        });
-        Self { prover: shard_prover(OuterTcs::default()), setup: shard_prover(cached), key: Mutex::default() }
+        let cache = cache_folder.map(|folder| Arc::new(TreeCache::new(folder, &key)));
+        let cached = cache.clone().map_or_else(OuterTcs::default, OuterTcs::with_cache);
+        Self {
+            prover: shard_prover(OuterTcs::default()),
+            setup: shard_prover(cached),
+            cache,
+            expected: key.preprocessed_commit,
+            key: Mutex::default(),
+        }
     }
 
     /// The proving key of `program`, made at most once.
@@ -70,10 +78,24 @@ impl OuterWrapProver {
         }
         // The old key, if any, is let go before the new one is made: each holds gigabytes.
         *slot = None;
+        let mut key = self.set_up(program, permits).await;
+        let expected = key.vk.preprocessed_commit == self.expected;
+        if let Some(cache) = &self.cache {
+            if expected {
+                cache.confirm();
+            } else if cache.reject() {
+                drop(key);
+                key = self.set_up(program, permits).await;
+            }
+        }
+        *slot = Some((program.clone(), key.clone()));
+        key
+    }
+
+    async fn set_up(&self, program: &Arc<OuterProgram>, permits: &ProverSemaphore) -> Arc<Key> {
         let (data, _) = self.setup.setup_from_vk(program.clone(), None, permits.clone()).await;
         let PreprocessedData { pk, permit } = data;
         drop(permit);
-        *slot = Some((program.clone(), pk.clone()));
         pk
     }
 }

@@ -21,8 +21,7 @@ pub struct OuterTcs {
 }
 
 impl OuterTcs {
-    /// A scheme that looks in `cache` before it hashes. For what is committed to again and again only: looking costs a read
-    /// of the file, and its commitment must be the one the cache expects.
+    /// A scheme that looks in `cache` before it hashes. For the one thing that is committed to again and again only.
     #[must_use]
     pub fn with_cache(cache: Arc<TreeCache>) -> Self {
         Self { cache: Some(cache) }
@@ -108,9 +107,9 @@ impl<GC: IopCtx<F = SP1Field, Digest = OuterDigest>> TensorCsProver<GC, CpuBacke
         let span = tracing::debug_span!("outer merkle tree", height = rows.height(), width = rows.width());
         let tree = span.in_scope(|| match &self.cache {
             Some(cache) => cache.load_or_build(rows.as_ref()),
-            None => MerkleTree::build(rows.as_ref()),
+            None => Arc::new(MerkleTree::build(rows.as_ref())),
         });
-        Ok((to_digest(tree.commitment()), CommittedTree { tree: Arc::new(tree), rows }))
+        Ok((to_digest(tree.commitment()), CommittedTree { tree, rows }))
     }
 
     fn prove_openings_at_indices(

@@ -197,13 +197,14 @@ impl Rows for Ramp {
 }
 
 #[test]
-fn a_cached_tree_is_used_and_a_wrong_file_is_replaced() {
+fn a_confirmed_tree_is_kept_and_a_wrong_file_is_not_used() {
     let folder = tempfile::tempdir().unwrap();
     let rows = Ramp(4096, 5, 0);
     let tree = MerkleTree::build(&rows);
-    let cache = TreeCache::with_commitment(folder.path(), tree.commitment());
-    assert!(cache.load(&rows).is_err(), "nothing there yet");
-    assert_eq!(cache.load_or_build(&rows), tree);
+    let cache = TreeCache::named(folder.path(), b"test");
+    assert_eq!(*cache.load_or_build(&rows), tree);
+    assert!(!cache.path().exists(), "not before it is confirmed");
+    cache.confirm();
     assert_eq!(cache.load(&rows).unwrap(), tree);
 
     // Other rows of the same shape: the sample finds out.
@@ -220,19 +221,30 @@ fn a_cached_tree_is_used_and_a_wrong_file_is_replaced() {
     }
     std::fs::write(cache.path(), &good[..40]).unwrap();
     assert!(cache.load(&rows).is_err());
-    assert_eq!(cache.load_or_build(&rows), tree);
+    assert_eq!(*cache.load_or_build(&rows), tree);
+    cache.confirm();
     assert_eq!(std::fs::read(cache.path()).unwrap(), good);
 }
 
 #[test]
-fn a_tree_with_another_commitment_is_not_cached() {
+fn a_rejected_tree_is_removed_if_it_was_from_the_file_and_never_written() {
     let folder = tempfile::tempdir().unwrap();
-    let cache = Arc::new(TreeCache::with_commitment(folder.path(), Fr::from(1u64)));
+    let cache = Arc::new(TreeCache::named(folder.path(), b"test"));
     let mut rng = StdRng::seed_from_u64(6);
     let message = tensors(&mut rng, 64, &[4]);
     let tcs = OuterTcs::with_cache(cache.clone());
-    let (commitment, _) =
-        TensorCsProver::<SP1OuterGlobalContext, _>::commit_tensors(&tcs, message.clone()).unwrap();
-    assert_eq!(commitment, Crate::default().commit_tensors(message).unwrap().0);
+    let commit =
+        || TensorCsProver::<SP1OuterGlobalContext, _>::commit_tensors(&tcs, message.clone()).unwrap().0;
+    let expected = Crate::default().commit_tensors(message.clone()).unwrap().0;
+    assert_eq!(commit(), expected);
+    assert!(!cache.reject());
+    cache.confirm();
+    assert!(!cache.path().exists());
+
+    assert_eq!(commit(), expected);
+    cache.confirm();
+    assert!(cache.path().exists());
+    assert_eq!(commit(), expected);
+    assert!(cache.reject());
     assert!(!cache.path().exists());
 }
