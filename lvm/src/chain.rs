@@ -87,10 +87,10 @@ impl Chain {
         let number = self.tip();
         let link = &self.links[self.links.len() - 1];
         let parent = Parent { number, hash: link.hash, header: Some(link.header.clone()) };
-        let store = RecordingStore::new(&self.state);
-        let mut db = StateDb::new(store, link.header.state_root, number, self.recent_hashes());
+        let mut store = RecordingStore::new(&self.state);
+        let mut db = StateDb::new(&mut store, link.header.state_root, number, self.recent_hashes());
         let sealed = seal_block(&self.spec, &mut db, &parent, attributes, transactions)?;
-        let (_, made) = db.into_store().finish();
+        let (_, made) = store.finish();
         self.state.absorb(made);
         let raw = alloy_rlp::encode(&sealed.header);
         self.links.push(Link { header: sealed.header.clone(), raw, hash: sealed.hash });

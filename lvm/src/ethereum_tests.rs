@@ -184,11 +184,11 @@ impl Tree {
         let hashes = ancestors.iter().map(|node| node.hash).collect();
         let header = parent.header.clone();
         let link = Parent { number: header.number, hash: parent.hash, header: Some(header) };
-        let store = RecordingStore::new(&self.state);
-        let mut db = StateDb::new(store, parent.header.state_root, parent.header.number, hashes);
+        let mut store = RecordingStore::new(&self.state);
+        let mut db = StateDb::new(&mut store, parent.header.state_root, parent.header.number, hashes);
         execute_block(&spec, &mut db, &link, &block, &mut ())?;
         let oldest = db.oldest_block_hash_read();
-        let (touched, made) = db.into_store().finish();
+        let (touched, made) = store.finish();
         if paris {
             check_stateless(&spec, raw, &block, &ancestors, oldest, touched).map_err(Failure::Witness)?;
         }

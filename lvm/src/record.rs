@@ -28,7 +28,8 @@ pub struct BlockSource<'a> {
 /// `Stf` if a block does not execute, `NoBlocks` without blocks or a parent.
 pub fn record(spec: &ChainSpec, state: &FullState, source: BlockSource<'_>) -> Result<Batch, BatchError> {
     let start = Start::of(&source.ancestry)?;
-    let mut db = start.open(RecordingStore::new(state));
+    let mut store = RecordingStore::new(state);
+    let mut db = start.open(&mut store);
     let mut parent = start.parent;
     for raw in source.blocks {
         let block = Block::decode(raw).map_err(StfError::from)?;
@@ -36,7 +37,7 @@ pub fn record(spec: &ChainSpec, state: &FullState, source: BlockSource<'_>) -> R
         parent = Parent { number: block.header.number, hash: block.hash, header: Some(block.header) };
     }
     let ancestry = source.ancestry.trimmed(db.oldest_block_hash_read())?;
-    let (touched, _) = db.into_store().finish();
+    let (touched, _) = store.finish();
     Batch::new(
         spec.clone(),
         ancestry,
@@ -75,7 +76,7 @@ impl Start {
         }
     }
 
-    pub(crate) fn open<'a, S: NodeStore<'a>>(&self, store: S) -> StateDb<'a, S> {
+    pub(crate) fn open<'s, 'a>(&self, store: &'s mut (dyn NodeStore<'a> + 's)) -> StateDb<'s, 'a> {
         StateDb::new(store, self.state_root, self.parent.number, self.hashes.clone())
     }
 }

@@ -95,9 +95,11 @@ impl RecentHashes {
 }
 
 /// State after the last executed block, read through a [`NodeStore`].
+///
+/// The store is a trait object, not a type parameter: so the EVM, which is generic over this type, is compiled once.
 #[derive(Debug)]
-pub struct StateDb<'a, S> {
-    store: S,
+pub struct StateDb<'s, 'a> {
+    store: &'s mut (dyn NodeStore<'a> + 's),
     accounts: Trie<'a>,
     entries: AddressMap<Entry<'a>>,
     codes: B256Map<Bytecode>,
@@ -106,10 +108,15 @@ pub struct StateDb<'a, S> {
     fault: Option<WitnessError>,
 }
 
-impl<'a, S: NodeStore<'a>> StateDb<'a, S> {
+impl<'s, 'a> StateDb<'s, 'a> {
     /// The state with this root after block `number`. `hashes` are those of that block and its ancestors, newest
     /// first, as far as they are known.
-    pub fn new(store: S, state_root: B256, number: u64, mut hashes: Vec<B256>) -> Self {
+    pub fn new(
+        store: &'s mut (dyn NodeStore<'a> + 's),
+        state_root: B256,
+        number: u64,
+        mut hashes: Vec<B256>,
+    ) -> Self {
         hashes.reverse();
         Self {
             store,
@@ -120,11 +127,6 @@ impl<'a, S: NodeStore<'a>> StateDb<'a, S> {
             oldest_read: None,
             fault: None,
         }
-    }
-
-    /// Gives the store back.
-    pub fn into_store(self) -> S {
-        self.store
     }
 
     /// Lowest block number whose hash was asked for so far.
@@ -190,7 +192,7 @@ impl<'a, S: NodeStore<'a>> StateDb<'a, S> {
                     let account = self.apply_account(address, info, &change)?;
                     let entry = self.entries.get_mut(&address).ok_or(WitnessError::IllFormedAccount)?;
                     entry.account = Some(account);
-                    self.accounts.insert(&entry.key, account.encode(), &mut self.store)?;
+                    self.accounts.insert(&entry.key, account.encode(), &mut *self.store)?;
                 }
                 None => removed.push(address),
             }
@@ -200,9 +202,9 @@ impl<'a, S: NodeStore<'a>> StateDb<'a, S> {
             entry.account = None;
             entry.storage = None;
             let key = entry.key;
-            self.accounts.remove(&key, &mut self.store)?;
+            self.accounts.remove(&key, &mut *self.store)?;
         }
-        Ok(self.accounts.root(&mut self.store))
+        Ok(self.accounts.root(&mut *self.store))
     }
 
     /// Applies the storage changes of an account that stays; returns its new leaf.
@@ -246,17 +248,20 @@ impl<'a, S: NodeStore<'a>> StateDb<'a, S> {
     }
 
     /// What is known of `address`, read from the account trie at first.
-    fn entry(&mut self, address: Address) -> Result<(&mut Entry<'a>, &mut S), WitnessError> {
+    fn entry(
+        &mut self,
+        address: Address,
+    ) -> Result<(&mut Entry<'a>, &mut (dyn NodeStore<'a> + 's)), WitnessError> {
         use alloy_primitives::map::Entry::{Occupied, Vacant};
         let entry = match self.entries.entry(address) {
             Occupied(entry) => entry.into_mut(),
             Vacant(place) => {
                 let key = nibbles(&keccak256(address));
-                let account = self.accounts.get(&key, &mut self.store)?.map(Account::decode).transpose()?;
+                let account = self.accounts.get(&key, &mut *self.store)?.map(Account::decode).transpose()?;
                 place.insert(Entry { key, account, storage: None })
             }
         };
-        Ok((entry, &mut self.store))
+        Ok((entry, &mut *self.store))
     }
 
     fn load_code(&mut self, hash: B256) -> Result<Bytecode, WitnessError> {
@@ -287,7 +292,7 @@ fn slot_key(slot: U256) -> Nibbles {
     nibbles(&keccak256(slot.to_be_bytes::<32>()))
 }
 
-impl<'a, S: NodeStore<'a>> Database for StateDb<'a, S> {
+impl Database for StateDb<'_, '_> {
     type Error = WitnessError;
 
     fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, Self::Error> {

@@ -51,7 +51,7 @@ impl PhaseSink for () {
 }
 
 /// Runs `body` between the two markers of `phase`, whether it succeeds or not.
-pub(crate) fn in_phase<T>(sink: &mut impl PhaseSink, phase: Phase, body: impl FnOnce() -> T) -> T {
+pub(crate) fn in_phase<T>(sink: &mut dyn PhaseSink, phase: Phase, body: impl FnOnce() -> T) -> T {
     sink.begin(phase);
     let result = body();
     sink.end(phase);

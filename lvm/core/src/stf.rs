@@ -27,7 +27,7 @@ use crate::{
     public_values::BlockPublicValues,
     spec::ChainSpec,
     state::ChainState,
-    store::{NodeStore, WitnessStore},
+    store::WitnessStore,
     trie::ordered_root,
 };
 
@@ -77,12 +77,12 @@ pub struct RunOutput {
 ///
 /// # Errors
 /// [`StfError`] with the first rule broken. `db` is then unusable.
-pub fn execute_block<'a, S: NodeStore<'a>>(
+pub fn execute_block(
     spec: &ChainSpec,
-    db: &mut StateDb<'a, S>,
+    db: &mut StateDb<'_, '_>,
     parent: &Parent,
     block: &Block<'_>,
-    sink: &mut impl PhaseSink,
+    sink: &mut dyn PhaseSink,
 ) -> Result<BlockOutcome, StfError> {
     let header = &block.header;
     let number = header.number;
@@ -106,7 +106,7 @@ pub fn execute_block<'a, S: NodeStore<'a>>(
 /// # Errors
 /// [`StfError`] with the first thing wrong; `Unsupported` for blocks before Paris, whose ommers and seals a witness
 /// cannot vouch for.
-pub fn execute_run(input: &RunInput<'_>, sink: &mut impl PhaseSink) -> Result<RunOutput, StfError> {
+pub fn execute_run(input: &RunInput<'_>, sink: &mut dyn PhaseSink) -> Result<RunOutput, StfError> {
     let spec = &input.spec;
     let spec_hash = spec.hash();
     let (mut parent, state_root, hashes) = anchor(&input.ancestry)?;
@@ -118,8 +118,8 @@ pub fn execute_run(input: &RunInput<'_>, sink: &mut impl PhaseSink) -> Result<Ru
         state_root,
     };
     let from = state(parent.number, parent.hash, state_root);
-    let store = in_phase(sink, Phase::Witness, || WitnessStore::new(&input.nodes, &input.codes));
-    let mut db = StateDb::new(store, state_root, parent.number, hashes);
+    let mut store = in_phase(sink, Phase::Witness, || WitnessStore::new(&input.nodes, &input.codes));
+    let mut db = StateDb::new(&mut store, state_root, parent.number, hashes);
     let mut batch_acc = input.from_batch_acc;
     let mut gas_used: u64 = 0;
     let mut to = None;
@@ -251,9 +251,9 @@ fn recover_senders(spec: &ChainSpec, block: &Block<'_>) -> Result<Vec<Address>, 
 }
 
 /// Runs the system calls, the transactions and the withdrawals, and returns what they changed.
-fn transact<'a, S: NodeStore<'a>>(
+fn transact(
     spec: &ChainSpec,
-    db: &mut StateDb<'a, S>,
+    db: &mut StateDb<'_, '_>,
     block: &Block<'_>,
     senders: &[Address],
 ) -> Result<(BlockExecutionResult<ReceiptEnvelope>, BundleState), StfError> {
@@ -270,9 +270,9 @@ fn transact<'a, S: NodeStore<'a>>(
     }
 }
 
-fn run_transactions<'a, S: NodeStore<'a>>(
+fn run_transactions(
     spec: &ChainSpec,
-    state: &mut State<&mut StateDb<'a, S>>,
+    state: &mut State<&mut StateDb<'_, '_>>,
     block: &Block<'_>,
     senders: &[Address],
 ) -> Result<BlockExecutionResult<ReceiptEnvelope>, StfError> {

@@ -52,7 +52,11 @@ impl<'a> Trie<'a> {
     ///
     /// # Errors
     /// [`TrieError`] if a node on the path is missing or ill-formed.
-    pub fn get<S: NodeStore<'a>>(&mut self, key: &[u8], store: &mut S) -> Result<Option<&[u8]>, TrieError> {
+    pub fn get<S: NodeStore<'a> + ?Sized>(
+        &mut self,
+        key: &[u8],
+        store: &mut S,
+    ) -> Result<Option<&[u8]>, TrieError> {
         self.root.get(key, store)
     }
 
@@ -60,7 +64,7 @@ impl<'a> Trie<'a> {
     ///
     /// # Errors
     /// [`TrieError`] if a node on the path is missing or ill-formed; the trie is then unusable.
-    pub fn insert<S: NodeStore<'a>>(
+    pub fn insert<S: NodeStore<'a> + ?Sized>(
         &mut self,
         key: &[u8],
         value: Vec<u8>,
@@ -74,7 +78,11 @@ impl<'a> Trie<'a> {
     /// # Errors
     /// [`TrieError`] if a node on the path, or the last sibling on it, is missing or ill-formed; the trie is then
     /// unusable.
-    pub fn remove<S: NodeStore<'a>>(&mut self, key: &[u8], store: &mut S) -> Result<bool, TrieError> {
+    pub fn remove<S: NodeStore<'a> + ?Sized>(
+        &mut self,
+        key: &[u8],
+        store: &mut S,
+    ) -> Result<bool, TrieError> {
         self.root.remove(key, store)
     }
 
@@ -82,14 +90,14 @@ impl<'a> Trie<'a> {
     ///
     /// # Errors
     /// [`TrieError`] if a node is missing or ill-formed.
-    pub fn entries<S: NodeStore<'a>>(&mut self, store: &mut S) -> Result<Entries, TrieError> {
+    pub fn entries<S: NodeStore<'a> + ?Sized>(&mut self, store: &mut S) -> Result<Entries, TrieError> {
         let mut entries = Vec::new();
         self.root.collect(&mut Vec::new(), &mut entries, store)?;
         Ok(entries)
     }
 
     /// The root; encodes and hashes what changed since the last call and shows each new node to `store`.
-    pub fn root<S: NodeStore<'a>>(&mut self, store: &mut S) -> B256 {
+    pub fn root<S: NodeStore<'a> + ?Sized>(&mut self, store: &mut S) -> B256 {
         let mut scratch = Vec::with_capacity(640);
         self.root.root(&mut scratch, store)
     }
@@ -99,7 +107,7 @@ impl<'a> Trie<'a> {
 pub type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl<'a> Slot<'a> {
-    fn collect<S: NodeStore<'a>>(
+    fn collect<S: NodeStore<'a> + ?Sized>(
         &mut self,
         prefix: &mut Vec<u8>,
         out: &mut Entries,
@@ -130,7 +138,7 @@ impl<'a> Slot<'a> {
     }
 
     /// Reads and decodes the node if only its hash is known.
-    fn resolve<S: NodeStore<'a>>(&mut self, store: &mut S) -> Result<(), TrieError> {
+    fn resolve<S: NodeStore<'a> + ?Sized>(&mut self, store: &mut S) -> Result<(), TrieError> {
         if matches!(self.node, Node::Unresolved) {
             let hash = self.hash().ok_or(TrieError::IllFormedNode { reason: "reference without a hash" })?;
             let raw = store.node(&hash).ok_or(TrieError::MissingNode { hash })?;
@@ -139,7 +147,11 @@ impl<'a> Slot<'a> {
         Ok(())
     }
 
-    fn get<S: NodeStore<'a>>(&mut self, key: &[u8], store: &mut S) -> Result<Option<&[u8]>, TrieError> {
+    fn get<S: NodeStore<'a> + ?Sized>(
+        &mut self,
+        key: &[u8],
+        store: &mut S,
+    ) -> Result<Option<&[u8]>, TrieError> {
         self.resolve(store)?;
         match &mut self.node {
             Node::Empty | Node::Unresolved => Ok(None),
@@ -155,7 +167,7 @@ impl<'a> Slot<'a> {
         }
     }
 
-    fn insert<S: NodeStore<'a>>(
+    fn insert<S: NodeStore<'a> + ?Sized>(
         &mut self,
         key: &[u8],
         value: Vec<u8>,
@@ -207,7 +219,7 @@ impl<'a> Slot<'a> {
         }
     }
 
-    fn remove<S: NodeStore<'a>>(&mut self, key: &[u8], store: &mut S) -> Result<bool, TrieError> {
+    fn remove<S: NodeStore<'a> + ?Sized>(&mut self, key: &[u8], store: &mut S) -> Result<bool, TrieError> {
         self.resolve(store)?;
         match &mut self.node {
             Node::Empty | Node::Unresolved => return Ok(false),
@@ -272,7 +284,7 @@ impl<'a> Branch<'a> {
     }
 
     /// What the branch becomes if fewer than two entries are left, after one was removed.
-    fn collapse<S: NodeStore<'a>>(&mut self, store: &mut S) -> Result<Option<Node<'a>>, TrieError> {
+    fn collapse<S: NodeStore<'a> + ?Sized>(&mut self, store: &mut S) -> Result<Option<Node<'a>>, TrieError> {
         let mut occupied =
             self.children.iter().enumerate().filter(|(_, child)| !child.is_empty()).map(|(i, _)| i);
         let (first, second) = (occupied.next(), occupied.next());

@@ -87,10 +87,10 @@ impl Segment<'_> {
         &self,
         start: &Start,
         headers: &[Vec<u8>],
-        store: RecordingStore<'_>,
+        mut store: RecordingStore<'_>,
     ) -> Result<(Vec<u8>, Start, crate::state_db::Made), BatchError> {
         let spec = &self.batch.spec;
-        let mut db = start.open(store);
+        let mut db = start.open(&mut store);
         let mut next = start.clone();
         for block in self.blocks {
             let outcome = execute_block(spec, &mut db, &next.parent, block, &mut ())?;
@@ -107,7 +107,7 @@ impl Segment<'_> {
             Ancestry::Headers(headers.iter().map(Vec::as_slice).collect())
         };
         let ancestry = known.trimmed(db.oldest_block_hash_read())?;
-        let (touched, made) = db.into_store().finish();
+        let (touched, made) = store.finish();
         let input = RunInput {
             spec: spec.clone(),
             ancestry: ancestry.as_ref(),

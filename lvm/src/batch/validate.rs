@@ -58,7 +58,8 @@ impl Batch {
         check_sorted(&self.codes)?;
         let state = self.full_state();
         let start = Start::of(&self.ancestry.as_ref())?;
-        let mut db = start.open(RecordingStore::new(&state));
+        let mut store = RecordingStore::new(&state);
+        let mut db = start.open(&mut store);
         let mut parent = start.parent;
         let mut summary = BatchSummary {
             from: self.parent,
@@ -88,7 +89,7 @@ impl Batch {
         if self.ancestry.as_ref().trimmed(db.oldest_block_hash_read())? != self.ancestry {
             return Err(BatchError::SurplusWitness { hash: self.parent.block_hash });
         }
-        let (touched, _) = db.into_store().finish();
+        let (touched, _) = store.finish();
         self.check_all_needed(&touched)?;
         Ok(summary)
     }

@@ -18,7 +18,6 @@ use crate::{
     database::StateDb,
     error::StfError,
     spec::ChainSpec,
-    store::NodeStore,
 };
 
 /// What the maker of a block chooses.
@@ -58,9 +57,9 @@ pub struct SealedBlock {
 /// # Errors
 /// [`StfError`] if a transaction may not be included, `Unsupported` before Paris or without the parent's header. `db`
 /// is then unusable.
-pub fn seal_block<'a, S: NodeStore<'a>>(
+pub fn seal_block(
     spec: &ChainSpec,
-    db: &mut StateDb<'a, S>,
+    db: &mut StateDb<'_, '_>,
     parent: &Parent,
     attributes: &BlockAttributes,
     transactions: Vec<Transaction>,

@@ -13,7 +13,7 @@ use crate::store::NodeStore;
 
 impl<'a> Slot<'a> {
     /// Hash of the node at the top, which is hashed even if it is short.
-    pub(super) fn root<S: NodeStore<'a>>(&mut self, scratch: &mut Vec<u8>, store: &mut S) -> B256 {
+    pub(super) fn root<S: NodeStore<'a> + ?Sized>(&mut self, scratch: &mut Vec<u8>, store: &mut S) -> B256 {
         if self.is_empty() {
             return EMPTY_ROOT;
         }
@@ -30,7 +30,7 @@ impl<'a> Slot<'a> {
     }
 
     /// Makes sure that the reference is known.
-    fn refer<S: NodeStore<'a>>(&mut self, scratch: &mut Vec<u8>, store: &mut S) {
+    fn refer<S: NodeStore<'a> + ?Sized>(&mut self, scratch: &mut Vec<u8>, store: &mut S) {
         if self.reference.is_some() || self.is_empty() {
             return;
         }
@@ -49,7 +49,7 @@ impl<'a> Slot<'a> {
     }
 
     /// Makes sure that the children's references are known.
-    fn refer_below<S: NodeStore<'a>>(&mut self, scratch: &mut Vec<u8>, store: &mut S) {
+    fn refer_below<S: NodeStore<'a> + ?Sized>(&mut self, scratch: &mut Vec<u8>, store: &mut S) {
         match &mut self.node {
             Node::Empty | Node::Unresolved | Node::Leaf(_) => {}
             Node::Extension(extension) => extension.child.refer(scratch, store),
