@@ -118,6 +118,10 @@ pub trait Lanes<F: LaneField>: Copy + Send + Sync + 'static {
     #[must_use]
     fn mul(self, rhs: Self) -> Self;
 
+    /// `self * rhs`, bounds as for [`Lanes::mul`], but limbs not carried: to be used as a raw sum of 32 terms.
+    #[must_use]
+    fn mul_raw(self, rhs: Self) -> Self;
+
     /// `self * self`. Takes a wide operand below `8p`; the result is reduced.
     #[must_use]
     fn square(self) -> Self;

@@ -253,13 +253,26 @@ fn subtrees<A: Arch>(
 ) {
     nodes.clear();
     let leaves = 1usize << skipped;
+    let mut values = vec![0; GROUPS * LANES * rows.width()];
     if leaves.is_multiple_of(GROUPS) {
         for first in (0..leaves).step_by(GROUPS) {
-            nodes.extend(leaf_digests::<A, GROUPS>(arch, constants, rows, ids.map(|id| id * leaves + first)));
+            nodes.extend(leaf_digests::<A, GROUPS>(
+                arch,
+                constants,
+                rows,
+                ids.map(|id| id * leaves + first),
+                &mut values,
+            ));
         }
     } else {
         for first in 0..leaves {
-            nodes.extend(leaf_digests::<A, 1>(arch, constants, rows, ids.map(|id| id * leaves + first)));
+            nodes.extend(leaf_digests::<A, 1>(
+                arch,
+                constants,
+                rows,
+                ids.map(|id| id * leaves + first),
+                &mut values,
+            ));
         }
     }
     let (mut from, mut length) = (0, leaves);
@@ -283,16 +296,17 @@ fn subtrees<A: Arch>(
     }
 }
 
-/// Hashes rows `first[lane] + n` for `n < N`; zero beyond the last row.
+/// Hashes rows `first[lane] + n` for `n < N`; zero beyond the last row. `values` is scratch for `8 N` rows.
 #[inline(always)]
 fn leaf_digests<A: Arch, const N: usize>(
     arch: A,
     constants: &LaneConstants<A>,
     rows: &dyn Rows,
     first: [usize; LANES],
+    values: &mut [u32],
 ) -> [A::Lanes<Fr>; N] {
     let (height, width) = (rows.height(), rows.width());
-    let mut values = vec![0u32; N * LANES * width];
+    let values = &mut values[..N * LANES * width];
     let mut real = [0u8; N];
     for n in 0..N {
         for (lane, first) in first.iter().enumerate() {
@@ -303,7 +317,7 @@ fn leaf_digests<A: Arch, const N: usize>(
             }
         }
     }
-    let mut digests = Sponge::hash_lanes::<A, N>(arch, constants, &values, width);
+    let mut digests = Sponge::hash_lanes::<A, N>(arch, constants, values, width);
     for (digest, real) in digests.iter_mut().zip(real) {
         if real != 0xff {
             *digest = A::Lanes::<Fr>::select(real, *digest, arch.zero());

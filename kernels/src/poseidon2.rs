@@ -158,7 +158,7 @@ fn permute_inline<A: Arch, const N: usize>(
     }
 }
 
-/// `x -> x^5` of every value, carried. Product by product over all values rather than value by value: neighbours in the
+/// `x -> x^5` of every value, carried; the results are raw. Product by product over all values rather than value by value: neighbours in the
 /// instruction stream are then independent, and the CPU works on several at once.
 #[inline(always)]
 fn sboxes<A: Arch>(values: &mut [A::Lanes<Fr>], copies: &[A::Lanes<Fr>]) {
@@ -169,7 +169,7 @@ fn sboxes<A: Arch>(values: &mut [A::Lanes<Fr>], copies: &[A::Lanes<Fr>]) {
         *x = x.square();
     }
     for (x, copy) in values.iter_mut().zip(copies) {
-        *x = x.mul(*copy);
+        *x = x.mul_raw(*copy);
     }
 }
 

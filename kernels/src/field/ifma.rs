@@ -157,6 +157,12 @@ impl<F: LaneField> Lanes<F> for IfmaLanes<F> {
     }
 
     #[inline(always)]
+    fn mul_raw(self, rhs: Self) -> Self {
+        // SAFETY: see above.
+        unsafe { mul_raw(self, rhs) }
+    }
+
+    #[inline(always)]
     fn square(self) -> Self {
         // SAFETY: see above.
         unsafe { square(self) }
@@ -378,9 +384,16 @@ unsafe fn shrink<F: LaneField>(a: IfmaLanes<F>) -> IfmaLanes<F> {
     }
 }
 
-/// Montgomery product, one limb of `a` at a time. For `a * b <= 64 p^2` the result is below `64 p^2 / 2^260 + p < 2p`.
+/// Montgomery product. For `a * b <= 64 p^2` the result is below `64 p^2 / 2^260 + p < 2p`.
 #[inline(always)]
 unsafe fn mul<F: LaneField>(a: IfmaLanes<F>, b: IfmaLanes<F>) -> IfmaLanes<F> {
+    // SAFETY: the caller has AVX-512 F and IFMA.
+    unsafe { carry(mul_raw(a, b)) }
+}
+
+/// The product before the last carries, one limb of `a` at a time. A limb is a sum of at most 20 halves of products.
+#[inline(always)]
+unsafe fn mul_raw<F: LaneField>(a: IfmaLanes<F>, b: IfmaLanes<F>) -> IfmaLanes<F> {
     // SAFETY: the caller has AVX-512 F and IFMA.
     unsafe {
         let zero = _mm512_setzero_si512();
@@ -406,7 +419,7 @@ unsafe fn mul<F: LaneField>(a: IfmaLanes<F>, b: IfmaLanes<F>) -> IfmaLanes<F> {
             low[3] = _mm512_add_epi64(low[4], high[3]);
             low[4] = high[4];
         }
-        carry(IfmaLanes(low, PhantomData))
+        IfmaLanes(low, PhantomData)
     }
 }
 

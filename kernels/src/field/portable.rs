@@ -97,6 +97,11 @@ impl<F: LaneField> Lanes<F> for PortableLanes<F> {
     }
 
     #[inline(always)]
+    fn mul_raw(self, rhs: Self) -> Self {
+        self.mul(rhs)
+    }
+
+    #[inline(always)]
     fn square(self) -> Self {
         Self(self.0.map(|element| element.square()))
     }

@@ -68,6 +68,8 @@ impl<F: LaneField> Kernel for Check<F> {
         assert_eq!(a.neg().store(), each(|x, _| -x));
         assert_eq!(a.double().store(), each(|x, _| x + x));
         assert_eq!(a.mul(b).store(), each(|x, y| x * y));
+        assert_eq!(a.mul_raw(b).carry().store(), each(|x, y| x * y));
+        assert_eq!(a.mul_raw(b).add_raw(b).shrink().store(), each(|x, y| x * y + y));
         assert_eq!(a.square().store(), each(|x, _| x * x));
         assert_eq!(a.sub_raw(b).carry().mul(b).store(), each(|x, y| (x - y) * y));
         assert_eq!(a.sub_raw(b).add_raw(a).carry().shrink().store(), each(|x, y| x + x - y));

@@ -15,15 +15,24 @@ pub const BLOCK: usize = 2 * PER_ELEMENT;
 #[inline(always)]
 pub(super) fn pack_31(values: &[u32]) -> [u64; 4] {
     debug_assert!(values.len() <= PER_ELEMENT && values.iter().all(|value| value >> 31 == 0));
-    let mut words = [0u64; 4];
-    for (i, &value) in values.iter().enumerate() {
-        let (word, shift) = (31 * i / 64, 31 * i % 64);
-        words[word] |= u64::from(value) << shift;
-        if shift > 33 {
-            words[word + 1] |= u64::from(value) >> (64 - shift);
-        }
+    if let Ok(full) = values.try_into() {
+        return pack_full(full);
     }
-    words
+    let mut full = [0; PER_ELEMENT];
+    full[..values.len()].copy_from_slice(values);
+    pack_full(&full)
+}
+
+/// Straight-line code: this runs twice for every permutation of the leaves.
+#[inline(always)]
+fn pack_full(values: &[u32; PER_ELEMENT]) -> [u64; 4] {
+    let v = values.map(u64::from);
+    [
+        v[0] | v[1] << 31 | v[2] << 62,
+        v[2] >> 2 | v[3] << 29 | v[4] << 60,
+        v[4] >> 4 | v[5] << 27 | v[6] << 58,
+        v[6] >> 6 | v[7] << 25,
+    ]
 }
 
 /// The row hash: a sponge in overwrite mode over a state of three elements, two of them the rate, no padding.
