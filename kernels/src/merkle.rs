@@ -102,6 +102,9 @@ impl MerkleTree {
     }
 
     /// The root.
+    ///
+    /// # Panics
+    /// Never: every tree has one.
     #[must_use]
     pub fn root(&self) -> Fr {
         self.levels.last().expect("a tree has a root")[0]
@@ -135,7 +138,11 @@ impl MerkleTree {
     ///
     /// # Errors
     /// `RowsDiffer` if they are not; `IndexOutOfRange` for an index beyond the padded height.
+    ///
+    /// # Panics
+    /// If `rows` has another height or width than the tree.
     pub fn open(&self, rows: &dyn Rows, indices: &[usize]) -> Result<Vec<Vec<Fr>>, MerkleError> {
+        assert_eq!((rows.height(), rows.width()), (self.height, self.width), "rows of another tree");
         let padded = self.height.next_power_of_two();
         if let Some(&got) = indices.iter().find(|&&index| index >= padded) {
             return Err(MerkleError::IndexOutOfRange { expected: padded, got });
@@ -308,12 +315,12 @@ fn leaf_digests<A: Arch, const N: usize>(
     let (height, width) = (rows.height(), rows.width());
     let values = &mut values[..N * LANES * width];
     let mut real = [0u8; N];
-    for n in 0..N {
+    for (n, real) in real.iter_mut().enumerate() {
         for (lane, first) in first.iter().enumerate() {
             if first + n < height {
                 let at = (n * LANES + lane) * width;
                 rows.read(first + n, &mut values[at..at + width]);
-                real[n] |= 1 << lane;
+                *real |= 1 << lane;
             }
         }
     }

@@ -120,7 +120,7 @@ fn grinding_finds_the_smallest_witness_at_every_fill_of_the_block() {
             sponge: std::array::from_fn(|_| Fr::rand(&mut rng)),
             pending: (0..pending).map(|_| rng.gen::<u32>() >> 1).collect(),
         };
-        let accept = |word: u64| word % 2_130_706_433 & 0x3f == 0;
+        let accept = |word: u64| (word % 2_130_706_433) & 0x3f == 0;
         let expected = plain_grind(&state, accept);
         assert_eq!(grind(&state, 1 << 20, accept), Some(expected));
         assert_eq!(grind(&state, expected, accept), None);
