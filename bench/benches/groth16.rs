@@ -68,7 +68,11 @@ fn ntts(c: &mut Criterion) {
     let mut group = c.benchmark_group(format!("ntt/2^{log}"));
     group.sample_size(20);
     group.bench_function("ours", |b| {
-        b.iter_batched_ref(|| input.clone(), |values| ours.interpolate_unscaled(values), BatchSize::LargeInput);
+        b.iter_batched_ref(
+            || input.clone(),
+            |values| ours.interpolate_unscaled(values),
+            BatchSize::LargeInput,
+        );
     });
     group.bench_function("arkworks", |b| {
         b.iter_batched_ref(|| input.clone(), |values| theirs.ifft_in_place(values), BatchSize::LargeInput);
@@ -93,9 +97,8 @@ impl ConstraintSynthesizer<Fr> for ForArk<'_> {
         }
         let table = system.coefficients.values();
         let combination = |matrix: &SparseMatrix, row: usize| {
-            let term = |(column, coefficient): (u32, u32)| {
-                (table[coefficient as usize], variables[column as usize])
-            };
+            let term =
+                |(column, coefficient): (u32, u32)| (table[coefficient as usize], variables[column as usize]);
             LinearCombination::from_sum_coeff_vars(&matrix.row(row).map(term).collect::<Vec<_>>())
         };
         for row in 0..system.num_constraints() {
@@ -139,7 +142,8 @@ fn groth16(c: &mut Criterion) {
     });
     group.bench_function("prove, arkworks", |b| {
         b.iter(|| {
-            Groth16::<Bn254>::create_proof_with_reduction(ForArk(&system, &z), &theirs_key, r, s).expect("a proof")
+            Groth16::<Bn254>::create_proof_with_reduction(ForArk(&system, &z), &theirs_key, r, s)
+                .expect("a proof")
         });
     });
     group.finish();

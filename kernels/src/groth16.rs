@@ -15,6 +15,10 @@
 //! in `z` and folded into the L section. That leaves four transforms of the usual seven, no sorting, and no matrix `C` at
 //! proving time; the proof is the same group elements as with the textbook key of the same trapdoor.
 //!
+//! The key's elements are linear combinations of the textbook ones plus one more power, `tau^(n-1) (tau^n - 1) / delta`. The
+//! knowledge-soundness argument does not use the degree of `h` (any polynomial `h` shows divisibility), so that power gives
+//! a cheating prover nothing; and whoever has the textbook elements of a ceremony with that power can compute these.
+//!
 //! Domains have `2^k` or `3 * 2^k` points ([`crate::ntt`]); as in libsnark and arkworks, the public inputs get a row
 //! `z_i * 0 = 0` each behind the constraints.
 
@@ -114,7 +118,7 @@ pub enum Groth16Error {
         /// The circuit's number.
         got: u64,
     },
-    /// The circuit has no constraints, or no domain is large enough.
+    /// No domain is large enough.
     #[error("no evaluation domain for the circuit")]
     Domain(#[from] NttError),
     /// The circuit has no constraints or no constant one.

@@ -85,16 +85,17 @@ impl Domain {
         if !part.is_power_of_two() {
             return Err(NttError::Shape { size });
         }
-        let generator =
-            Fr::get_root_of_unity(size as u64).filter(|_| part <= 1 << 28).ok_or(NttError::TooLarge { size })?;
+        let generator = Fr::get_root_of_unity(size as u64)
+            .filter(|_| part <= 1 << 28)
+            .ok_or(NttError::TooLarge { size })?;
         let part_generator = if part == size { generator } else { generator.square() * generator };
-        let inverse = |value: Fr| value.inverse().expect("a domain's size and generator are not zero");
+        let inverse = |value: Fr| value.inverse().ok_or(NttError::TooLarge { size });
         Ok(Self {
             size,
             part,
             generator,
-            generator_inverse: inverse(generator),
-            size_inverse: inverse(Fr::from(size as u64)),
+            generator_inverse: inverse(generator)?,
+            size_inverse: inverse(Fr::from(size as u64))?,
             twiddles: Twiddles::new(part, part_generator),
         })
     }
@@ -254,7 +255,8 @@ impl Domain {
         let root2 = root.square();
         let (first, rest) = values.split_at_mut(self.part);
         let (second, third) = rest.split_at_mut(self.part);
-        let chunks = first.par_chunks_mut(GRAIN).zip(second.par_chunks_mut(GRAIN)).zip(third.par_chunks_mut(GRAIN));
+        let chunks =
+            first.par_chunks_mut(GRAIN).zip(second.par_chunks_mut(GRAIN)).zip(third.par_chunks_mut(GRAIN));
         chunks.enumerate().for_each(|(chunk, ((first, second), third))| {
             let mut twiddle = root.pow([(chunk * GRAIN) as u64]);
             let mut twiddle2 = twiddle.square();

@@ -161,7 +161,10 @@ impl R1cs {
     /// [`R1csError`]: wrong length, no leading one, or the first row that does not hold.
     pub fn check(&self, assignment: &[Fr]) -> Result<(), R1csError> {
         if assignment.len() != self.num_variables() {
-            return Err(R1csError::AssignmentLength { expected: self.num_variables(), got: assignment.len() });
+            return Err(R1csError::AssignmentLength {
+                expected: self.num_variables(),
+                got: assignment.len(),
+            });
         }
         if !assignment.first().is_some_and(One::is_one) {
             return Err(R1csError::ConstantOne);

@@ -1,15 +1,19 @@
 //! Set-up, proving and the key file through the public API.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use ark_bn254::{Bn254, Fr, G1Projective, G2Projective};
 use ark_ec::PrimeGroup;
 use ark_ff::{One, UniformRand, Zero};
 use ark_groth16::r1cs_to_qap::LibsnarkReduction;
 use ark_groth16::{Groth16, Proof};
-use ark_relations::gr1cs::{ConstraintSynthesizer, ConstraintSystemRef, LinearCombination, SynthesisError, Variable};
+use ark_relations::gr1cs::{
+    ConstraintSynthesizer, ConstraintSystemRef, LinearCombination, SynthesisError, Variable,
+};
 use ark_serialize::CanonicalSerialize;
 use ark_snark::SNARK;
 use assay_kernels::groth16::{
-    prove, prove_with, setup, silent, specialise, synthetic, verify, Check, Groth16Error, ProvingKey, ToxicWaste,
+    prove, prove_with, setup, silent, specialise, synthetic, verify, Check, Groth16Error, ProvingKey,
+    ToxicWaste,
 };
 use assay_kernels::r1cs::{R1cs, R1csError, SparseMatrix};
 use rand::SeedableRng;
@@ -135,9 +139,13 @@ fn with_the_same_trapdoor_and_blinding_the_proof_is_arkworks_byte_for_byte() {
         assert_eq!(vk, theirs.vk);
         let key = ProvingKey::open(&path, &DIGEST, Check::Points).unwrap();
         let ours = prove_with(&key, &system, &z, r, s, &silent).unwrap();
-        let expected =
-            Groth16::<Bn254, LibsnarkReduction>::create_proof_with_reduction(ForArk(&system, &z), &theirs, r, s)
-                .unwrap();
+        let expected = Groth16::<Bn254, LibsnarkReduction>::create_proof_with_reduction(
+            ForArk(&system, &z),
+            &theirs,
+            r,
+            s,
+        )
+        .unwrap();
         let bytes = |proof: &Proof<Bn254>| {
             let mut bytes = Vec::new();
             proof.serialize_compressed(&mut bytes).unwrap();

@@ -1,4 +1,5 @@
 //! The JSON files against snarkjs itself (npm), where npm and node are installed.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use ark_bn254::{Bn254, Fr};
 use ark_groth16::{Proof, VerifyingKey};
@@ -40,7 +41,8 @@ fn json_is_read_back_and_a_changed_digit_is_refused() {
     let text = serde_json::to_string_pretty(&files.proof).unwrap();
     let proof = Proof::try_from(&serde_json::from_str::<JsonProof>(&text).unwrap()).unwrap();
     let text = serde_json::to_string(&files.vk).unwrap();
-    let vk: VerifyingKey<Bn254> = (&serde_json::from_str::<JsonVerifyingKey>(&text).unwrap()).try_into().unwrap();
+    let vk: VerifyingKey<Bn254> =
+        (&serde_json::from_str::<JsonVerifyingKey>(&text).unwrap()).try_into().unwrap();
     let inputs: Vec<Fr> = public_from_json(&files.public).unwrap();
     assert!(verify(&vk, &inputs, &proof).unwrap());
     assert_eq!(JsonProof::from(&proof), files.proof);
@@ -78,7 +80,9 @@ fn snarkjs() -> Result<PathBuf, String> {
             let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snarkjs").join(name);
             std::fs::copy(from, folder.join(name)).map_err(|error| error.to_string())?;
         }
-        run(Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&folder))?;
+        run(Command::new("npm")
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .current_dir(&folder))?;
     }
     Ok(program)
 }
@@ -110,7 +114,8 @@ fn snarkjs_accepts_the_files_and_rejects_a_changed_digit() {
         output.status.success()
     };
     assert!(accepts(&files), "a valid proof");
-    let mut wrong = Files { public: vec![changed(&files.public[0])], vk: files.vk.clone(), proof: files.proof.clone() };
+    let mut wrong =
+        Files { public: vec![changed(&files.public[0])], vk: files.vk.clone(), proof: files.proof.clone() };
     assert!(!accepts(&wrong), "another public input");
     wrong.public = files.public.clone();
     wrong.proof.pi_c.clone_from(&files.proof.pi_a);

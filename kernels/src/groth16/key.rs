@@ -60,7 +60,7 @@ pub enum Origin {
 /// How much of a key is checked when it is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
-    /// Header, its hash, lengths and the verifying key. Milliseconds.
+    /// Header, its hash, lengths, indices and the verifying key. Tenths of a second for 10^7 constraints.
     Quick,
     /// Also the hash of every section. About a second per gigabyte and core.
     Hashes,

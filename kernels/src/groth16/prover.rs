@@ -107,7 +107,9 @@ fn check_inputs(
         }
     }
     if assignment.len() != r1cs.num_variables() {
-        return Err(R1csError::AssignmentLength { expected: r1cs.num_variables(), got: assignment.len() }.into());
+        return Err(
+            R1csError::AssignmentLength { expected: r1cs.num_variables(), got: assignment.len() }.into()
+        );
     }
     if !assignment[0].is_one() {
         return Err(R1csError::ConstantOne.into());

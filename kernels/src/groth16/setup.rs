@@ -139,7 +139,12 @@ pub fn setup(
     wipe(&mut h);
 
     let shape = shape(r1cs, &domain);
-    writer.finish(|extents| Header { origin: Origin::Development, digest: circuit_digest, shape, extents })?;
+    writer.finish(|extents| Header {
+        origin: Origin::Development,
+        digest: circuit_digest,
+        shape,
+        extents,
+    })?;
     Ok(elements.vk)
 }
 

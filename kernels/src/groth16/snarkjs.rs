@@ -70,7 +70,11 @@ impl TryFrom<&JsonProof> for Proof<Bn254> {
 
     fn try_from(json: &JsonProof) -> Result<Self, Groth16Error> {
         check_names(&json.protocol, &json.curve)?;
-        Ok(Self { a: to_g1("pi_a", &json.pi_a)?, b: to_g2("pi_b", &json.pi_b)?, c: to_g1("pi_c", &json.pi_c)? })
+        Ok(Self {
+            a: to_g1("pi_a", &json.pi_a)?,
+            b: to_g2("pi_b", &json.pi_b)?,
+            c: to_g1("pi_c", &json.pi_c)?,
+        })
     }
 }
 
@@ -95,7 +99,10 @@ impl TryFrom<&JsonVerifyingKey> for VerifyingKey<Bn254> {
     fn try_from(json: &JsonVerifyingKey) -> Result<Self, Groth16Error> {
         check_names(&json.protocol, &json.curve)?;
         if json.IC.len() != json.nPublic.saturating_add(1) {
-            return Err(Groth16Error::PublicInputs { expected: json.nPublic, got: json.IC.len().saturating_sub(1) });
+            return Err(Groth16Error::PublicInputs {
+                expected: json.nPublic,
+                got: json.IC.len().saturating_sub(1),
+            });
         }
         Ok(Self {
             alpha_g1: to_g1("vk_alpha_1", &json.vk_alpha_1)?,
@@ -197,7 +204,9 @@ fn to_g2(item: &'static str, json: &JsonG2) -> Result<G2Affine, Groth16Error> {
         return Ok(G2Affine::zero());
     }
     let [x, y, z] = json;
-    let pair = |[c0, c1]: &[String; 2]| Ok::<_, Groth16Error>(Fq2::new(parse::<Fq>(item, c0)?, parse::<Fq>(item, c1)?));
+    let pair = |[c0, c1]: &[String; 2]| {
+        Ok::<_, Groth16Error>(Fq2::new(parse::<Fq>(item, c0)?, parse::<Fq>(item, c1)?))
+    };
     let point = G2Affine::new_unchecked(pair(x)?, pair(y)?);
     let on_curve = !point.is_zero() && point.is_on_curve();
     if z != &["1", "0"] || !on_curve || !point.is_in_correct_subgroup_assuming_on_curve() {
@@ -212,7 +221,10 @@ mod tests {
 
     #[test]
     fn numbers_are_read_strictly() {
-        assert_eq!(parse::<Fr>("n", "12345678901234567890123").unwrap(), "12345678901234567890123".parse().unwrap());
+        assert_eq!(
+            parse::<Fr>("n", "12345678901234567890123").unwrap(),
+            "12345678901234567890123".parse().unwrap()
+        );
         assert_eq!(parse::<Fr>("n", "0").unwrap(), Fr::from(0u64));
         let modulus = Fr::MODULUS.to_string();
         let over = "9".repeat(78);

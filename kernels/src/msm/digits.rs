@@ -94,7 +94,7 @@ impl Digits {
             bits |= words[word + 1] << (64 - shift);
         }
         let top = window + 1 == self.windows();
-        let bits = if top { bits & !(SIGN >> shift * u32::from(word == 3)) } else { bits };
+        let bits = if top { bits & !(SIGN >> (shift * u32::from(word == 3))) } else { bits };
         let raw = (bits & ((1 << self.window) - 1)) as i32;
         let digit = if top { raw } else { raw - (1 << (self.window - 1)) };
         if words[3] & SIGN == 0 {

@@ -85,7 +85,8 @@ impl<P: Point> Pairs<P> {
         let groups = count.div_ceil(LANES);
         if !dispatch(Add::<P> { left: &mut self.left, right: &self.right, groups, point: PhantomData }) {
             self.extract_exceptions();
-            let done = dispatch(Add::<P> { left: &mut self.left, right: &self.right, groups, point: PhantomData });
+            let done =
+                dispatch(Add::<P> { left: &mut self.left, right: &self.right, groups, point: PhantomData });
             assert!(done, "no two x are equal any more");
         }
     }
@@ -142,8 +143,7 @@ impl<P: Point> Kernel for Add<'_, P> {
         let mut norms: Vec<(A::Lanes<Fq>, A::Lanes<Fq>)> = Vec::with_capacity(self.groups);
         let mut product = arch.one::<Fq>();
         for group in 0..self.groups {
-            let difference =
-                P::Coordinate::sub::<A>(load(self.right, 0, group), load(self.left, 0, group));
+            let difference = P::Coordinate::sub::<A>(load(self.right, 0, group), load(self.left, 0, group));
             let norm = P::Coordinate::norm::<A>(difference);
             norms.push((product, norm));
             product = product.mul(norm);
@@ -234,7 +234,8 @@ mod tests {
         let points = points::<P>(16);
         let mut pairs = Pairs::new(false);
         points.chunks(2).enumerate().for_each(|(at, pair)| pairs.push(&pair[0], &pair[1], at as u32));
-        assert!(Add::<P> { left: &mut pairs.left, right: &pairs.right, groups: 1, point: PhantomData }.run(Portable));
+        assert!(Add::<P> { left: &mut pairs.left, right: &pairs.right, groups: 1, point: PhantomData }
+            .run(Portable));
         for (at, pair) in points.chunks(2).enumerate() {
             let expected = pair[0].add_slowly(&pair[1]);
             for part in 0..2 * P::WIDTH {

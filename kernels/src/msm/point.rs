@@ -232,7 +232,8 @@ mod tests {
         wrong.y[0] ^= 1;
         assert!(!wrong.is_valid());
         // On the curve, outside the subgroup: the twist has many more points than the subgroup.
-        let outside = (1u64..).find_map(|x| G2Affine::get_point_from_x_unchecked(Fq2::from(x), false)).unwrap();
+        let outside =
+            (1u64..).find_map(|x| G2Affine::get_point_from_x_unchecked(Fq2::from(x), false)).unwrap();
         assert!(outside.is_on_curve());
         assert!(!G2Point::from_affine(&outside).unwrap().is_valid());
     }

@@ -137,7 +137,9 @@ fn each_column(values: &mut [Fr], op: impl Fn(&mut Fr, &mut Fr, &mut Fr, &mut Fr
         return run(a, b, c, d);
     }
     let pairs = a.par_chunks_mut(COLUMNS).zip(b.par_chunks_mut(COLUMNS));
-    pairs.zip(c.par_chunks_mut(COLUMNS).zip(d.par_chunks_mut(COLUMNS))).for_each(|((a, b), (c, d))| run(a, b, c, d));
+    pairs
+        .zip(c.par_chunks_mut(COLUMNS).zip(d.par_chunks_mut(COLUMNS)))
+        .for_each(|((a, b), (c, d))| run(a, b, c, d));
 }
 
 /// Calls `op` with every quarter of a block, in parallel if they are large.

@@ -6,7 +6,6 @@ use crate::msm::Point;
 use crate::ntt::Domain;
 use rayon::prelude::*;
 
-/// Bytes that one task hashes between two looks at the next.
 const G1_BYTES: u64 = 64;
 const G2_BYTES: u64 = 128;
 

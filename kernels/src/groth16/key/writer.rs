@@ -67,7 +67,10 @@ impl KeyWriter {
     }
 
     /// Writes the header, makes the file durable and gives it its name.
-    pub(in crate::groth16) fn finish(mut self, header: impl FnOnce([Extent; 9]) -> Header) -> Result<(), Groth16Error> {
+    pub(in crate::groth16) fn finish(
+        mut self,
+        header: impl FnOnce([Extent; 9]) -> Header,
+    ) -> Result<(), Groth16Error> {
         self.end();
         let page = header(self.extents).encode();
         let seek = self.file.seek(SeekFrom::Start(0)).map(|_| ());
