@@ -8,7 +8,8 @@ use assay_lvm::vm::{Evm, VirtualMachine};
 use assay_lvm::{sample, Batch, RunLimits};
 use assay_worker::progress::{Progress, ProgressSink};
 use assay_worker::stages::{
-    BlockProgram, FileRef, Job, KeysJob, Outcome, ProveFoldJob, ProveRunJob, Session, StageConfig, Until, WrapJob,
+    BlockProgram, FileRef, Job, KeysJob, Outcome, ProveFoldJob, ProveRunJob, Session, StageConfig, Until,
+    WrapJob,
 };
 
 fn sink() -> ProgressSink {
@@ -36,7 +37,8 @@ fn main() -> anyhow::Result<()> {
     let runs_only = arguments.iter().any(|a| a == "--runs-only");
     arguments.retain(|a| a != "--wrap" && a != "--runs-only");
     let cache = PathBuf::from(std::env::var("HOME")?).join(".cache/assay/dev");
-    let config = StageConfig { work_dir: cache.join("work"), cache_dir: cache.clone(), cores: 0, memory_bytes: 0 };
+    let config =
+        StageConfig { work_dir: cache.join("work"), cache_dir: cache.clone(), cores: 0, memory_bytes: 0 };
     let mut session = Session::new(config, sink());
     let batch = match arguments.first() {
         Some(path) => Batch::read(path.as_ref())?,
@@ -61,7 +63,11 @@ fn main() -> anyhow::Result<()> {
         runs,
         previous: None,
         genesis_commitment: batch.parent.commitment().into(),
-        block_programs: vec![BlockProgram { first_block: 0, last_block: u64::MAX, vk_words: keys.block.vk_words }],
+        block_programs: vec![BlockProgram {
+            first_block: 0,
+            last_block: u64::MAX,
+            vk_words: keys.block.vk_words,
+        }],
         until: Until::Compressed,
         output: cache.join("fold.proof"),
     });

@@ -1,4 +1,5 @@
-//! Proves one program and prints every stage's time and memory: `prove ELF|tiny [--wrap] [STDIN_FILE...]`.
+//! Proves one program and prints every stage's time and memory:
+//! `prove ELF|tiny [--wrap] [--out NAME] [--deferred PROOF]... [STDIN_FILE...]`. Proofs go to `~/.cache/assay/dev/NAME.*`.
 
 #[path = "../tests/common/tiny.rs"]
 mod tiny;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use assay_worker::engine::{Engine, Proof, ProveInput, Until};
 use assay_worker::progress::{Progress, ProgressSink, Reporter};
-use assay_worker::proof::ProofFile;
+use assay_worker::proof::{CompressedProof, ProofFile};
 use assay_worker::settings::EngineConfig;
 
 fn main() -> anyhow::Result<()> {
@@ -17,11 +18,19 @@ fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_span_events(tracing_subscriber::fmt::format::FmtSpan::CLOSE)
         .init();
-    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    let wrap = arguments.iter().any(|a| a == "--wrap");
-    arguments.retain(|a| a != "--wrap");
+    let (mut wrap, mut name, mut deferred, mut files) =
+        (false, "compressed".to_owned(), Vec::new(), Vec::new());
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--wrap" => wrap = true,
+            "--out" => name = arguments.next().unwrap_or(name),
+            "--deferred" => deferred.extend(arguments.next()),
+            _ => files.push(argument),
+        }
+    }
     let (elf, inputs) =
-        arguments.split_first().ok_or_else(|| anyhow::anyhow!("usage: prove ELF|tiny [--wrap] [STDIN...]"))?;
+        files.split_first().ok_or_else(|| anyhow::anyhow!("usage: prove ELF|tiny [STDIN...]"))?;
     let elf = if elf == "tiny" { tiny::elf(b"assay", 10_000, 0) } else { std::fs::read(elf)? };
     let cache = PathBuf::from(std::env::var("HOME")?).join(".cache/assay/dev");
     let config =
@@ -41,7 +50,12 @@ fn main() -> anyhow::Result<()> {
     let key = engine.setup(&elf)?;
     reporter.report("setup done", 0, 0);
     let stdin = inputs.iter().map(std::fs::read).collect::<Result<_, _>>()?;
-    let input = ProveInput { stdin, deferred: Vec::new() };
+    let deferred = deferred
+        .iter()
+        .map(|path| Ok(CompressedProof::decode(&std::fs::read(path)?)?))
+        .collect::<anyhow::Result<_>>()?;
+    let input = ProveInput { stdin, deferred };
+    println!("key {:?}", key.words());
     let summary = engine.execute(&elf, &input)?;
     println!(
         "{} cycles, {} bytes of public values, {:?}",
@@ -53,12 +67,12 @@ fn main() -> anyhow::Result<()> {
         anyhow::bail!("not a compressed proof");
     };
     reporter.report("compressed", u64::from(proof.shards), 0);
-    std::fs::write(cache.join("compressed.assay"), proof.encode()?)?;
-    std::fs::write(cache.join("compressed.bin"), bincode::serialize(&proof.proof)?)?;
-    std::fs::write(cache.join("compressed_vk.bin"), bincode::serialize(&proof.vk)?)?;
+    std::fs::write(cache.join(format!("{name}.assay")), proof.encode()?)?;
+    std::fs::write(cache.join(format!("{name}.bin")), bincode::serialize(&proof.proof)?)?;
+    std::fs::write(cache.join(format!("{name}_vk.bin")), bincode::serialize(&proof.vk)?)?;
     if wrap {
         let wrapped = engine.wrap(&proof, &reporter)?;
-        std::fs::write(cache.join("wrap.assay"), wrapped.encode()?)?;
+        std::fs::write(cache.join(format!("{name}.wrap")), wrapped.encode()?)?;
         reporter.report("wrapped", 1, 1);
     }
     Ok(())

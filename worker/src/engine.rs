@@ -434,11 +434,7 @@ async fn execute_async(
         .filter(|(_, count)| **count > 0)
         .map(|(code, count)| (code.to_string(), *count))
         .collect();
-    Ok(ExecutionSummary {
-        cycles: report.total_instruction_count(),
-        public_values,
-        syscalls,
-    })
+    Ok(ExecutionSummary { cycles: report.total_instruction_count(), public_values, syscalls })
 }
 
 fn load(elf: &[u8]) -> Result<Arc<Program>, WorkerError> {

@@ -1,5 +1,7 @@
 //! The engine on a guest of a few thousand cycles, from execution to the wrap proof.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 #[path = "common/tiny.rs"]
 mod tiny;
 
@@ -13,7 +15,12 @@ use assay_worker::verify;
 const PUBLIC_VALUES: &[u8] = b"sixteen bytes!!!";
 
 fn config(dir: &tempfile::TempDir) -> EngineConfig {
-    EngineConfig { cache_dir: dir.path().join("cache"), work_dir: dir.path().join("work"), cores: 0, memory_bytes: 20 << 30 }
+    EngineConfig {
+        cache_dir: dir.path().join("cache"),
+        work_dir: dir.path().join("work"),
+        cores: 0,
+        memory_bytes: 20 << 30,
+    }
 }
 
 #[test]
@@ -34,7 +41,10 @@ fn a_guest_that_rejects_its_input_is_an_error_with_its_exit_code() {
 #[test]
 fn bytes_that_are_no_program_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(execute(&config(&dir), b"#!/bin/sh", &ProveInput::default()), Err(WorkerError::Program { .. })));
+    assert!(matches!(
+        execute(&config(&dir), b"#!/bin/sh", &ProveInput::default()),
+        Err(WorkerError::Program { .. })
+    ));
     assert!(matches!(program_key(&config(&dir), b""), Err(WorkerError::Program { .. })));
 }
 
@@ -49,7 +59,8 @@ fn a_tiny_program_is_proved_compressed_resumed_and_wrapped() {
     let key = engine.setup(&elf).unwrap();
     assert_eq!(engine.setup(&elf).unwrap().words(), key.words(), "cached");
     let input = ProveInput::default();
-    let Proof::Compressed(proof) = engine.prove(&elf, &key, &input, Until::Compressed, &reporter).unwrap() else {
+    let Proof::Compressed(proof) = engine.prove(&elf, &key, &input, Until::Compressed, &reporter).unwrap()
+    else {
         panic!("not a compressed proof");
     };
     assert_eq!(proof.public_values, PUBLIC_VALUES);

@@ -62,7 +62,7 @@ impl Assembler {
 }
 
 /// Builds the guest. `loops` costs two cycles each.
-pub fn elf(public_values: &[u8], loops: u32, exit_code: u8) -> Vec<u8> {
+pub(crate) fn elf(public_values: &[u8], loops: u32, exit_code: u8) -> Vec<u8> {
     assert!(loops > 0 && loops < 1 << 31);
     let mut code = Assembler::default();
     code.load(A0, u64::from(loops));

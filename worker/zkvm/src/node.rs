@@ -12,8 +12,8 @@ use sp1_hypercube::prover::ProverSemaphore;
 use sp1_hypercube::MachineVerifyingKey;
 use sp1_primitives::SP1GlobalContext;
 use sp1_prover::worker::{
-    execute_with_options, AirProverWorker, CoreExecuteTaskRequest, ProofId, RawTaskRequest, SP1ExecutorConfig, SP1Worker, TaskError, TaskId,
-    TaskMetadata, WorkerClient,
+    execute_with_options, AirProverWorker, CoreExecuteTaskRequest, ProofId, RawTaskRequest,
+    SP1ExecutorConfig, SP1Worker, TaskError, TaskId, TaskMetadata, WorkerClient,
 };
 use sp1_prover_types::{ArtifactType, TaskType};
 use tokio::task::JoinSet;
@@ -89,7 +89,8 @@ impl Node {
                 .map_err(|e| WorkerError::internal(format!("node does not start: {e:#}")))?;
             let runner = Runner { worker, memo: CurrentMemo::default(), known_keys: KnownKeys::default() };
             let mut runners = JoinSet::new();
-            let lanes = std::iter::once(Lane::Execute).chain(std::iter::repeat_n(Lane::Prove, settings.provers));
+            let lanes =
+                std::iter::once(Lane::Execute).chain(std::iter::repeat_n(Lane::Prove, settings.provers));
             for lane in lanes {
                 let runner = runner.clone();
                 runners.spawn(async move { runner.serve(lane).await });

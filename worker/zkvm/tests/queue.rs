@@ -1,5 +1,7 @@
 //! The contracts that the zkVM's controller relies on, see `research/zkvm.md`, "Worker model".
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::time::Duration;
 
 use assay_worker_zkvm::queue::{outcome, Failure, Lane, LocalQueue, Task};

@@ -1,10 +1,11 @@
 //! Settings chosen from cores and memory.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use assay_worker_zkvm::error::WorkerError;
 use assay_worker_zkvm::settings::{machine_memory_bytes, Settings};
 
 const GIB: u64 = 1 << 30;
-
 
 #[test]
 fn two_cores_and_24_gib_give_one_frugal_prover() {

@@ -1,5 +1,7 @@
 //! Artifacts on disk: content checked, deleted when consumed, bounded.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::time::Duration;
 
 use assay_worker_zkvm::error::WorkerError;
