@@ -5,6 +5,9 @@ use std::{path::PathBuf, sync::Arc};
 use sp1_core_executor::{with_output_consumers, MinimalExecutorEnum, OutputConsumers, Program};
 use tokio::sync::watch;
 
+/// Program `vectors`: runs test vectors through the system calls that the other guests use.
+pub(crate) const VECTORS_ELF: &[u8] = include_bytes!("../../../lvm/guest/elf/vectors.elf");
+
 /// What a program did.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -61,10 +64,9 @@ pub(crate) fn run(elf: &[u8], items: &[&[u8]]) -> Outcome {
 
 /// Runs the program `vectors` and returns its answers and the cycles they took beyond an empty run.
 pub(crate) fn answers(requests: &[Vec<u8>]) -> (Vec<Answer>, u64) {
-    let outcome =
-        run(assay_lvm::guests::VECTORS_ELF, &requests.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let outcome = run(VECTORS_ELF, &requests.iter().map(Vec::as_slice).collect::<Vec<_>>());
     assert_eq!(outcome.exit_code, 0, "the program ended early");
-    let idle = run(assay_lvm::guests::VECTORS_ELF, &[]).cycles;
+    let idle = run(VECTORS_ELF, &[]).cycles;
     let mut rest = outcome.public_values.as_slice();
     let mut answers = Vec::new();
     while let Some((status, after)) = rest.split_first() {

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::execute::{answers, shared_data, Answer};
+use crate::execute::{answers, shared_data, Answer, VECTORS_ELF};
 
 const BERLIN: u8 = 0;
 const PRAGUE: u8 = 1;
@@ -36,6 +36,12 @@ fn bytes(hexadecimal: &str) -> Vec<u8> {
 
 fn failed() -> Answer {
     Answer { success: false, gas: 0, bytes: vec![] }
+}
+
+#[test]
+fn the_program_is_the_one_whose_hash_is_committed() {
+    let committed = include_str!("../../../lvm/guest/elf/vectors.elf.sha256");
+    assert_eq!(committed, format!("{}  vectors.elf\n", hex::encode(Sha256::digest(VECTORS_ELF))));
 }
 
 #[test]
@@ -219,28 +225,4 @@ fn modexp_agrees_with_go_ethereum() {
 fn blake2_agrees_with_go_ethereum() {
     geth("geth_blake2F.json", BERLIN, BLAKE2F, true);
     geth("geth_fail-blake2f.json", BERLIN, BLAKE2F, false);
-}
-
-#[test]
-fn costs_in_cycles() {
-    let g = [word(1), word(2)].concat();
-    let scalar = [&g[..], &[0xa5; 32]].concat();
-    let pairs = [&g[..], &g2(), &g, &g2()].concat();
-    let cases: [(&str, Vec<u8>, u64); 8] = [
-        ("keccak-256 of 32 bytes", keccak(&[7; 32]), 2_000),
-        ("keccak-256 of 1 kB", keccak(&[7; 1024]), 5_000),
-        ("sha-256 of 32 bytes", call(PRAGUE, SHA256, &[7; 32]), 6_000),
-        ("bn254 addition", call(PRAGUE, BN254_ADD, &[&g[..], &g].concat()), 10_000),
-        ("bn254 multiplication", call(PRAGUE, BN254_MUL, &scalar), 50_000),
-        ("bn254 pairing, two pairs", call(PRAGUE, BN254_PAIRING, &pairs), 20_000_000),
-        ("modexp, 32 bytes each", modexp(&[0xa5; 32], &[0xa5; 32], &[0xa7; 32]), 150_000),
-        ("modexp, 256 bytes each", modexp(&[0xa5; 256], &[0xa5; 256], &[0xa7; 256]), 400_000_000),
-    ];
-    for (name, request, most) in cases {
-        // The difference of two runs leaves out what only the first use costs.
-        let once = answers(&[request.clone()]).1;
-        let twice = answers(&[request.clone(), request]).1;
-        println!("{name}: {} cycles, the first time {once}", twice - once);
-        assert!(twice - once < most, "{name}: {} cycles", twice - once);
-    }
 }

@@ -1,19 +1,18 @@
 //! Public key recovery: against plain arithmetic, against Wycheproof, and with a host that lies.
 
-use assay_lvm::guests::VECTORS_ELF;
 use k256::{
     elliptic_curve::{
         ops::Reduce,
         point::{AffineCoordinates, DecompressPoint},
         sec1::ToEncodedPoint,
         subtle::Choice,
-        Field, PrimeField,
+        PrimeField,
     },
     AffinePoint, FieldBytes, ProjectivePoint, Scalar, U256,
 };
 use sha2::{Digest, Sha256};
 
-use crate::execute::{answers, run, shared_data};
+use crate::execute::{answers, run, shared_data, VECTORS_ELF};
 
 const WITH_HOOK: u8 = 3;
 const WITH_SUPPLIED_HINTS: u8 = 4;
