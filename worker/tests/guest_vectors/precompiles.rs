@@ -124,8 +124,7 @@ fn pairings_cancel_and_bad_points_fail() {
     let g2 = g2();
     let mut off_curve = g2.clone();
     off_curve[127] ^= 1;
-    // On the twist but outside the group of order r: x = 0 has y^2 = 3 / (9 + i), which is a square in Fq2 or is not;
-    // a point with swapped parts is on no curve at all. Both must fail.
+    // The parts of x in the wrong order: on no curve.
     let swapped = [&g2[32..64], &g2[..32], &g2[64..]].concat();
     let inputs: [(Vec<u8>, Option<u64>); 8] = [
         (vec![], Some(1)),
