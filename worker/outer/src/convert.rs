@@ -95,7 +95,7 @@ pub(crate) fn outer_pcs_proof(
 fn outer_basefold(proof: BasefoldProof<OuterContext>) -> BasefoldProof<SP1OuterGlobalContext> {
     let openings = |list: Vec<MerkleTreeOpeningAndProof<OuterContext>>| {
         list.into_iter()
-            .map(|MerkleTreeOpeningAndProof { values, proof }| MerkleTreeOpeningAndProof { values, proof })
+            .map(|opening| MerkleTreeOpeningAndProof { values: opening.values, proof: opening.proof })
             .collect()
     };
     BasefoldProof {
