@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/assay/target
 BATCH ?= sample
 ASSAY := $(CARGO_TARGET_DIR)/release/assay
 
-.PHONY: help setup build prove verify test test-slow test-e2e lint doc bench guests ci
+.PHONY: help setup build prove verify test test-slow test-e2e lint clippy doc bench guests ci
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,9 +32,11 @@ test-slow: setup ## Tests that take minutes: zkVM proofs, the whole wrap circuit
 test-e2e: build ## The main job in a fresh folder: prove two sample batches, verify both, kill and resume
 	scripts/e2e.sh $(ASSAY)
 
-lint: setup ## Format, clippy, and the rules of the tree
+lint: ## Format, and the rules of the tree
 	cargo fmt --all --check
 	scripts/check-tree.sh
+
+clippy: setup ## Clippy over everything (a cold run checks the whole zkVM: about 10 minutes)
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 
 doc: setup ## API documentation

@@ -11,11 +11,12 @@ done < <(grep -oE '`[a-z0-9_./-]+/[a-zA-Z0-9_./-]*`' ARCHITECTURE.md | tr -d '`'
 # layer of each folder: an edge may only point to a lower number
 layer() {
   case "$1" in
-    lvm/core | kernels) echo 0 ;;
+    lvm/core | kernels | worker/features) echo 0 ;;
     lvm | l1 | worker/circuit | worker/outer) echo 1 ;;
-    worker) echo 2 ;;
-    coordinator) echo 3 ;;
-    bench) echo 4 ;;
+    worker/zkvm) echo 2 ;;
+    worker) echo 3 ;;
+    coordinator) echo 4 ;;
+    bench) echo 5 ;;
     *) echo "check-tree: no layer for $1" >&2; exit 1 ;;
   esac
 }
@@ -24,12 +25,14 @@ folder() {
     assay-lvm-core) echo lvm/core ;;
     assay-worker-circuit) echo worker/circuit ;;
     assay-worker-outer) echo worker/outer ;;
+    assay-worker-features) echo worker/features ;;
+    assay-worker-zkvm) echo worker/zkvm ;;
     assay-*) echo "${1#assay-}" ;;
   esac
 }
 for manifest in $(git ls-files '*/Cargo.toml' | grep -v '^lvm/guest/'); do
   from=$(dirname "$manifest")
-  for dependency in $(grep -oE '^assay-[a-z-]+' "$manifest" | sort -u); do
+  for dependency in $(grep -oE '^assay-[a-z0-9-]+' "$manifest" | sort -u); do
     to=$(folder "$dependency")
     if [ "$(layer "$to")" -ge "$(layer "$from")" ]; then
       echo "check-tree: $from depends on $to: dependencies point down only"

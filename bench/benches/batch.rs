@@ -24,7 +24,9 @@ fn host(c: &mut Criterion) {
         b.iter(|| batch.split_runs(RunLimits::default()).expect("a valid batch"));
     });
     if let Some(block) = mainnet_block() {
-        group.bench_function("mainnet 23587691: validate", |b| b.iter(|| block.validate().expect("a valid block")));
+        group.bench_function("mainnet 23587691: validate", |b| {
+            b.iter(|| block.validate().expect("a valid block"))
+        });
         group.bench_function("mainnet 23587691: split into runs", |b| {
             b.iter(|| block.split_runs(RunLimits::default()).expect("a valid block"));
         });
@@ -44,7 +46,8 @@ fn mainnet_block() -> Option<assay_lvm::Batch> {
 /// Cycles of the `block` guest over the whole batch.
 fn cycles(batch: &assay_lvm::Batch) -> u64 {
     let folder = std::env::temp_dir().join(format!("assay-bench-{}", std::process::id()));
-    let config = EngineConfig { cache_dir: folder.clone(), work_dir: folder.clone(), cores: 0, memory_bytes: 0 };
+    let config =
+        EngineConfig { cache_dir: folder.clone(), work_dir: folder.clone(), cores: 0, memory_bytes: 0 };
     let runs = batch.split_runs(RunLimits::default()).expect("a valid batch");
     let total = runs
         .into_iter()
