@@ -9,88 +9,41 @@
 //! Directory: `state.json`, `txs/<txid>` (consensus encoding), `wots.json` (used one-time keys), `operator.secret`
 //! (0600; unless configured elsewhere), `lock`.
 
+mod config;
+mod drive;
 mod error;
 mod plan;
 mod state;
 
+pub use config::TrunkConfig;
 pub use error::TrunkError;
 pub use state::{ClaimReceipt, EpochReceipt, TxReceipt};
 
 use std::fs::{File, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use bitcoin::consensus::encode::{deserialize, serialize};
-use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
+use bitcoin::{FeeRate, OutPoint};
 use rand::rngs::OsRng;
 use rand::RngCore;
 
-use crate::backend::{BackendError, BitcoinBackend, TxState};
+use crate::backend::BitcoinBackend;
 use crate::envelope::message::{ClaimValues, Message, PROOF_BYTES_MAX};
-use crate::envelope::{tag, BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
-use crate::graph::terms::{ClaimKeys, ClaimValue, EpochParams, EpochTerms, TimeLocks};
+use crate::envelope::{tag, MESSAGE_BYTES_MAX};
+use crate::graph::terms::{ClaimKeys, ClaimValue, EpochParams, EpochTerms};
 use crate::graph::transactions::{claim, connector_of, reconfiguration, PreviousEpoch};
 use crate::keys::{KeyRole, OperatorSecret};
-use crate::store::{read, write_atomically, StoreError};
+use crate::store::StoreError;
 use crate::wallet::Wallet;
 use crate::wots::guard::UseGuard;
 
-use plan::{PlannedTx, Planner};
-use state::{Pending, PendingStep, State};
+use plan::Planner;
+use state::{PendingStep, State};
 
 /// Blocks aimed at when asking for a fee rate.
 const FEE_TARGET_BLOCKS: u16 = 3;
 /// Bytes of a batch message around the data.
 const BATCH_OVERHEAD_BYTES: usize = 40;
-
-/// Settings of a trunk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrunkConfig {
-    /// Directory of the trunk; created when absent.
-    pub dir: PathBuf,
-    /// File with the operator's secret, mode 0600; created when absent.
-    pub secret_file: PathBuf,
-    /// Claims per epoch, 1 to 4096.
-    pub claims_per_epoch: u32,
-    /// Time locks of epochs opened from now on.
-    pub locks: TimeLocks,
-    /// Collateral of epochs opened from now on.
-    pub collateral: Amount,
-    /// Fee rate where the chain offers no estimate, sat/vB.
-    pub fee_rate_fallback_sat_per_vb: u64,
-    /// Highest fee rate paid, sat/vB.
-    pub fee_rate_max_sat_per_vb: u64,
-    /// Confirmations after which a transaction counts as settled.
-    pub confirmations_min: u32,
-    /// Longest wait for one confirmation, where blocks are not ours to mine.
-    pub confirm_timeout: Duration,
-    /// Pause between two looks at the chain meanwhile.
-    pub poll_interval: Duration,
-    /// Largest envelope body, in bytes; tests use less to exercise chunks.
-    pub envelope_limit: usize,
-}
-
-impl TrunkConfig {
-    /// Settings for regtest, all in `dir`.
-    #[must_use]
-    pub fn development(dir: impl Into<PathBuf>) -> Self {
-        let dir = dir.into();
-        Self {
-            secret_file: dir.join("operator.secret"),
-            dir,
-            claims_per_epoch: 64,
-            locks: TimeLocks::REGTEST,
-            collateral: Amount::from_sat(10_000_000),
-            fee_rate_fallback_sat_per_vb: 2,
-            fee_rate_max_sat_per_vb: 200,
-            confirmations_min: 1,
-            confirm_timeout: Duration::from_secs(3_600),
-            poll_interval: Duration::from_secs(5),
-            envelope_limit: BODY_BYTES_MAX,
-        }
-    }
-}
 
 /// A batch to settle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,7 +100,7 @@ impl Trunk {
     /// # Errors
     /// `Locked`, `Store`, `Key`, `Guard`; `ForeignChain` if it was made on another network; `Config`.
     pub fn open(config: TrunkConfig, backend: Arc<dyn BitcoinBackend>) -> Result<Self, TrunkError> {
-        validate(&config)?;
+        config.validate()?;
         let txs = config.dir.join("txs");
         std::fs::create_dir_all(&txs).map_err(|source| StoreError::Storage { path: txs, source })?;
         let lock = lock(&config.dir)?;
@@ -240,8 +193,9 @@ impl Trunk {
     /// `NoEpoch`; errors of finishing a step that was under way.
     pub fn close_epoch(&mut self) -> Result<(), TrunkError> {
         self.finish_pending()?;
-        self.state.epochs.last_mut().ok_or(TrunkError::NoEpoch)?.closed = true;
-        Ok(self.state.save(&self.config.dir)?)
+        let mut state = self.state.clone();
+        state.epochs.last_mut().ok_or(TrunkError::NoEpoch)?.closed = true;
+        self.replace_state(state)
     }
 
     /// Publishes the batch's data and proof and has its claim confirmed. The same values again return the same receipt.
@@ -388,129 +342,6 @@ impl Trunk {
             rate,
         })
     }
-
-    /// Writes the transactions, then the state that names them: a kill in between leaves files that nothing refers to.
-    fn persist(&mut self, step: PendingStep, signed: plan::SignedPlan) -> Result<(), TrunkError> {
-        for tx in &signed.transactions {
-            write_atomically(&self.tx_path(&tx.compute_txid()), &serialize(tx))?;
-        }
-        let since = self.backend.tip()?.height;
-        self.state.pending = Some(Pending { step, since, stages: signed.stages });
-        Ok(self.state.save(&self.config.dir)?)
-    }
-
-    fn tx_path(&self, txid: &Txid) -> PathBuf {
-        self.config.dir.join("txs").join(txid.to_string())
-    }
-
-    fn stored_tx(&self, txid: &Txid) -> Result<Transaction, TrunkError> {
-        let path = self.tx_path(txid);
-        let damaged = |detail: &str| StoreError::Format { path: path.clone(), detail: detail.to_owned() };
-        let bytes = read(&path)?.ok_or_else(|| damaged("the file is missing"))?;
-        let tx: Transaction = deserialize(&bytes).map_err(|error| damaged(&error.to_string()))?;
-        if tx.compute_txid() != *txid {
-            return Err(damaged("it holds another transaction").into());
-        }
-        Ok(tx)
-    }
-
-    /// Carries out the plan on disk, if there is one, and turns it into a receipt.
-    fn finish_pending(&mut self) -> Result<(), TrunkError> {
-        let Some(pending) = self.state.pending.clone() else { return Ok(()) };
-        let mut receipts = Vec::new();
-        for stage in &pending.stages {
-            receipts.extend(self.confirm(stage, pending.since)?);
-        }
-        let label = self.backend.label();
-        self.state.complete(&pending, receipts, label)?;
-        Ok(self.state.save(&self.config.dir)?)
-    }
-
-    /// Broadcasts the transactions of a stage until all are confirmed.
-    fn confirm(&self, stage: &[PlannedTx], since: u32) -> Result<Vec<TxReceipt>, TrunkError> {
-        let deadline = Instant::now() + self.config.confirm_timeout;
-        // On regtest blocks come at once: beyond the locks and the blocks that a stage fills, something is wrong.
-        let mut blocks_left =
-            100 + u32::from(self.config.locks.cadence_blocks) + self.config.confirmations_min;
-        loop {
-            let mut receipts = Vec::with_capacity(stage.len());
-            let mut waits_for = None;
-            for planned in stage {
-                match self.look_up(planned, since)? {
-                    Some(receipt) => receipts.push(receipt),
-                    None => waits_for = Some(planned),
-                }
-            }
-            let Some(planned) = waits_for else { return Ok(receipts) };
-            let expired = match self.backend.miner() {
-                Some(miner) if blocks_left > 0 => {
-                    miner.mine(1, self.wallet.script())?;
-                    blocks_left -= 1;
-                    false
-                }
-                Some(_) => true,
-                None => {
-                    std::thread::sleep(self.config.poll_interval);
-                    Instant::now() >= deadline
-                }
-            };
-            if expired {
-                return Err(TrunkError::NotConfirmed { txid: planned.txid, role: planned.role.clone() });
-            }
-        }
-    }
-
-    /// The receipt if the transaction is confirmed; otherwise makes sure that it is in the mempool.
-    fn look_up(&self, planned: &PlannedTx, since: u32) -> Result<Option<TxReceipt>, TrunkError> {
-        let record = self.backend.transaction(&planned.txid, since)?;
-        match record.map(|record| record.state) {
-            Some(TxState::Confirmed { height, block_hash, confirmations }) => {
-                let deep = confirmations >= self.config.confirmations_min;
-                Ok(deep.then(|| TxReceipt::new(planned, height, block_hash)))
-            }
-            Some(TxState::Mempool) => Ok(None),
-            None => match self.backend.broadcast(&self.stored_tx(&planned.txid)?) {
-                Ok(()) => Ok(None),
-                // The cadence lock has not passed: the next block may change that.
-                Err(BackendError::Rejected { reason, .. }) if reason.contains("non-BIP68-final") => Ok(None),
-                Err(error) => Err(error.into()),
-            },
-        }
-    }
-
-    /// Puts the last step's transactions back where a reorganisation took them out, so that the next step stands on them.
-    fn reconfirm_last(&mut self) -> Result<(), TrunkError> {
-        let Some(epoch) = self.state.epochs.last() else { return Ok(()) };
-        let claim = self.state.claims.last().filter(|claim| claim.epoch == epoch.epoch);
-        let transactions = claim.map_or(&epoch.transactions, |claim| &claim.transactions).clone();
-        let since = transactions.iter().map(|tx| tx.block_height).min().unwrap_or(0);
-        let Some(last) = transactions.last() else { return Ok(()) };
-        let record = self.backend.transaction(&last.txid, since)?;
-        if record.is_some_and(|record| matches!(record.state, TxState::Confirmed { .. })) {
-            return Ok(());
-        }
-        tracing::warn!("{} {} left the chain: broadcasting again", last.role, last.txid);
-        let mut receipts = Vec::with_capacity(transactions.len());
-        for receipt in &transactions {
-            let confirmed = self.confirm(std::slice::from_ref(&receipt.planned()), since).map_err(
-                |error| match error {
-                    TrunkError::Backend(BackendError::Rejected { txid, reason }) => {
-                        TrunkError::ForeignChain {
-                            detail: format!("{txid} is not on this chain and cannot be put there: {reason}"),
-                        }
-                    }
-                    other => other,
-                },
-            )?;
-            receipts.extend(confirmed);
-        }
-        let number = epoch.epoch;
-        match self.state.claims.last_mut().filter(|claim| claim.epoch == number) {
-            Some(claim) => claim.transactions = receipts,
-            None => self.state.epochs.last_mut().ok_or(TrunkError::NoEpoch)?.transactions = receipts,
-        }
-        Ok(self.state.save(&self.config.dir)?)
-    }
 }
 
 fn expect_same(field: &'static str, expected: [u8; 32], got: [u8; 32]) -> Result<(), TrunkError> {
@@ -518,29 +349,6 @@ fn expect_same(field: &'static str, expected: [u8; 32], got: [u8; 32]) -> Result
         return Ok(());
     }
     Err(TrunkError::EpochMismatch { field, expected: hex::encode(expected), got: hex::encode(got) })
-}
-
-fn validate(config: &TrunkConfig) -> Result<(), TrunkError> {
-    let fail = |detail: &str| Err(TrunkError::Config { detail: detail.to_owned() });
-    if config.fee_rate_max_sat_per_vb == 0 || config.fee_rate_fallback_sat_per_vb == 0 {
-        return fail("fee rates must be at least 1 sat/vB");
-    }
-    if config.confirmations_min == 0 {
-        return fail("at least 1 confirmation is needed");
-    }
-    if config.envelope_limit == 0 || config.envelope_limit > BODY_BYTES_MAX {
-        return fail("the envelope limit must be 1 to 397000 bytes");
-    }
-    if !(1..=crate::graph::terms::CLAIMS_MAX).contains(&config.claims_per_epoch) {
-        return fail("claims per epoch must be 1 to 4096");
-    }
-    if config.locks.cadence_blocks == 0 || config.locks.collateral_blocks == 0 {
-        return fail("time locks must be at least 1 block");
-    }
-    if config.collateral < crate::graph::connector::CONNECTOR_VALUE || config.collateral > Amount::MAX_MONEY {
-        return fail("the collateral must be at least 330 satoshi");
-    }
-    Ok(())
 }
 
 fn lock(dir: &Path) -> Result<File, TrunkError> {

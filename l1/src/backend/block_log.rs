@@ -1,7 +1,7 @@
 //! Append-only file of the blocks of the in-process chain: what survives a kill at any moment.
 //!
 //! The consensus library flushes its databases when it is closed, not after each block. This file is synchronised to disk
-//! after each block, and replayed on opening.
+//! before a call that added blocks returns, and replayed on opening.
 //!
 //! Record: length (4 bytes, little endian), the first 4 bytes of the SHA-256 of the block's bytes, the block as consensus
 //! encodes it. A record that is cut short or whose checksum differs ends the file: it and what follows is dropped.
@@ -54,15 +54,19 @@ impl BlockLog {
         Ok((Self { file, path: path.to_owned() }, blocks))
     }
 
-    /// Appends one block and waits until it is on disk.
+    /// Appends one block. It is durable after the next [`sync`](Self::sync).
     pub(super) fn append(&mut self, block: &Block) -> Result<(), BackendError> {
         let body = serialize(block);
         let mut record = Vec::with_capacity(PREFIX_BYTES + body.len());
         record.extend_from_slice(&(body.len() as u32).to_le_bytes());
         record.extend_from_slice(&checksum(&body));
         record.extend_from_slice(&body);
-        let written = self.file.write_all(&record).and_then(|()| self.file.sync_data());
-        written.map_err(BackendError::storage(&self.path))
+        self.file.write_all(&record).map_err(BackendError::storage(&self.path))
+    }
+
+    /// Waits until everything appended is on disk.
+    pub(super) fn sync(&mut self) -> Result<(), BackendError> {
+        self.file.sync_data().map_err(BackendError::storage(&self.path))
     }
 }
 

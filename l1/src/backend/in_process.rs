@@ -37,7 +37,7 @@ const RESERVED_WEIGHT: Weight = Weight::from_wu(8_000);
 
 /// The in-process back end. Cheap to share; one process at a time may open a directory.
 ///
-/// Directory: `kernel/` (Core's databases), `blocks.log` (every block, durable at once), `lock`.
+/// Directory: `kernel/` (Core's databases), `blocks.log` (every block, durable when the call that made it returns), `lock`.
 pub struct InProcessRegtest {
     node: Mutex<Node>,
 }
@@ -64,7 +64,9 @@ impl InProcessRegtest {
     /// # Errors
     /// `BlockRejected` with Core's reason.
     pub fn submit_block(&self, block: &Block) -> Result<(), BackendError> {
-        self.node.lock().submit(block).map(|_| ())
+        let mut node = self.node.lock();
+        node.submit(block)?;
+        node.log.sync()
     }
 
     /// A block on top of `parent` (height `height - 1`) with a valid header, a coinbase for `reward_to` and `txs`; not
@@ -139,7 +141,7 @@ impl Node {
                 self.log.append(&block)?;
             }
         }
-        Ok(())
+        self.log.sync()
     }
 
     /// Gives a block to consensus and reads the verdict. True if it was new.
@@ -157,7 +159,7 @@ impl Node {
         Ok(answer == ProcessBlockResult::NewBlock)
     }
 
-    /// Processes a block, makes it durable, and follows the active chain.
+    /// Processes a block, logs it (the caller syncs), and follows the active chain.
     fn submit(&mut self, block: &Block) -> Result<BlockHash, BackendError> {
         if self.process(block)? {
             self.log.append(block)?;
@@ -303,16 +305,22 @@ impl BitcoinBackend for InProcessRegtest {
 impl RegtestMiner for InProcessRegtest {
     fn mine(&self, count: u32, reward_to: &Script) -> Result<Vec<BlockHash>, BackendError> {
         let mut node = self.node.lock();
-        (0..count)
+        let hashes = (0..count)
             .map(|_| {
                 let txs = node.template();
                 node.mine_block(&txs, reward_to)
             })
-            .collect()
+            .collect();
+        // Once for all blocks: waiting for the disk takes far longer than a block.
+        node.log.sync()?;
+        hashes
     }
 
     fn mine_exactly(&self, txs: &[Transaction], reward_to: &Script) -> Result<BlockHash, BackendError> {
-        self.node.lock().mine_block(txs, reward_to)
+        let mut node = self.node.lock();
+        let hash = node.mine_block(txs, reward_to)?;
+        node.log.sync()?;
+        Ok(hash)
     }
 }
 

@@ -63,6 +63,13 @@ pub(super) struct Planner<'a> {
     pub(super) rate: FeeRate,
 }
 
+impl Drop for Planner<'_> {
+    fn drop(&mut self) {
+        self.operator.non_secure_erase();
+        self.author.non_secure_erase();
+    }
+}
+
 struct Reveal {
     role: String,
     spend: LeafSpend,
