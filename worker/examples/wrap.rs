@@ -19,7 +19,8 @@ fn main() -> anyhow::Result<()> {
     let file = std::env::args().nth(1).map_or_else(|| cache.join("compressed.assay"), PathBuf::from);
     let proof = CompressedProof::decode(&std::fs::read(file)?)?;
     let work_dir = cache.join(format!("work-wrap-{}", std::process::id()));
-    let config = EngineConfig { work_dir: work_dir.clone(), cache_dir: cache.clone(), cores: 0, memory_bytes: 0 };
+    let config =
+        EngineConfig { work_dir: work_dir.clone(), cache_dir: cache.clone(), cores: 0, memory_bytes: 0 };
     let sink: ProgressSink = Arc::new(|event: Progress| {
         println!(
             "{:>8.1} s  {:>6.2} GiB  {} {}/{}",
