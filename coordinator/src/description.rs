@@ -55,11 +55,11 @@ pub enum DescriptionError {
         /// Its number.
         number: u64,
         /// Which rule it breaks.
-        source: assay_lvm_core::StfError,
+        source: Box<assay_lvm_core::StfError>,
     },
     /// The batch cannot be made.
     #[error(transparent)]
-    Batch(#[from] BatchError),
+    Batch(Box<BatchError>),
 }
 
 #[derive(Deserialize)]
@@ -121,6 +121,12 @@ struct BlockText {
     transactions: Vec<String>,
 }
 
+impl From<BatchError> for DescriptionError {
+    fn from(error: BatchError) -> Self {
+        Self::Batch(Box::new(error))
+    }
+}
+
 /// Whether a JSON text is a description (and not an execution witness of somebody else's block).
 pub fn is_description(text: &[u8]) -> bool {
     serde_json::from_slice::<BTreeMap<String, serde::de::IgnoredAny>>(text)
@@ -167,7 +173,7 @@ pub fn build(text: &[u8]) -> Result<Batch, DescriptionError> {
         let number = chain.tip() + 1;
         chain
             .append(&attributes, transactions)
-            .map_err(|source| DescriptionError::Block { number, source })?;
+            .map_err(|source| DescriptionError::Block { number, source: Box::new(source) })?;
     }
     Ok(chain.batch(description.first, chain.tip())?)
 }

@@ -26,7 +26,7 @@ pub enum Error {
         /// File or sample.
         name: String,
         /// What is wrong with it.
-        source: assay_lvm::BatchError,
+        source: Box<assay_lvm::BatchError>,
     },
     /// The description of a batch is not valid.
     #[error("description {name}: {source}")]
@@ -34,7 +34,7 @@ pub enum Error {
         /// The file.
         name: String,
         /// What is wrong with it.
-        source: DescriptionError,
+        source: Box<DescriptionError>,
     },
     /// `sample:N` with an N that does not exist.
     #[error("{got:?} names no batch: expected a file, `sample`, or `sample:N` with N from 1 to {max}")]
@@ -69,7 +69,7 @@ pub enum Error {
     Config(#[from] ConfigError),
     /// The Bitcoin back end's address is not valid.
     #[error("bitcoind: {0}")]
-    BitcoinSpec(assay_l1::BackendError),
+    BitcoinSpec(Box<assay_l1::BackendError>),
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),

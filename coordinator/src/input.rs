@@ -23,7 +23,7 @@ pub fn elf_hashes() -> ([u8; 32], [u8; 32]) {
 /// # Errors
 /// [`Error::UnknownBatch`], [`Error::Batch`].
 pub fn open_batch(name: &str) -> Result<Batch, Error> {
-    let error = |source| Error::Batch { name: name.to_owned(), source };
+    let error = |source| Error::Batch { name: name.to_owned(), source: Box::new(source) };
     let number = match name.strip_prefix("sample") {
         Some("") => Some(1),
         Some(rest) if rest.starts_with(':') => {
@@ -44,7 +44,7 @@ pub fn open_batch(name: &str) -> Result<Batch, Error> {
 /// [`Error::Batch`].
 pub fn prepare(name: &str, config: &Config) -> Result<(Job, bool), Error> {
     let batch = open_batch(name)?;
-    let error = |source| Error::Batch { name: name.to_owned(), source };
+    let error = |source| Error::Batch { name: name.to_owned(), source: Box::new(source) };
     let summary = batch.validate().map_err(error)?;
     let limits = RunLimits { gas_max: config.run_gas_max, blocks_max: config.run_blocks_max as usize };
     let runs = batch.split_runs(limits).map_err(error)?;

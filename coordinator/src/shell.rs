@@ -80,7 +80,7 @@ impl<E: std::error::Error> From<E> for Fault {
 /// # Errors
 /// [`Error::BitcoinSpec`].
 pub fn check_backend(config: &Config) -> Result<(), Error> {
-    settle::backend_spec(config).map(drop).map_err(Error::BitcoinSpec)
+    settle::backend_spec(config).map(drop).map_err(|error| Error::BitcoinSpec(Box::new(error)))
 }
 
 /// An error with its sources, on one line.

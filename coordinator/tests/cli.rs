@@ -1,5 +1,7 @@
 //! The command line as a user meets it: exit codes, messages, and that bad input writes nothing.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

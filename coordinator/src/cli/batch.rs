@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use assay_lvm::{mainnet, Batch};
+use assay_lvm::{mainnet, Batch, BatchError};
 use serde::Serialize;
 
 use super::args::{BatchArgs, BatchCommand};
@@ -48,9 +48,9 @@ pub(super) fn run(arguments: BatchArgs) -> Result<(), Error> {
             let text = description::read(&from)?;
             let batch = if description::is_description(&text) {
                 description::build(&text)
-                    .map_err(|source| Error::Description { name: name.clone(), source })?
+                    .map_err(|source| Error::Description { name: name.clone(), source: Box::new(source) })?
             } else {
-                mainnet::load(&from).map_err(|source| Error::Batch { name: name.clone(), source })?
+                mainnet::load(&from).map_err(|source| batch_error(&name, source))?
             };
             write(&name, &batch, &output)
         }
@@ -67,9 +67,13 @@ pub(super) fn run(arguments: BatchArgs) -> Result<(), Error> {
     }
 }
 
+fn batch_error(name: &str, source: BatchError) -> Error {
+    Error::Batch { name: name.to_owned(), source: Box::new(source) }
+}
+
 /// Writes a batch after validating it.
 fn write(name: &str, batch: &Batch, output: &Path) -> Result<(), Error> {
-    let error = |source| Error::Batch { name: name.to_owned(), source };
+    let error = |source| batch_error(name, source);
     let summary = batch.validate().map_err(error)?;
     batch.write(output).map_err(error)?;
     print(&format!(
@@ -83,7 +87,7 @@ fn write(name: &str, batch: &Batch, output: &Path) -> Result<(), Error> {
 }
 
 fn shown(name: &str, batch: &Batch) -> Result<Shown, Error> {
-    let summary = batch.validate().map_err(|source| Error::Batch { name: name.to_owned(), source })?;
+    let summary = batch.validate().map_err(|source| batch_error(name, source))?;
     let bytes = |items: &[Vec<u8>]| items.iter().map(Vec::len).sum::<usize>();
     Ok(Shown {
         chain_id: summary.from.chain_id,
