@@ -8,8 +8,8 @@
 //! parent    112  state before the batch, see `ChainState::encode`
 //! run       rest the whole batch as one run, see `assay_lvm_core::RunInput`; accumulator zero
 //! ```
-//! Integers are little-endian. [`Batch::validate`] accepts one encoding of a batch only: nothing in the file can change
-//! without an error.
+//! Integers are little-endian. [`Batch::validate`] accepts one encoding of a batch only; what the last header is free to say
+//! (its extra data, for one) makes another batch, with another hash.
 
 mod split;
 mod validate;

@@ -154,7 +154,7 @@ fn a_leaf_is_proved_at_its_own_index_only() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2048))]
+    #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_flipped_bit_is_accepted_in_silence(

@@ -117,7 +117,7 @@ fn apply<'a, S: NodeStore<'a>>(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_root_after_any_operations_is_that_of_the_remaining_entries(
