@@ -180,6 +180,7 @@ impl<'s, 'a> StateDb<'s, 'a> {
     /// Insertions come before removals in every trie, so that which siblings a collapse touches does not depend on the
     /// order of the changes. `clear_empty`: EIP-161 is active, so empty accounts do not exist.
     pub(crate) fn apply(&mut self, changes: BundleState, clear_empty: bool) -> Result<B256, WitnessError> {
+        #[allow(clippy::iter_over_hash_type, reason = "each code goes to its own place")]
         for (hash, code) in changes.contracts {
             self.store.put_code(hash, &code.original_bytes());
             self.codes.insert(hash, code);
