@@ -133,7 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::graph::terms::tests::terms;
+    use crate::script::unspendable_key;
 
     const TAG: Tag = *b"assaytag";
 
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn envelopes_of_every_size_are_read_back() {
-        let author = terms().operator_key;
+        let author = unspendable_key();
         for size in [0, 1, 2, 75, 76, 255, 256, 519, 520, 521, 1_040, 1_041, BODY_BYTES_MAX] {
             // Bodies of one small byte are where a builder could write OP_1 instead of a push.
             let envelope = envelope(vec![1; size]);
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_body_over_the_limit_or_in_another_form_is_refused() {
-        let author = terms().operator_key;
+        let author = unspendable_key();
         let large = encode(&author, &TAG, &envelope(vec![0; BODY_BYTES_MAX + 1]));
         assert!(matches!(decode(&large, &TAG), Some(Err(EnvelopeError::Limit { .. }))));
         let script = encode(&author, &TAG, &envelope(vec![9; 30]));
@@ -174,7 +174,7 @@ mod tests {
         fn damaged_envelopes_never_panic_and_never_read_as_the_original(
             body in proptest::collection::vec(any::<u8>(), 0..1_200), at: prop::sample::Index, flip in 1u8..,
         ) {
-            let author = terms().operator_key;
+            let author = unspendable_key();
             let envelope = envelope(body);
             let mut bytes = encode(&author, &TAG, &envelope).to_bytes();
             let at = at.index(bytes.len());
@@ -185,7 +185,7 @@ mod tests {
         #[test]
         fn any_script_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(Script::from_bytes(&bytes), &TAG);
-            let author = terms().operator_key;
+            let author = unspendable_key();
             let head = encode(&author, &TAG, &envelope(Vec::new())).to_bytes();
             let _ = decode(Script::from_bytes(&[&head[..head.len() - 1], &bytes].concat()), &TAG);
         }
