@@ -109,7 +109,6 @@ impl<'a> Compiler<'a> {
                 _ => {}
             }
         }
-        // Tables of equality polynomials are made of their points when first met, and those may be read until the end.
         for inst in self.program.insts.iter().rev() {
             self.count_products(inst, &constant);
         }

@@ -123,6 +123,7 @@ impl Lc {
     }
 
     /// The value under `assignment`.
+    #[cfg(test)]
     pub(crate) fn evaluate(&self, assignment: &[Fr]) -> Fr {
         self.terms.iter().map(|&(var, value)| assignment[var as usize] * value).sum()
     }

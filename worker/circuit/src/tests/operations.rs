@@ -5,10 +5,10 @@ use crate::koala::P;
 use crate::steps::Inputs;
 use crate::{CircuitError, WrapCircuit};
 use ark_bn254::Fr;
+use ark_ff::Field as _;
 use ark_ff::{BigInteger, PrimeField};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use ark_ff::Field as _;
 use slop_algebra::{AbstractExtensionField, AbstractField, Field, PrimeField32};
 use slop_symmetric::Permutation;
 use sp1_primitives::{SP1ExtensionField, SP1Field};
@@ -38,7 +38,8 @@ fn binary_felt(opcode: Op, plain: fn(SP1Field, SP1Field) -> SP1Field) {
         op(opcode, "felt3|felt0|felt1"),
         op(Op::AssertEqF, "felt3|felt2"),
     ];
-    let result = |a, b| plain(SP1Field::from_canonical_u32(a), SP1Field::from_canonical_u32(b)).as_canonical_u32();
+    let result =
+        |a, b| plain(SP1Field::from_canonical_u32(a), SP1Field::from_canonical_u32(b)).as_canonical_u32();
     for a in EDGES {
         for b in EDGES.into_iter().filter(|&b| b != 0) {
             assert!(holds(&operations, &felts(&[a, b, result(a, b)])), "{a} {b}");
@@ -47,7 +48,11 @@ fn binary_felt(opcode: Op, plain: fn(SP1Field, SP1Field) -> SP1Field) {
     }
     let (a, b) = (1_234_567_890, 987_654_321);
     let r = result(a, b);
-    verify(&operations, &felts(&[a, b, r]), &[felts(&[a, b, r ^ 1]), felts(&[a ^ 1, b, r]), felts(&[a, b ^ 2, r])]);
+    verify(
+        &operations,
+        &felts(&[a, b, r]),
+        &[felts(&[a, b, r ^ 1]), felts(&[a ^ 1, b, r]), felts(&[a, b ^ 2, r])],
+    );
 }
 
 #[test]
@@ -60,11 +65,8 @@ fn felts_are_added_subtracted_multiplied_and_divided() {
 
 #[test]
 fn division_by_zero_is_never_satisfied() {
-    let operations = [
-        op(Op::WitnessF, "felt0|0"),
-        op(Op::WitnessF, "felt1|1"),
-        op(Op::DivF, "felt3|felt0|felt1"),
-    ];
+    let operations =
+        [op(Op::WitnessF, "felt0|0"), op(Op::WitnessF, "felt1|1"), op(Op::DivF, "felt3|felt0|felt1")];
     assert!(holds(&operations, &felts(&[5, 7])));
     assert!(!holds(&operations, &felts(&[5, 0])));
     assert!(!holds(&operations, &felts(&[0, 0])));
@@ -84,7 +86,10 @@ fn binary_ext(opcode: Op, plain: fn(SP1ExtensionField, SP1ExtensionField) -> SP1
     ];
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let edges = [[0, 1, 0, 0], [1, 0, 0, 0], [P - 1; 4], [0, 0, 0, P - 1]];
-    let pairs = edges.into_iter().map(|edge| (edge, edge)).chain((0..4).map(|_| (random(&mut rng), random(&mut rng))));
+    let pairs = edges
+        .into_iter()
+        .map(|edge| (edge, edge))
+        .chain((0..4).map(|_| (random(&mut rng), random(&mut rng))));
     for (a, b) in pairs.collect::<Vec<_>>() {
         let right = coefficients(plain(element(a), element(b)));
         assert!(holds(&operations, &exts(&[a, b, right])));
@@ -139,7 +144,8 @@ fn extension_and_base_elements_mix() {
 
 #[test]
 fn long_chains_are_reduced_before_they_overflow() {
-    let mut operations = vec![op(Op::WitnessE, "ext0|0"), op(Op::WitnessE, "ext1|1"), op(Op::AddE, "ext2|ext0|ext0")];
+    let mut operations =
+        vec![op(Op::WitnessE, "ext0|0"), op(Op::WitnessE, "ext1|1"), op(Op::AddE, "ext2|ext0|ext0")];
     let a = [P - 1, P - 2, 5, 1 << 30];
     let mut value = element(a) + element(a);
     for i in 2..14 {
@@ -199,9 +205,21 @@ fn selections_follow_the_bit() {
         op(Op::AssertEqE, "ext2|ext3"),
     ];
     let (a, b) = ([1, 2, 3, 4], [5, 6, 7, P - 1]);
-    let inputs = |felts: [u32; 5], chosen| Inputs { felts: felts.to_vec(), exts: vec![a, b, chosen], ..Inputs::default() };
-    verify(&operations, &inputs([1, 10, 20, 10, 20], b), &[inputs([1, 10, 20, 20, 10], b), inputs([1, 10, 20, 10, 20], a)]);
-    verify(&operations, &inputs([2, 10, 20, 20, 10], a), &[inputs([2, 10, 20, 20, 10], b), inputs([2, 10, 20, 10, 10], a)]);
+    let inputs = |felts: [u32; 5], chosen| Inputs {
+        felts: felts.to_vec(),
+        exts: vec![a, b, chosen],
+        ..Inputs::default()
+    };
+    verify(
+        &operations,
+        &inputs([1, 10, 20, 10, 20], b),
+        &[inputs([1, 10, 20, 20, 10], b), inputs([1, 10, 20, 10, 20], a)],
+    );
+    verify(
+        &operations,
+        &inputs([2, 10, 20, 20, 10], a),
+        &[inputs([2, 10, 20, 20, 10], b), inputs([2, 10, 20, 10, 10], a)],
+    );
 }
 
 #[test]
@@ -238,7 +256,8 @@ fn bn254_values_are_combined() {
 fn bits_are_those_of_the_canonical_value() {
     let names = |count: usize| (0..count).map(|i| format!("var{}", 100 + i)).collect::<Vec<_>>().join(" ");
     for value in [Fr::from(0u64), Fr::from(6u64), -Fr::from(1u64 << 40), Fr::from(u64::MAX)] {
-        let mut operations = vec![op(Op::WitnessV, "var0|0"), op(Op::Num2BitsV, &format!("{}|var0|256", names(256)))];
+        let mut operations =
+            vec![op(Op::WitnessV, "var0|0"), op(Op::Num2BitsV, &format!("{}|var0|256", names(256)))];
         let bits = value.into_bigint().to_bits_le();
         for (i, bit) in bits.iter().enumerate() {
             operations.push(op(Op::ImmV, &format!("var{}|{}", 1000 + i, u8::from(*bit))));
@@ -250,7 +269,8 @@ fn bits_are_those_of_the_canonical_value() {
         assert!(!holds(&operations, &vars(&[value + Fr::from(1u64)])));
     }
     let operations = [op(Op::WitnessV, "var0|0"), op(Op::Num2BitsV, &format!("{}|var0|256", names(256)))];
-    let keep = [op(Op::CommitVkeyHash, "var100"), op(Op::CommitExitCode, "var353"), op(Op::CommitVkRoot, "var354")];
+    let keep =
+        [op(Op::CommitVkeyHash, "var100"), op(Op::CommitExitCode, "var353"), op(Op::CommitVkRoot, "var354")];
     let operations: Vec<Constraint> = operations.into_iter().chain(keep).collect();
     let value = Fr::from(3u64).pow([1000u64]);
     let bits = value.into_bigint().to_bits_le();
@@ -403,16 +423,21 @@ fn both_permutations_are_the_zkvms() {
     };
     verify(&operations, &right, &[]);
 
-    let mut operations: Vec<Constraint> = (0..16).map(|i| op(Op::WitnessF, &format!("felt{i}|{i}"))).collect();
-    operations.push(op(Op::PermuteKoalaBear, &(0..16).map(|i| format!("felt{i}")).collect::<Vec<_>>().join("|")));
+    let mut operations: Vec<Constraint> =
+        (0..16).map(|i| op(Op::WitnessF, &format!("felt{i}|{i}"))).collect();
+    operations
+        .push(op(Op::PermuteKoalaBear, &(0..16).map(|i| format!("felt{i}")).collect::<Vec<_>>().join("|")));
     for i in 0..16 {
         operations.push(op(Op::WitnessF, &format!("felt{}|{}", 20 + i, 16 + i)));
         operations.push(op(Op::AssertEqF, &format!("felt{i}|felt{}", 20 + i)));
     }
     for first in [0, P - 1, 1 << 29] {
-        let state: [SP1Field; 16] = std::array::from_fn(|i| SP1Field::from_canonical_u32((first + i as u32) % P));
+        let state: [SP1Field; 16] =
+            std::array::from_fn(|i| SP1Field::from_canonical_u32((first + i as u32) % P));
         let out = sp1_hypercube::inner_perm().permute(state);
-        let all = |out: [SP1Field; 16]| felts(&state.iter().chain(&out).map(|x| x.as_canonical_u32()).collect::<Vec<_>>());
+        let all = |out: [SP1Field; 16]| {
+            felts(&state.iter().chain(&out).map(|x| x.as_canonical_u32()).collect::<Vec<_>>())
+        };
         assert!(holds(&operations, &all(out)));
         for i in 0..16 {
             let mut wrong = out;
@@ -424,12 +449,17 @@ fn both_permutations_are_the_zkvms() {
 
 #[test]
 fn malformed_operations_are_refused() {
-    let refused = |operations: &[Constraint]| WrapCircuit::from_operations(operations).expect_err("malformed");
+    let refused =
+        |operations: &[Constraint]| WrapCircuit::from_operations(operations).expect_err("malformed");
     assert!(matches!(refused(&[op(Op::AddF, "felt0|felt1|felt2")]), CircuitError::UndefinedName { .. }));
     assert!(matches!(refused(&[op(Op::ImmF, "felt0|2130706433")]), CircuitError::BadArgument { .. }));
     assert!(matches!(refused(&[op(Op::ImmF, "felt0")]), CircuitError::MissingArgument { .. }));
     assert!(matches!(refused(&[op(Op::ImmF, "|1")]), CircuitError::MissingArgument { .. }));
     assert!(matches!(refused(&[op(Op::InvV, "var0|var1")]), CircuitError::UnknownOpcode { .. }));
-    let short = build(&[op(Op::WitnessF, "felt0|3"), op(Op::ImmF, "felt1|4"), op(Op::AssertEqF, "felt0|felt1")]);
-    assert!(matches!(short.assign_inputs(&felts(&[1])), Err(CircuitError::WitnessTooShort { index: 3, got: 1, .. })));
+    let short =
+        build(&[op(Op::WitnessF, "felt0|3"), op(Op::ImmF, "felt1|4"), op(Op::AssertEqF, "felt0|felt1")]);
+    assert!(matches!(
+        short.assign_inputs(&felts(&[1])),
+        Err(CircuitError::WitnessTooShort { index: 3, got: 1, .. })
+    ));
 }
