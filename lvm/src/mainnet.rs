@@ -2,7 +2,7 @@
 //!
 //! Such a file has the header, the transactions, trie nodes, codes, the parent's state root and up to 256 ancestor
 //! hashes, but no ancestor header. What would need one (the rules between a header and its parent, BLOCKHASH) is taken
-//! on trust, and a proof says so: see [`Ancestry::Assumed`](assay_lvm_core::Ancestry::Assumed).
+//! on trust, and a proof says so: see [`Ancestry::Assumed`].
 
 use std::path::Path;
 
