@@ -104,16 +104,19 @@ enum Factor {
     Local(Vec<(u32, u32)>),
 }
 
+/// Two factors and the combination that is their product.
+type Row = (Factor, Factor, Vec<(u32, u32)>);
+
 /// The 240 rows with local variables and interned coefficients.
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
-    rows: Vec<(Factor, Factor, Vec<(u32, u32)>)>,
+    rows: Vec<Row>,
 }
 
 /// Makes the template.
 struct Maker<'a> {
     builder: &'a mut Builder,
-    rows: Vec<(Factor, Factor, Vec<(u32, u32)>)>,
+    rows: Vec<Row>,
     next: u32,
 }
 
