@@ -50,7 +50,7 @@ fn bytes_that_are_no_program_are_refused() {
 
 #[test]
 #[ignore = "slow: make test-slow (ten minutes on two cores, 15 GiB: proves, compresses and wraps)"]
-fn a_tiny_program_is_proved_compressed_resumed_and_wrapped() {
+fn a_tiny_program_is_proved_compressed_and_wrapped() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(&dir);
     let reporter = Reporter::new("test", silent());
