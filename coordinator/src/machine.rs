@@ -49,6 +49,13 @@ pub fn resident_bytes(pid: u32) -> u64 {
     kibibytes(&std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default(), "VmRSS")
 }
 
+/// Makes a process's peak memory (`VmHWM`) start again at what it holds now, so that each job has its own peak.
+///
+/// Where the kernel refuses, peaks are those of the whole process.
+pub fn forget_peak(pid: u32) {
+    let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
+}
+
 fn value(text: &str, name: &str, separator: char) -> Option<String> {
     text.lines()
         .filter_map(|line| line.split_once(separator))
@@ -70,6 +77,17 @@ mod tests {
     fn this_process_uses_memory_and_no_process_uses_none() {
         assert!(resident_bytes(std::process::id()) > 100_000);
         assert_eq!(resident_bytes(u32::MAX), 0);
+    }
+
+    #[test]
+    fn a_forgotten_peak_is_not_above_what_is_held_now() {
+        let peak = || kibibytes(&std::fs::read_to_string("/proc/self/status").unwrap(), "VmHWM");
+        let block = vec![1u8; 256 << 20];
+        let high = peak();
+        assert!(high > block.iter().map(|byte| u64::from(*byte)).sum::<u64>());
+        drop(block);
+        forget_peak(std::process::id());
+        assert!(peak() < high, "{} not below {high}", peak());
     }
 
     #[test]

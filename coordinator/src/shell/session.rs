@@ -171,6 +171,7 @@ impl Session {
         let active = self.active.as_mut().expect("a child was started above");
         let number = active.jobs;
         active.jobs += 1;
+        machine::forget_peak(active.child.pid());
         match active.child.send(&line) {
             Ok(()) => Ok(number),
             Err(_) => Err(self.post_mortem()),
