@@ -10,6 +10,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 guest=$PWD
 root=$(cd ../.. && pwd)
+# Cargo hashes the absolute path of a crate outside the workspace (../core) into its symbols: the place is fixed.
+stage=/tmp/assay-guest-build
 programs=(block fold vectors)
 target=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/assay/t-guest}
 rust_version=1.96.0
@@ -46,7 +48,7 @@ flags=(
     --cfg 'getrandom_backend="custom"'
     -C llvm-args=-misched-prera-direction=bottomup
     -C llvm-args=-misched-postra-direction=bottomup
-    --remap-path-prefix="$root=/assay"
+    --remap-path-prefix="$stage=/assay"
     --remap-path-prefix="${CARGO_HOME:-$HOME/.cargo}=/cargo"
     --remap-path-prefix="$target=/target"
     --remap-path-prefix="/usr/src/rustc-$rust_version=/rustc"
@@ -56,9 +58,18 @@ export CARGO_ENCODED_RUSTFLAGS=${encoded%$'\x1f'}
 export RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc CARGO_TARGET_DIR=$target
 unset RUSTFLAGS RUSTC_WRAPPER CARGO_BUILD_RUSTC_WRAPPER
 
+exec 9> "$stage.lock"
+flock 9
+rm -rf "$stage"
+mkdir -p "$stage/lvm"
+trap 'rm -rf "$stage"' EXIT
+cp -p "$root/Cargo.toml" "$stage/"
+cp -rp "$root/lvm/core" "$root/lvm/guest" "$stage/lvm/"
+cd "$stage/lvm/guest"
+
 # One program at a time: built together they would share their features.
 for program in "${programs[@]}"; do
-    /usr/bin/cargo build --release --locked --target "$guest/riscv64im-zkvm-elf.json" -Zjson-target-spec \
+    /usr/bin/cargo build --release --locked --target "$PWD/riscv64im-zkvm-elf.json" -Zjson-target-spec \
         -Zbuild-std=std,panic_abort -Zbuild-std-features=compiler-builtins-mem -p "assay-guest-$program"
 done
 
@@ -66,6 +77,7 @@ differs=0
 for program in "${programs[@]}"; do
     built=$target/riscv64im-zkvm-elf/release/assay-guest-$program
     sum=$(sha256sum "$built" | cut -d' ' -f1)
+    cd "$guest"
     if [[ ${1:-} == --check ]]; then
         committed=$(cut -d' ' -f1 "elf/$program.elf.sha256")
         if [[ $sum == "$committed" ]]; then

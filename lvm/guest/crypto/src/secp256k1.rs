@@ -1,12 +1,16 @@
 //! Public key recovery on secp256k1 (SEC 1, 4.1.6), by the zkVM's curve calls and checked hints.
 #![allow(unsafe_code, reason = "calls the zkVM")]
 
-use crate::uint256::{add_mod, bits, from_be, is_zero, less, mul_mod, neg_mod, to_be, U256};
+use crate::uint256::{add_mod, bits, from_be, is_zero, less, mul_mod_sparse, neg_mod, to_be, U256};
 
 /// The field's modulus.
 const P: U256 = [0xffff_fffe_ffff_fc2f, !0, !0, !0];
+/// `2^256 - P`.
+const P_COMPLEMENT: [u64; 1] = [0x1_0000_03d1];
 /// The group's order.
 const N: U256 = [0xbfd2_5e8c_d036_4141, 0xbaae_dce6_af48_a03b, 0xffff_ffff_ffff_fffe, !0];
+/// `2^256 - N`.
+const N_COMPLEMENT: [u64; 3] = [0x402d_a173_2fc9_bebf, 0x4551_2319_50b7_5fc4, 1];
 /// The generator, x then y.
 const G: [u64; 8] = [
     0x59f2_815b_16f8_1798,
@@ -65,8 +69,8 @@ pub fn recover(
     }
     let (y, r_inverse) = lift(hints, &r, parity == 1)?;
     let z = from_be(hash);
-    let u1 = neg_mod(&mul_mod(&z, &r_inverse, &N), &N);
-    let u2 = mul_mod(&s, &r_inverse, &N);
+    let u1 = neg_mod(&mul_n(&z, &r_inverse), &N);
+    let u2 = mul_n(&s, &r_inverse);
     let point = [r[0], r[1], r[2], r[3], y[0], y[1], y[2], y[3]];
     double_scalar_mul(&u1, &u2, &point).map(|key| {
         let mut bytes = [0; 64];
@@ -87,7 +91,7 @@ fn halves(signature: &[u8; 64]) -> ([u8; 32], [u8; 32]) {
 ///
 /// `x` is below N, hence below P, and not zero.
 fn lift(hints: &mut impl Hints, x: &U256, odd: bool) -> Option<(U256, U256)> {
-    let cube = mul_mod(&mul_mod(x, x, &P), x, &P);
+    let cube = mul_p(&mul_p(x, x), x);
     // Never zero: the group's order is odd, so no point has y = 0.
     let alpha = add_mod(&cube, &[7, 0, 0, 0], &P);
     hints.ask(&to_be(x), &to_be(&alpha), odd);
@@ -97,17 +101,17 @@ fn lift(hints: &mut impl Hints, x: &U256, odd: bool) -> Option<(U256, U256)> {
             // 3 is not a square modulo P, so a root of 3 * alpha shows that alpha is none either.
             let root = number(hints);
             require(less(&root, &P));
-            require(mul_mod(&root, &root, &P) == mul_mod(&alpha, &[3, 0, 0, 0], &P));
+            require(mul_p(&root, &root) == mul_p(&alpha, &[3, 0, 0, 0]));
             return None;
         }
         _ => sp1_lib::halt_invalid_hint(),
     };
     let inverse = number(hints);
     require(less(&root, &P));
-    require(mul_mod(&root, &root, &P) == alpha);
+    require(mul_p(&root, &root) == alpha);
     require((root[0] & 1 == 1) == odd);
     require(less(&inverse, &N));
-    require(mul_mod(&inverse, x, &N) == [1, 0, 0, 0]);
+    require(mul_n(&inverse, x) == [1, 0, 0, 0]);
     Some((root, inverse))
 }
 
@@ -116,6 +120,14 @@ fn number(hints: &mut impl Hints) -> U256 {
         Ok(bytes) => from_be(&bytes),
         Err(_) => sp1_lib::halt_invalid_hint(),
     }
+}
+
+fn mul_p(x: &U256, y: &U256) -> U256 {
+    mul_mod_sparse(x, y, &P, &P_COMPLEMENT)
+}
+
+fn mul_n(x: &U256, y: &U256) -> U256 {
+    mul_mod_sparse(x, y, &N, &N_COMPLEMENT)
 }
 
 /// Ends the program unless the hint passes.

@@ -1,4 +1,4 @@
-//! 256-bit integers as four little-endian limbs, with modular multiplication by the zkVM.
+//! 256-bit integers as four little-endian limbs, with modular multiplication by the zkVM and without it.
 #![allow(unsafe_code, reason = "calls the zkVM")]
 
 /// Limbs, least significant first.
@@ -49,6 +49,48 @@ pub(crate) fn mul_mod(x: &U256, y: &U256, modulus: &U256) -> U256 {
         sp1_lib::halt_invalid_hint()
     }
     result
+}
+
+/// `x * y mod modulus`, below the modulus, without the zkVM's call, where `modulus = 2^256 - complement` and the
+/// complement is below 2^130.
+///
+/// About 300 cycles. Any use of the call costs a program a shard of its own, tens of seconds of proving, so the few
+/// products of a key recovery are cheaper here.
+pub(crate) fn mul_mod_sparse<const LEN: usize>(
+    x: &U256,
+    y: &U256,
+    modulus: &U256,
+    complement: &[u64; LEN],
+) -> U256 {
+    let mut value = [0; 8];
+    mul_add(&mut value, x, y);
+    // 2^256 is the complement modulo the modulus. Each turn shortens the upper half, which ends as zero.
+    while value[4..] != [0; 4] {
+        let [l0, l1, l2, l3, h0, h1, h2, h3] = value;
+        value = [l0, l1, l2, l3, 0, 0, 0, 0];
+        mul_add(&mut value, &[h0, h1, h2, h3], complement);
+    }
+    let low = [value[0], value[1], value[2], value[3]];
+    if less(&low, modulus) {
+        low
+    } else {
+        wrapping_sub(&low, modulus)
+    }
+}
+
+/// `sum += a * b`; the sum must fit in eight limbs.
+fn mul_add<const LEN: usize>(sum: &mut [u64; 8], a: &U256, b: &[u64; LEN]) {
+    for (i, digit) in a.iter().enumerate() {
+        let mut carry = 0;
+        for (j, other) in b.iter().enumerate() {
+            let wide = u128::from(*digit) * u128::from(*other) + u128::from(sum[i + j]) + u128::from(carry);
+            (sum[i + j], carry) = (wide as u64, (wide >> 64) as u64);
+        }
+        for limb in &mut sum[i + LEN..] {
+            let (next, overflow) = limb.overflowing_add(carry);
+            (*limb, carry) = (next, u64::from(overflow));
+        }
+    }
 }
 
 /// `a + b` and whether it overflowed.
