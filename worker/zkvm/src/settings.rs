@@ -49,7 +49,7 @@ pub struct Settings {
 impl Settings {
     /// Chooses settings that stay under `memory_bytes`.
     ///
-    /// One prover with shards of 2^27 cells peaks well below 20 GiB (`bench/RESULTS.md`); every further prover is given
+    /// One prover with shards of 3 * 2^26 cells peaks well below 20 GiB (`bench/RESULTS.md`); every further prover is given
     /// 20 GiB of its own. Smaller shards than the crate's default only move cells to other shards: every multiple of 2^21
     /// cells up to the default is in the release's table of allowed recursion keys, so verification is unchanged.
     ///
@@ -72,7 +72,7 @@ impl Settings {
             queue_depth: 2 * provers,
             keys_cached: if roomy { 8 } else { 3 },
             programs_cached: if roomy { 5 } else { 3 },
-            element_threshold: if roomy { sp1_core_executor::ELEMENT_THRESHOLD } else { 1 << 27 },
+            element_threshold: if roomy { sp1_core_executor::ELEMENT_THRESHOLD } else { 3 << 26 },
             height_threshold: if roomy { sp1_core_executor::HEIGHT_THRESHOLD } else { 1 << 21 },
             trace_chunk_slots: if roomy { 5 } else { 2 },
         })

@@ -11,7 +11,7 @@ const GIB: u64 = 1 << 30;
 fn two_cores_and_24_gib_give_one_frugal_prover() {
     let settings = Settings::choose(2, 20 * GIB).unwrap();
     assert_eq!((settings.provers, settings.shards_ahead, settings.keys_cached), (1, 2, 3));
-    assert_eq!(settings.element_threshold, 1 << 27);
+    assert_eq!(settings.element_threshold, 3 << 26);
 }
 
 #[test]
