@@ -321,18 +321,6 @@ impl Cache {
         Ok(listed)
     }
 
-    /// The newest sound entry of a stage, whatever its inputs.
-    ///
-    /// # Errors
-    /// [`CacheError::File`].
-    pub fn newest(&self, stage: &str) -> Result<Option<Entry>, CacheError> {
-        let mut entries = self.stored_entries()?;
-        entries.retain(|(_, _, stored)| stored.entry.stage == stage);
-        entries.sort_by_key(|(_, age, _)| *age);
-        let is_sound = |entry: &Entry| entry.blobs.values().all(|blob| self.check_blob(blob).is_ok());
-        Ok(entries.into_iter().map(|(_, _, stored)| stored.entry).find(is_sound))
-    }
-
     /// Removes entries at least `age_min` old for which `keep` is false, then every blob that no entry names.
     ///
     /// # Errors

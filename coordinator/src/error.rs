@@ -82,11 +82,6 @@ pub enum Error {
     /// A result folder was rejected.
     #[error(transparent)]
     Verify(#[from] VerifyError),
-    /// The set-up needs a wrap proof to read the circuit off.
-    #[error(
-        "no wrap proof in the cache to read the circuit off: make one with `assay prove sample --until wrap`"
-    )]
-    NoWrapProof,
     /// A stage failed.
     #[error("{stage}: {reason}")]
     Stage {
@@ -108,7 +103,6 @@ impl Error {
             | Error::Description { .. }
             | Error::UnknownBatch { .. }
             | Error::MissingHistory { .. }
-            | Error::NoWrapProof
             | Error::NotLinked { .. }
             | Error::Config(_)
             | Error::BitcoinSpec(_)

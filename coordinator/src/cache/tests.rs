@@ -149,16 +149,3 @@ fn pruning_removes_old_entries_and_unnamed_blobs_and_keeps_the_rest() {
     let pruned = cache.prune(Duration::from_secs(3600), |_| false).unwrap();
     assert_eq!(pruned, Pruned::default());
 }
-
-#[test]
-fn the_newest_sound_entry_of_a_stage_is_found() {
-    let dir = tempfile::tempdir().unwrap();
-    let cache = Cache::open(dir.path()).unwrap();
-    assert_eq!(cache.newest("fold").unwrap(), None);
-    let entry = entry(&cache, b"proof bytes");
-    cache.store(key(), &entry).unwrap();
-    assert_eq!(cache.newest("fold").unwrap(), Some(entry.clone()));
-    assert_eq!(cache.newest("wrap").unwrap(), None);
-    fs::remove_file(cache.blob_path(&entry.blobs["proof"])).unwrap();
-    assert_eq!(cache.newest("fold").unwrap(), None);
-}

@@ -63,8 +63,7 @@ impl Shell<'_> {
                 entry(stage, &wrap, [("proof", self.cache.store_file(&output)?)], peak)
             }
             Stage::Setup => {
-                let wrap = Some(self.input(Stage::Wrap, "proof")?);
-                let job = worker::Job::Groth16Setup(Groth16SetupJob { wrap });
+                let job = worker::Job::Groth16Setup(Groth16SetupJob {});
                 let (outcome, peak) = self.job(at, &job)?;
                 let worker::Outcome::Groth16Setup(setup) = outcome else { return Err(unexpected("set-up")) };
                 entry(stage, &setup, [], peak)

@@ -7,9 +7,8 @@ use assay_lvm_core::{
 };
 
 use super::{
-    ExecuteJob, ExecuteOutcome, Groth16ProveJob, Groth16ProveOutcome, Groth16SetupJob, Groth16SetupOutcome,
-    Job, KeysOutcome, Outcome, ProgramInfo, ProofOutcome, ProveFoldJob, ProveRunJob, StageConfig, Until,
-    WrapJob, WrapOutcome,
+    ExecuteJob, ExecuteOutcome, Groth16ProveJob, Groth16ProveOutcome, Groth16SetupOutcome, Job, KeysOutcome,
+    Outcome, ProgramInfo, ProofOutcome, ProveFoldJob, ProveRunJob, StageConfig, Until, WrapJob, WrapOutcome,
 };
 use crate::engine::{self, Engine, Proof, ProveInput};
 use crate::error::WorkerError;
@@ -48,7 +47,7 @@ impl Session {
             Job::ProveRun(job) => self.prove_run(job, &reporter).map(Outcome::ProveRun),
             Job::ProveFold(job) => self.prove_fold(job, &reporter).map(Outcome::ProveFold),
             Job::Wrap(job) => self.wrap(job, &reporter).map(Outcome::Wrap),
-            Job::Groth16Setup(job) => self.groth16_setup(job, &reporter).map(Outcome::Groth16Setup),
+            Job::Groth16Setup(_) => self.groth16_setup(&reporter).map(Outcome::Groth16Setup),
             Job::Groth16Prove(job) => self.groth16_prove(job, &reporter).map(Outcome::Groth16Prove),
         }
     }
@@ -132,22 +131,13 @@ impl Session {
         })
     }
 
-    fn groth16_setup(
-        &mut self,
-        job: &Groth16SetupJob,
-        reporter: &Reporter,
-    ) -> Result<Groth16SetupOutcome, WorkerError> {
-        let Some(wrap) = &job.wrap else {
-            return Err(WorkerError::BadJob {
-                reason: "groth16_setup needs a wrap proof as a template".into(),
-            });
-        };
-        let wrap = WrapProof::decode(&wrap.read()?)?;
+    fn groth16_setup(&mut self, reporter: &Reporter) -> Result<Groth16SetupOutcome, WorkerError> {
         let cache_dir = self.config.cache_dir.clone();
-        let circuit = self.circuit(&wrap, reporter)?;
+        let circuit = self.circuit(reporter)?;
         let parameters = groth16::parameters(circuit, &cache_dir, reporter)?;
         Ok(Groth16SetupOutcome {
             circuit_digest: Hex32(circuit.digest()),
+            proving_key_bytes: parameters.proving_key_bytes(),
             proving_key: parameters.proving_key,
             verifying_key: parameters.verifying_key,
             insecure: parameters.insecure,
@@ -169,7 +159,7 @@ impl Session {
         let statement = groth16::Statement { program: job.fold_program, public_values: values.to_vec() };
         statement.check(&groth16::wrap_inputs(&wrap)?)?;
         let cache_dir = self.config.cache_dir.clone();
-        let circuit = self.circuit(&wrap, reporter)?;
+        let circuit = self.circuit(reporter)?;
         let proved = groth16::prove(circuit, &wrap, &statement, &cache_dir, reporter)?;
         Ok(Groth16ProveOutcome {
             proof: FileRef::write(&job.output_dir.join("proof.bin"), &proved.proof)?,
@@ -196,10 +186,10 @@ impl Session {
         self.engine.as_ref().ok_or_else(|| WorkerError::internal("the engine is gone"))
     }
 
-    fn circuit(&mut self, wrap: &WrapProof, reporter: &Reporter) -> Result<&groth16::Circuit, WorkerError> {
+    fn circuit(&mut self, reporter: &Reporter) -> Result<&groth16::Circuit, WorkerError> {
         if self.circuit.is_none() {
             reporter.report("build circuit", 0, 1);
-            self.circuit = Some(groth16::Circuit::build(wrap)?);
+            self.circuit = Some(groth16::Circuit::build()?);
             reporter.report("build circuit", 1, 1);
         }
         self.circuit.as_ref().ok_or_else(|| WorkerError::internal("the circuit is gone"))
