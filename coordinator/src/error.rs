@@ -73,6 +73,9 @@ pub enum Error {
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The record of the run in progress cannot be written.
+    #[error("journal: {0}; finished stages are kept, start the same command again to go on")]
+    Journal(FileError),
     /// The cache cannot be used.
     #[error("cache: {0}")]
     Cache(#[from] CacheError),

@@ -167,22 +167,22 @@ impl Shell<'_> {
         let mut effects = state.step(first).expect("a loaded state is idle or active");
         let mut finished = None;
         while let Some(effect) = effects.pop() {
-            journal.save(state, &self.results)?;
+            journal.save(state, &self.results).map_err(Error::Journal)?;
             let event = self.carry_out(state, &effect, &mut finished);
             effects = state.step(event).expect("the shell answers each effect once");
         }
         match state.phase() {
             Phase::Failed { stage, reason } => {
                 let error = Error::Stage { stage: stage.to_string(), reason: reason.clone() };
-                journal.remove()?;
+                journal.remove().map_err(Error::Journal)?;
                 Err(error)
             }
             Phase::Cancelled => {
-                journal.remove()?;
+                journal.remove().map_err(Error::Journal)?;
                 Err(Error::Interrupted)
             }
             _ => {
-                journal.remove()?;
+                journal.remove().map_err(Error::Journal)?;
                 Ok(finished.expect("publishing is the last stage of every plan"))
             }
         }

@@ -6,8 +6,8 @@ use ark_bn254::{Bn254, Fr};
 use ark_groth16::{Proof, VerifyingKey};
 use ark_serialize::CanonicalDeserialize;
 use assay_l1::{
-    BackendError, BackendSpec, ClaimInput, ClaimReceipt, EpochParams, EpochReceipt, Trunk, TrunkConfig,
-    TrunkError,
+    BackendError, BackendSpec, ClaimInput, ClaimReceipt, EpochParams, EpochReceipt, Network, Trunk,
+    TrunkConfig, TrunkError,
 };
 use serde_json::json;
 
@@ -59,6 +59,13 @@ impl Shell<'_> {
         let proved = self.proved()?;
         let folder = chain_dir(self.config);
         let backend = backend_spec(self.config)?.open()?;
+        let network = backend.network();
+        if !matches!(network, Network::Regtest | Network::Signet) {
+            return Err(Fault::Failed(format!(
+                "settlement has only development settings (INSECURE keys, short time locks): the node is on {network}, \
+                 expected regtest or signet"
+            )));
+        }
         let mut trunk = Trunk::open(TrunkConfig::development(folder.join("trunk")), backend)?;
         let history =
             self.request.history.as_ref().ok_or_else(|| Fault::Failed("no history to settle".into()))?;
