@@ -41,7 +41,7 @@ pub struct Circuit {
 const TEMPLATE: &[u8] = include_bytes!("../data/wrap-template.assay");
 
 impl Circuit {
-    /// Builds the circuit of the release's wrap program. Cost: some ten seconds and 5 GiB.
+    /// Builds the circuit of the release's wrap program. Cost: some seven seconds and 3 GiB.
     ///
     /// # Errors
     /// [`WorkerError::Circuit`] if the zkVM's release is not the one this program was made for.
@@ -182,7 +182,10 @@ pub fn parameters(
     reporter.report("open parameters", 0, 1);
     // What was just written needs no second reading.
     let check = if cached { Check::Hashes } else { Check::Quick };
-    let key = ProvingKey::open(&path, &digest, check).map_err(groth16_error)?;
+    let key = ProvingKey::open(&path, &digest, check).map_err(|error| {
+        let path = path.display();
+        WorkerError::Groth16 { reason: format!("{path}: {error}: delete the file, and the next run makes another") }
+    })?;
     let verifying_key = FileRef::write(&dir.join(format!("{name}.vk")), &to_bytes(key.verifying_key())?)?;
     reporter.report("open parameters", 1, 1);
     Ok(Parameters { proving_key: path, verifying_key, insecure: key.is_insecure(), cached, key })

@@ -48,7 +48,7 @@ pub struct WrapCircuit {
 impl WrapCircuit {
     /// Builds the circuit for proofs under `vk`; `proof` serves as a template for shapes only.
     ///
-    /// Cost: some ten seconds and 5 GiB, most of it the matrices.
+    /// Cost: some seven seconds and 3 GiB, most of it the matrices.
     ///
     /// # Errors
     /// [`CircuitError`] if the zkVM exports an operation that is unknown or malformed.
