@@ -11,5 +11,6 @@
 //! Later parts (challenge, acceptance, timeouts) add leaves to [`connector`] and transactions beside these.
 
 pub mod connector;
+pub mod contract;
 pub mod terms;
 pub mod transactions;

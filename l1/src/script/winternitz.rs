@@ -81,7 +81,7 @@ mod tests {
     }
 
     fn id(claim: u32) -> KeyId {
-        KeyId { trunk_id: [1; 32], epoch: 0, claim, value: "test" }
+        KeyId { trunk_id: [1; 32], epoch: 0, claim, value: "test".into() }
     }
 
     fn sign(claim: u32, value: &[u8]) -> Vec<Vec<u8>> {
