@@ -118,7 +118,7 @@ impl World {
         tx
     }
 
-    fn open(&self, number: usize) {
+    fn reconfiguration(&self, number: usize) -> Transaction {
         let graph = &self.graphs[number];
         let node = graph.node(TxRole::Reconfiguration).unwrap();
         let mut tx = node.tx.clone();
@@ -129,7 +129,11 @@ impl World {
             tx.input[0].witness = witness(&[signed], request.item(&request.sign(&attesters())), &spend);
         }
         sign_funding(&mut tx, &node.spent(), &operator());
-        self.accepted(&tx);
+        tx
+    }
+
+    fn open(&self, number: usize) {
+        self.accepted(&self.reconfiguration(number));
     }
 
     fn claim_tx(&self, claim: u32, values: &[[u8; 32]; 5]) -> Transaction {
@@ -175,9 +179,10 @@ impl World {
     fn slot_items(&self, claim: u32, slot: u16, last: u8) -> Vec<Vec<u8>> {
         let layout = &self.epochs[0].1.layout.slots()[usize::from(slot)];
         let words = layout.words.clone().map(|index| asserted(claim, AssertValue::Word(index), 0x22));
-        let hashes = layout.hashes.clone().map(|index| {
-            asserted(claim, AssertValue::Hash(index), if index == 12 { last } else { 0x11 })
-        });
+        let hashes = layout
+            .hashes
+            .clone()
+            .map(|index| asserted(claim, AssertValue::Hash(index), if index == 12 { last } else { 0x11 }));
         items(&words.chain(hashes).collect::<Vec<_>>())
     }
 
@@ -205,10 +210,7 @@ impl World {
 
     /// Witness of the verifier's leaf for an assertion that ends with `last`.
     fn step_items(&self, claim: u32, last: u8) -> Vec<Vec<u8>> {
-        items(&[
-            asserted(claim, AssertValue::Hash(0), 0x11),
-            asserted(claim, AssertValue::Hash(12), last),
-        ])
+        items(&[asserted(claim, AssertValue::Hash(0), 0x11), asserted(claim, AssertValue::Hash(12), last)])
     }
 }
 
@@ -342,8 +344,7 @@ fn a_claim_whose_digest_is_not_of_its_values_is_disproved_at_once() {
             values[4][byte] ^= 0x80;
         }
         world.claim(0, &values);
-        let slash =
-            world.slash(TxRole::DisproveInput(0), leaf::GAME_DISPROOFS, items(&named(0, &values)));
+        let slash = world.slash(TxRole::DisproveInput(0), leaf::GAME_DISPROOFS, items(&named(0, &values)));
         match refusal {
             Some(part) => world.refused(&slash, part),
             None => world.accepted(&slash),
@@ -494,15 +495,36 @@ fn sizes_are_pinned() {
         ("Acceptance, 3 slots", world.acceptance(1).vsize()),
         ("PayOut", world.complete(TxRole::PayOut, &[(leaf::PAY_OUT, none())]).vsize()),
     ];
-    let reconfigurations = world.graphs.each_ref().map(|graph| {
-        let node = graph.node(TxRole::Reconfiguration).unwrap();
-        let mut tx = node.tx.clone();
-        sign_funding(&mut tx, &node.spent(), &operator());
-        tx.vsize()
-    });
-    assert_eq!(table.map(|(_, vsize)| vsize), [0; 13], "{table:?} {reconfigurations:?}");
+    let pinned = [8_132, 257, 230, 158, 319, 1_753, 9_220, 280, 280, 44_758, 3_583, 417, 159];
+    assert_eq!(table.map(|(_, vsize)| vsize), pinned, "{table:?}");
+    assert_eq!([0, 1].map(|number| world.reconfiguration(number).vsize()), [247, 364]);
     // Standard sizes: version 3 below 10,000 vB, all below 100,000 vB (400,000 weight units).
     assert!(table.iter().all(|(_, vsize)| *vsize < 100_000));
+}
+
+#[test]
+fn the_largest_leaf_stays_within_the_stack_and_our_interpreter_follows_it() {
+    use assay_l1::script::interpreter::{run, Fault, Spend};
+    let world = World::with_claims(1);
+    for (flip, expected) in [(0u8, None), (1, Some(()))] {
+        let mut values = claim_values(0);
+        values[4][20] ^= flip;
+        let role = TxRole::DisproveInput(0);
+        let tx = world.slash(role, leaf::GAME_DISPROOFS, items(&named(0, &values)));
+        let spend = world.spend_of(role, 1, leaf::GAME_DISPROOFS);
+        let spent = world.graphs[0].node(role).unwrap().spent();
+        let mut stack: Vec<Vec<u8>> = tx.input[1].witness.iter().map(<[u8]>::to_vec).collect();
+        stack.truncate(stack.len() - 2);
+        let at = Spend { tx: &tx, input: 1, spent: &spent, leaf: spend.leaf_hash() };
+        let outcome = run(&spend.script, stack, at);
+        assert_eq!(assay_l1::verify_transaction(&tx, &spent).is_ok(), expected.is_some());
+        match (outcome, expected) {
+            (Ok(summary), Some(())) => assert_eq!((summary.places_max, spend.script.len()), (819, 170_252)),
+            // A right digest: stopped at the very last check.
+            (Err(error), None) => assert_eq!(error.fault, Fault::Verify),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

@@ -4,9 +4,9 @@
 mod contract;
 
 use assay_l1::graph::contract::build::{Graph, GraphError, Surroundings, TxRole};
-use assay_l1::graph::contract::review::{review, Proposal, ProposedTx, Refusal};
-use assay_l1::graph::contract::spec::{AssertLayout, ContractSpec, GameLocks};
 use assay_l1::graph::contract::keys::EpochKeys;
+use assay_l1::graph::contract::review::{compare, review, Proposal, ProposedTx, Refusal};
+use assay_l1::graph::contract::spec::{AssertLayout, ContractSpec, GameLocks};
 use assay_l1::{OperatorSecret, TimeLocks};
 use bitcoin::hashes::Hash;
 use bitcoin::sighash::TapSighashType;
@@ -91,7 +91,9 @@ fn mutations(good: &ProposedTx) -> Vec<(String, ProposedTx)> {
         });
         add(format!("request {at} message"), &|tx| tx.requests[at].message[31] ^= 1);
         add(format!("request {at} twice"), &|tx| tx.requests.push(tx.requests[at]));
-        add(format!("request {at} gone"), &|tx| drop(tx.requests.remove(at)));
+        add(format!("request {at} gone"), &|tx| {
+            tx.requests.remove(at);
+        });
     }
     all
 }
@@ -106,6 +108,8 @@ fn the_specification_itself_is_accepted_and_is_the_same_for_everyone() {
 #[test]
 fn every_one_field_mutation_of_every_transaction_is_refused_by_its_name() {
     let ((_, spec), mut proposal) = valid();
+    // What `review` does after it has built the signer's own graph, which takes a second.
+    let own = judge(&spec, &proposal).unwrap();
     // Each role once: the slots and later claims have the same fields.
     let roles: Vec<TxRole> = proposal.transactions.keys().copied().collect();
     let mut count = 0;
@@ -131,7 +135,7 @@ fn every_one_field_mutation_of_every_transaction_is_refused_by_its_name() {
         let chosen = if seldom { &chosen[..1] } else { &chosen[..] };
         for (name, other) in chosen {
             proposal.transactions.insert(role, other.clone());
-            match judge(&spec, &proposal) {
+            match compare(&own, &proposal) {
                 Err(Refusal::Differs { role: named, .. }) => assert_eq!(named, role, "{name}"),
                 other => panic!("{role}, {name}: {other:?}"),
             }
@@ -146,10 +150,11 @@ fn every_one_field_mutation_of_every_transaction_is_refused_by_its_name() {
 #[test]
 fn a_transaction_too_few_or_too_many_is_refused() {
     let ((_, spec), good) = valid();
+    let own = judge(&spec, &good).unwrap();
     for role in good.transactions.keys() {
         let mut proposal = good.clone();
         proposal.transactions.remove(role);
-        assert_eq!(judge(&spec, &proposal).unwrap_err(), Refusal::Missing { role: *role });
+        assert_eq!(compare(&own, &proposal).unwrap_err(), Refusal::Missing { role: *role });
     }
     let mut proposal = good.clone();
     let role = TxRole::Claim(contract::CLAIMS);

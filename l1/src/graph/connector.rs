@@ -1,5 +1,6 @@
 //! Outputs that bind one transaction to the next, and their scripts.
 
+use bitcoin::hashes::Hash;
 use bitcoin::opcodes::all::{OP_CHECKSIG, OP_CHECKSIGVERIFY, OP_CSV, OP_DROP};
 use bitcoin::script::Builder;
 use bitcoin::taproot::{ControlBlock, LeafVersion, TapLeafHash, TapNodeHash};
@@ -86,6 +87,12 @@ impl ScriptOutput {
     #[must_use]
     pub fn leaves(&self) -> &[Leaf] {
         &self.leaves
+    }
+
+    /// Hash of leaf `index`, as signatures commit to it; `None` if there is no such leaf.
+    #[must_use]
+    pub fn leaf_hash(&self, index: usize) -> Option<TapLeafHash> {
+        Some(TapLeafHash::from_byte_array(self.tree.leaves().get(index)?.to_byte_array()))
     }
 
     /// How to spend leaf `index`; `None` if there is no such leaf, or only its hash is known.

@@ -2,11 +2,11 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use assay_l1::graph::connector::ScriptOutput;
 use assay_l1::graph::contract::build::{funding_value, EpochEnd, Graph, GraphError, Surroundings};
 use assay_l1::graph::contract::keys::{AssertValue, EpochKeys};
 use assay_l1::graph::contract::scripts::VerifierLeaves;
 use assay_l1::graph::contract::spec::{AssertLayout, ContractSpec, GameLocks};
-use assay_l1::graph::connector::ScriptOutput;
 use assay_l1::graph::terms::{ClaimValue, EpochTerms};
 use assay_l1::graph::transactions::wallet_script;
 use assay_l1::script::compare::{differ, restore, set_aside};

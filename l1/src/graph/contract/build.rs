@@ -366,8 +366,7 @@ impl Drafts<'_> {
     /// Collateral and the connector that proves a fault; anyone adds outputs for itself.
     fn slash(&mut self, role: TxRole, collateral: &Placed, proof: (TxIn, Input)) {
         let slashed = collateral.input(vec![leaf::SLASH], TapSighashType::Single, None);
-        let sink =
-            TxOut { value: self.spec.slashed_to_sink, script_pubkey: wallet_script(self.spec.sink) };
+        let sink = TxOut { value: self.spec.slashed_to_sink, script_pubkey: wallet_script(self.spec.sink) };
         self.add(role, 2, [slashed, proof], vec![sink]);
     }
 
@@ -417,11 +416,8 @@ impl Drafts<'_> {
             vec![scripts::signed(&spec.attesters), self.signed_after(spec.terms.locks.collateral_blocks)],
             spec.terms.collateral,
         );
-        let outputs = vec![
-            connector.txout(),
-            collateral.txout(),
-            TxOut { value: Amount::ZERO, script_pubkey: mark },
-        ];
+        let outputs =
+            vec![connector.txout(), collateral.txout(), TxOut { value: Amount::ZERO, script_pubkey: mark }];
         let txid = self.anchored(TxRole::Reconfiguration, previous.into_iter().chain([coin]), outputs);
         let place = |vout, output| Placed { outpoint: OutPoint::new(txid, vout), output };
         (place(0, connector), place(1, collateral))

@@ -51,10 +51,10 @@ impl Graph {
             for (txin, input) in node.tx.input.iter().zip(&node.inputs) {
                 let OutPoint { txid, vout } = txin.previous_output;
                 let value = input.txout().value.to_sat();
-                let lock = match txin.sequence.to_relative_lock_time() {
-                    Some(lock) => format!(", after {lock}"),
-                    None => String::new(),
-                };
+                // Every lock of the contract counts blocks, in the low half of the sequence.
+                let blocks = txin.sequence.to_consensus_u32() & 0xffff;
+                let locked = txin.sequence.is_relative_lock_time();
+                let lock = if locked { format!(", after {blocks} blocks") } else { String::new() };
                 let from = match (roles.get(&txid), input) {
                     (Some(from), _) => group(*from).to_string(),
                     (None, Input::Funding(_)) => "operator's coin".to_owned(),

@@ -96,34 +96,33 @@ impl Graph {
 ///
 /// # Errors
 /// The first difference.
-pub fn review(
-    spec: &ContractSpec,
-    around: Surroundings<'_>,
-    proposal: &Proposal,
-) -> Result<Graph, Refusal> {
-    let agreed = [
-        ("spec", proposal.spec_id == spec.id()),
-        ("announcement", proposal.announce == around.announce),
-    ];
+pub fn review(spec: &ContractSpec, around: Surroundings<'_>, proposal: &Proposal) -> Result<Graph, Refusal> {
+    let agreed =
+        [("spec", proposal.spec_id == spec.id()), ("announcement", proposal.announce == around.announce)];
     if let Some((field, _)) = agreed.iter().find(|(_, holds)| !holds) {
         return Err(Refusal::Agreement { field });
     }
     let graph = Graph::build(spec, Surroundings { keys: &proposal.keys, ..around })?;
+    compare(&graph, proposal)?;
+    Ok(graph)
+}
+
+/// Compares all transactions of `proposal` with those of `graph`, the signer's own.
+///
+/// # Errors
+/// The first difference.
+pub fn compare(graph: &Graph, proposal: &Proposal) -> Result<(), Refusal> {
     if let Some(role) = proposal.transactions.keys().find(|role| graph.node(**role).is_none()) {
         return Err(Refusal::Surplus { role: *role });
     }
     for (role, node) in graph.nodes() {
         let proposed = proposal.transactions.get(role).ok_or(Refusal::Missing { role: *role })?;
-        let own = ProposedTx {
-            tx: node.tx.clone(),
-            spent: node.spent(),
-            requests: requests_of(*role, node),
-        };
+        let own = ProposedTx { tx: node.tx.clone(), spent: node.spent(), requests: requests_of(*role, node) };
         if let Some((field, index)) = difference(&own, proposed) {
             return Err(Refusal::Differs { role: *role, field, index });
         }
     }
-    Ok(graph)
+    Ok(())
 }
 
 /// Index of the first place where two lists differ, their common length if one is longer.

@@ -1,5 +1,7 @@
 //! The leaves of the contract. In every witness the attesters' signature is on top.
 
+use std::sync::OnceLock;
+
 use bitcoin::opcodes::all::{OP_CHECKSIG, OP_CHECKSIGVERIFY};
 use bitcoin::script::Builder;
 use bitcoin::secp256k1::XOnlyPublicKey;
@@ -94,8 +96,7 @@ pub fn slot_keys<'a>(keys: &'a GameKeys, slot: &Slot) -> Vec<&'a PublicKey> {
 
 /// An assert slot: attesters, operator, and the slot's signed values, the first one's items on top.
 pub(super) fn slot(spec: &ContractSpec, keys: &GameKeys, slot: &Slot) -> ScriptBuf {
-    let start =
-        attested(spec).push_x_only_key(&spec.terms.operator_key).push_opcode(OP_CHECKSIGVERIFY);
+    let start = attested(spec).push_x_only_key(&spec.terms.operator_key).push_opcode(OP_CHECKSIGVERIFY);
     let checked = slot_keys(keys, slot).into_iter().fold(start, |builder, key| {
         drop_value(winternitz::verify(builder, key), key.size().message_digits())
     });
@@ -110,14 +111,22 @@ fn values(builder: Builder, keys: &[&PublicKey]) -> Builder {
     keys.iter().rev().fold(builder, |builder, key| restore(builder, key.size().message_digits()))
 }
 
+/// The hash of four values: the same bytes in every claim, and most of the script, so made once.
+fn digest_script() -> &'static [u8] {
+    static SCRIPT: OnceLock<Vec<u8>> = OnceLock::new();
+    SCRIPT.get_or_init(|| {
+        blake3::hash(Builder::new(), DIGEST_INPUT_BYTES).expect("four values fit").into_bytes()
+    })
+}
+
 /// Succeeds if the signed digest is not BLAKE3 of the four values signed beside it, top bits cleared.
 ///
 /// Below the attesters' signature: the items of the five values as in the claim. Catches a wrong public input.
 pub(super) fn disprove_input(spec: &ContractSpec, keys: &GameKeys) -> ScriptBuf {
     let all: Vec<_> = keys.claim.0.iter().collect();
     let builder = values(attested(spec), &all);
-    let builder = blake3::hash(builder, DIGEST_INPUT_BYTES).expect("four values fit");
-    let builder = blake3::clear_top_bits(builder);
+    let script = [builder.into_bytes().as_slice(), digest_script()].concat();
+    let builder = blake3::clear_top_bits(Builder::from(script));
     differ(builder, blake3::HASH_DIGITS).push_int(1).into_script()
 }
 

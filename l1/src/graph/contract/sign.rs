@@ -55,7 +55,7 @@ pub(super) fn requests_of(role: TxRole, node: &Node) -> Vec<SigningRequest> {
     for (index, input) in node.inputs.iter().enumerate() {
         let Input::Contract { output, leaves, sighash } = input else { continue };
         for leaf in leaves {
-            let leaf_hash = TapLeafHash::from_byte_array(output.leaves()[*leaf].hash().to_byte_array());
+            let leaf_hash = output.leaf_hash(*leaf).expect("the graph names leaves that are there");
             let message = cache
                 .taproot_script_spend_signature_hash(index, &Prevouts::All(&spent), leaf_hash, *sighash)
                 .expect("every spent output is given, and SINGLE is used for input 0 only")

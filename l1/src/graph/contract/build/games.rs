@@ -51,8 +51,10 @@ impl Drafts<'_> {
     ) -> Result<(), TreeSizeError> {
         let spec = self.spec;
         let locks = spec.locks;
-        let optimistic =
-            [challenge.whole(leaf::UNCHALLENGED, Some(locks.challenge_blocks)), game.whole(leaf::OPTIMISTIC, None)];
+        let optimistic = [
+            challenge.whole(leaf::UNCHALLENGED, Some(locks.challenge_blocks)),
+            game.whole(leaf::OPTIMISTIC, None),
+        ];
         let back = vec![self.operator(spec.game_value() + CONNECTOR_VALUE)];
         self.anchored(TxRole::OptimisticAcceptance(claim), optimistic, back);
 
@@ -70,19 +72,15 @@ impl Drafts<'_> {
         self.assertion(claim, game, collateral)
     }
 
-    fn assertion(
-        &mut self,
-        claim: u32,
-        game: &Placed,
-        collateral: &Placed,
-    ) -> Result<(), TreeSizeError> {
+    fn assertion(&mut self, claim: u32, game: &Placed, collateral: &Placed) -> Result<(), TreeSizeError> {
         let spec = self.spec;
         let keys = &self.keys.0[claim as usize];
         let slots: Vec<_> = spec.layout.slots();
         let slots: Vec<_> = slots
             .iter()
             .map(|slot| {
-                let leaves = vec![scripts::slot(spec, keys, slot), self.signed_after(spec.locks.assert_blocks)];
+                let leaves =
+                    vec![scripts::slot(spec, keys, slot), self.signed_after(spec.locks.assert_blocks)];
                 self.output(leaves, CONNECTOR_VALUE)
             })
             .collect();
