@@ -184,7 +184,9 @@ pub fn parameters(
     let check = if cached { Check::Hashes } else { Check::Quick };
     let key = ProvingKey::open(&path, &digest, check).map_err(|error| {
         let path = path.display();
-        WorkerError::Groth16 { reason: format!("{path}: {error}: delete the file, and the next run makes another") }
+        WorkerError::Groth16 {
+            reason: format!("{path}: {error}: delete the file, and the next run makes another"),
+        }
     })?;
     let verifying_key = FileRef::write(&dir.join(format!("{name}.vk")), &to_bytes(key.verifying_key())?)?;
     reporter.report("open parameters", 1, 1);

@@ -16,14 +16,14 @@ use crate::files::{FileRef, Hex32, HexBytes};
 use crate::groth16;
 use crate::progress::{peak_rss_bytes, ProgressSink, Reporter};
 use crate::proof::{CompressedProof, ProgramKey, ProofFile, WrapProof};
-use crate::settings::EngineConfig;
+use crate::settings::{EngineConfig, ShardSize};
 use crate::verify;
 
 /// Runs jobs one after the other.
 pub struct Session {
     config: EngineConfig,
     sink: ProgressSink,
-    engine: Option<Engine>,
+    engine: Option<(Engine, ShardSize)>,
     circuit: Option<groth16::Circuit>,
 }
 
@@ -98,9 +98,9 @@ impl Session {
         let key = self.key(elf)?;
         // Seconds, and a guest that rejects its input is not proved for minutes.
         reporter.report("execute", 0, 1);
-        engine::execute(&self.config, elf, input)?;
+        let size = engine::execute(&self.config, elf, input)?.shard_size();
         reporter.report("execute", 1, 1);
-        let engine = self.engine(reporter)?;
+        let engine = self.engine(size, reporter)?;
         let (bytes, public_values, cycles, shards) = match engine.prove(elf, &key, input, until, reporter)? {
             Proof::Core(proof) => {
                 let shards = u32::try_from(proof.proof.0.len()).unwrap_or(u32::MAX);
@@ -121,7 +121,7 @@ impl Session {
 
     fn wrap(&mut self, job: &WrapJob, reporter: &Reporter) -> Result<WrapOutcome, WorkerError> {
         let fold = CompressedProof::decode(&job.fold.read()?)?;
-        let wrapped = self.engine(reporter)?.wrap(&fold, reporter)?;
+        let wrapped = self.engine(ShardSize::Small, reporter)?.wrap(&fold, reporter)?;
         let inputs = groth16::wrap_inputs(&wrapped)?;
         Ok(WrapOutcome {
             proof: FileRef::write(&job.output, &wrapped.encode()?)?,
@@ -174,16 +174,23 @@ impl Session {
 
     fn key(&self, elf: &[u8]) -> Result<ProgramKey, WorkerError> {
         match &self.engine {
-            Some(engine) => engine.setup(elf),
+            Some((engine, _)) => engine.setup(elf),
             None => engine::program_key(&self.config, elf),
         }
     }
 
-    fn engine(&mut self, reporter: &Reporter) -> Result<&Engine, WorkerError> {
-        if self.engine.is_none() {
-            self.engine = Some(Engine::start(&self.config, reporter)?);
+    /// The engine, started anew where the one there makes shards too large for executions of this size.
+    fn engine(&mut self, size: ShardSize, reporter: &Reporter) -> Result<&Engine, WorkerError> {
+        let too_large = |have: ShardSize| have == ShardSize::Small && size == ShardSize::Any;
+        if self.engine.as_ref().is_none_or(|(_, have)| too_large(*have)) {
+            // The old one's memory is free before the new one takes its own.
+            self.engine = None;
+            self.engine = Some((Engine::start_sized(&self.config, size, reporter)?, size));
         }
-        self.engine.as_ref().ok_or_else(|| WorkerError::internal("the engine is gone"))
+        self.engine
+            .as_ref()
+            .map(|(engine, _)| engine)
+            .ok_or_else(|| WorkerError::internal("the engine is gone"))
     }
 
     fn circuit(&mut self, reporter: &Reporter) -> Result<&groth16::Circuit, WorkerError> {
