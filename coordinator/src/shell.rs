@@ -235,6 +235,10 @@ impl Shell<'_> {
     ) -> Result<(Entry, Origin), Fault> {
         if stage.is_cached() {
             if let Some(entry) = self.find(stage)? {
+                if stage == Stage::Fold {
+                    // The next batch asks for it under another name, which may have been lost.
+                    self.keep_for_the_next_batch(&entry)?;
+                }
                 return Ok((entry, Origin::Cache));
             }
         }

@@ -289,6 +289,21 @@ fn claim(text: &[u8]) -> Result<ClaimFile, VerifyError> {
         return Err(VerifyError::Rejected { check, detail });
     }
     public_values(&file.claim.statement)?;
+    // Both are shown to people: nothing but what this program writes.
+    let note = file.claim.insecure.as_deref();
+    if note.is_some_and(|note| note != statement::INSECURE_NOTE) {
+        return Err(VerifyError::Rejected {
+            check,
+            detail: "claim.json has an unknown note on the set-up".into(),
+        });
+    }
+    let txid = file.claim.settlement.as_ref().map(|settlement| settlement.claim_txid.as_str());
+    if txid.is_some_and(|txid| txid.len() != 64 || !txid.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        return Err(VerifyError::Rejected {
+            check,
+            detail: "claim.json: claim_txid is no transaction id".into(),
+        });
+    }
     if !file.is_intact() {
         return Err(VerifyError::Rejected { check, detail: "claim.json does not match its checksum".into() });
     }

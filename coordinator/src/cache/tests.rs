@@ -149,3 +149,17 @@ fn pruning_removes_old_entries_and_unnamed_blobs_and_keeps_the_rest() {
     let pruned = cache.prune(Duration::from_secs(3600), |_| false).unwrap();
     assert_eq!(pruned, Pruned::default());
 }
+
+#[test]
+fn folders_of_others_are_not_pruned() {
+    let dir = tempfile::tempdir().unwrap();
+    let theirs = dir.path().join("tmp/thesis.tex");
+    fs::create_dir_all(theirs.parent().unwrap()).unwrap();
+    fs::write(&theirs, b"x").unwrap();
+    let refused =
+        |cache: &Cache| matches!(cache.prune(Duration::ZERO, |_| false), Err(CacheError::NotACache { .. }));
+    assert!(refused(&Cache::at(dir.path())));
+    // Not even after it was used as a cache by mistake.
+    assert!(refused(&Cache::open(dir.path()).unwrap()));
+    assert!(theirs.exists());
+}

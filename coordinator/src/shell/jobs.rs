@@ -149,7 +149,7 @@ impl Shell<'_> {
     }
 
     /// Files the fold proof under the state it ends in.
-    fn keep_for_the_next_batch(&self, fold: &Entry) -> Result<(), Fault> {
+    pub(super) fn keep_for_the_next_batch(&self, fold: &Entry) -> Result<(), Fault> {
         let genesis = self.request.history.as_ref().map(|history| hex::encode(history.genesis_commitment));
         let head = Entry {
             stage: job::HEAD_STAGE.to_owned(),
