@@ -1,4 +1,18 @@
-//! Settlement on Bitcoin.
+//! Settlement on Bitcoin: one claim per batch, each spending the one before.
+//!
+//! Layer: below the coordinator; knows no prover. [`Trunk`] drives claims through a `BitcoinBackend` (Bitcoin Core's consensus code
+//! in process, or a bitcoind over RPC); what it signs and posts is recorded first, so a claim is made exactly once
+//! however often the process dies.
+//!
+//! * [`wots`], [`script`]: one-time signatures and other checks in Bitcoin Script, with an interpreter held against Core's;
+//! * [`graph`]: the transactions: what is posted today, and the contract's whole graph with the signer's review;
+//! * [`envelope`]: batch data in taproot witnesses, and the scan that reads it back.
+//!
+//! Non-goals, so far: challenges, signers and vigilantes as processes, the on-chain Groth16 verifier. `README.md` says what
+//! the chain enforces today ([`enforcement_summary`] says it to users).
+//!
+//! Reading order: [`graph`], [`Trunk`], [`envelope`].
+
 mod backend;
 mod consensus;
 mod enforcement;

@@ -25,7 +25,7 @@ fn settle_all(dir: &Path) -> Trunk {
 }
 
 #[test]
-#[ignore = "the child process of the test below"]
+#[ignore = "run by the test below, in a process of its own"]
 fn child() {
     // Without a parent (all ignored tests are run) there is nothing to do.
     let Some(dir) = std::env::var_os(DIR_VARIABLE) else { return };

@@ -170,16 +170,28 @@ impl<B> SortedScalars<B> {
         device: &D,
         points: &B,
     ) -> Result<Projective<P::Curve>, DeviceError> {
-        if self.count == 0 {
+        if self.count == 0 || self.rounds.is_empty() {
             return Ok(Projective::zero());
         }
-        let bytes = 2 * P::BYTES;
-        let buckets = 1u32 << (self.window - 1);
-        let keys = Argument::Number(buckets * self.windows);
-        let task = Argument::Number(self.task);
-        let [accumulate, gather, weigh, fold] = P::KERNELS;
-        let [first, more @ ..] = &self.rounds[..] else { return Ok(Projective::zero()) };
-        let mut sums = device.alloc(bytes * first.total.max(1))?;
+        let (sums, offsets) = self.sum_buckets::<D, P>(device, points)?;
+        let windows = self.sum_windows::<D, P>(device, &sums, offsets)?;
+        let bytes = device.download(&windows, 0..2 * P::BYTES * self.windows as usize)?;
+        Ok(combine::<P>(&words(&bytes), self.window))
+    }
+
+    /// Sums the points of every bucket, `task` at a time: first the points, then sums of sums.
+    ///
+    /// Returns the sums (two coordinates each), and where each bucket's begin.
+    fn sum_buckets<'a, D: Device<Buffer = B>, P: DevicePoint>(
+        &'a self,
+        device: &D,
+        points: &B,
+    ) -> Result<(B, &'a B), DeviceError> {
+        let [accumulate, gather, ..] = P::KERNELS;
+        let keys = || Argument::Number((1u32 << (self.window - 1)) * self.windows);
+        let task = || Argument::Number(self.task);
+        let (first, more) = (&self.rounds[0], &self.rounds[1..]);
+        let mut sums = device.alloc(2 * P::BYTES * first.total.max(1))?;
         if first.total > 0 {
             device.launch(
                 per_thread(accumulate, first.total, 128)?,
@@ -189,14 +201,14 @@ impl<B> SortedScalars<B> {
                     Argument::Buffer(&self.offsets),
                     Argument::Buffer(&first.tasks),
                     Argument::Buffer(&sums),
-                    keys,
-                    task,
+                    keys(),
+                    task(),
                 ],
             )?;
         }
         let mut offsets = &first.tasks;
         for round in more {
-            let next = device.alloc(bytes * round.total.max(1))?;
+            let next = device.alloc(2 * P::BYTES * round.total.max(1))?;
             device.launch(
                 per_thread(gather, round.total, 128)?,
                 &[
@@ -204,19 +216,32 @@ impl<B> SortedScalars<B> {
                     Argument::Buffer(offsets),
                     Argument::Buffer(&round.tasks),
                     Argument::Buffer(&next),
-                    Argument::Number(buckets * self.windows),
-                    Argument::Number(self.task),
+                    keys(),
+                    task(),
                 ],
             )?;
             (sums, offsets) = (next, &round.tasks);
         }
+        Ok((sums, offsets))
+    }
+
+    /// Weighs each window's buckets by their number and adds them up: one sum per window.
+    fn sum_windows<D: Device<Buffer = B>, P: DevicePoint>(
+        &self,
+        device: &D,
+        sums: &B,
+        offsets: &B,
+    ) -> Result<B, DeviceError> {
+        let [_, _, weigh, fold] = P::KERNELS;
+        let bytes = 2 * P::BYTES;
+        let buckets = 1u32 << (self.window - 1);
         let chunk = buckets.min(CHUNK);
         let mut before = buckets / chunk;
         let mut partial = device.alloc(bytes * (before * self.windows) as usize)?;
         device.launch(
             per_thread(weigh, (before * self.windows) as usize, 128)?,
             &[
-                Argument::Buffer(&sums),
+                Argument::Buffer(sums),
                 Argument::Buffer(offsets),
                 Argument::Buffer(&partial),
                 Argument::Number(buckets),
@@ -238,8 +263,7 @@ impl<B> SortedScalars<B> {
             )?;
             (partial, before) = (next, after);
         }
-        let bytes = device.download(&partial, 0..bytes * self.windows as usize)?;
-        Ok(combine::<P>(&words(&bytes), self.window))
+        Ok(partial)
     }
 }
 

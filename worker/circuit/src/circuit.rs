@@ -181,7 +181,7 @@ fn export(
 }
 
 /// Every public input is committed to exactly once: one that is not would be free.
-fn check_commitments(constraints: &[Constraint]) -> Result<(), CircuitError> {
+pub(crate) fn check_commitments(constraints: &[Constraint]) -> Result<(), CircuitError> {
     let commitments = [
         Op::CommitVkeyHash,
         Op::CommitCommitedValuesDigest,

@@ -12,14 +12,14 @@
 //! `compile`, `steps`. The README collects the soundness arguments and the table of constraints.
 //!
 //! ```no_run
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let (vk, proof): (assay_worker_circuit::WrapVerifyingKey, assay_worker_circuit::WrapProof) = unimplemented!();
-//! let circuit = assay_worker_circuit::WrapCircuit::build(&vk, &proof)?;
-//! println!("{}", circuit.stats());
-//! let assignment = circuit.assign(&vk, &proof)?;
-//! circuit.check(&assignment)?;
-//! # Ok(())
-//! # }
+//! use assay_worker_circuit::{CircuitError, WrapCircuit, WrapProof, WrapVerifyingKey};
+//!
+//! fn check(vk: &WrapVerifyingKey, proof: &WrapProof) -> Result<(), CircuitError> {
+//!     let circuit = WrapCircuit::build(vk, proof)?;
+//!     println!("{}", circuit.stats());
+//!     let assignment = circuit.assign(vk, proof)?;
+//!     circuit.check(&assignment)
+//! }
 //! ```
 
 mod bits;

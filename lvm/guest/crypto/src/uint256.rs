@@ -54,7 +54,7 @@ pub(crate) fn mul_mod(x: &U256, y: &U256, modulus: &U256) -> U256 {
 /// `x * y mod modulus`, below the modulus, without the zkVM's call, where `modulus = 2^256 - complement` and the
 /// complement is below 2^130.
 ///
-/// About 600 cycles. Any use of the call costs a program a shard of its own, tens of seconds of proving, so the few
+/// Some hundred cycles. Any use of the call costs a program a shard of its own, tens of seconds of proving, so the few
 /// products of a key recovery are cheaper here.
 pub(crate) fn mul_mod_sparse<const LEN: usize>(
     x: &U256,

@@ -1,6 +1,7 @@
 //! Attacks on quotients and remainders, with bits recomputed as a cheating prover would.
 
 use super::{build, exts, felts, holds, op, Op};
+use crate::circuit::check_commitments;
 use crate::koala::{fr_from_integer, BITS, P};
 use crate::steps::{signed, Step};
 use crate::{CircuitError, WrapCircuit};
@@ -175,4 +176,26 @@ fn terms_that_cancel_do_not_hide_a_false_equality() {
     assert!(holds(&equals(5), &felts(&[7])));
     let error = WrapCircuit::from_operations(&equals(0)).err();
     assert!(matches!(error, Some(CircuitError::Unsupported { .. })));
+}
+
+#[test]
+fn every_public_input_is_committed_to_once() {
+    let all = || {
+        let commitments = [
+            Op::CommitVkeyHash,
+            Op::CommitCommitedValuesDigest,
+            Op::CommitExitCode,
+            Op::CommitVkRoot,
+            Op::CommitProofNonce,
+        ];
+        commitments.map(|commitment| op(commitment, "var0")).to_vec()
+    };
+    check_commitments(&all()).unwrap();
+    for at in 0..5 {
+        let mut missing = all();
+        let removed = missing.remove(at);
+        assert!(matches!(check_commitments(&missing), Err(CircuitError::Unsupported { .. })), "{at}");
+        let twice = [all(), vec![removed]].concat();
+        assert!(matches!(check_commitments(&twice), Err(CircuitError::Unsupported { .. })), "{at}");
+    }
 }
