@@ -127,6 +127,9 @@ pub enum CacheError {
     Encode(#[from] serde_json::Error),
 }
 
+/// Folders of a cache.
+const FOLDERS: [&str; 3] = ["entries", "blobs", "tmp"];
+
 /// Marks a cache folder, for this program and for backup programs (the Cache Directory Tagging Specification).
 const TAG: &str = "CACHEDIR.TAG";
 const TAG_TEXT: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55\n# Finished stages of assay. `assay cache prune` cleans up.\n";
@@ -170,7 +173,7 @@ impl Cache {
     /// [`CacheError::File`].
     pub fn open(root: &Path) -> Result<Self, CacheError> {
         let ours = root.join("entries").is_dir() || children(root)?.is_empty();
-        for folder in ["entries", "blobs", "tmp"] {
+        for folder in FOLDERS {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(io_error("create", &path))?;
         }
@@ -341,8 +344,8 @@ impl Cache {
     /// # Errors
     /// [`CacheError::NotACache`] for a folder that [`Self::open`] did not make, [`CacheError::File`].
     pub fn prune(&self, age_min: Duration, keep: impl Fn(&Entry) -> bool) -> Result<Pruned, CacheError> {
-        let holds = |folder: &&str| self.root.join(folder).exists();
-        if !self.root.join(TAG).exists() && ["entries", "blobs", "tmp"].iter().any(|folder| holds(&folder)) {
+        let used = FOLDERS.iter().any(|folder| self.root.join(folder).exists());
+        if used && !self.root.join(TAG).exists() {
             return Err(CacheError::NotACache { path: self.root.clone() });
         }
         let mut pruned = Pruned::default();

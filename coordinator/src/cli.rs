@@ -53,8 +53,11 @@ fn init_tracing() {
 }
 
 /// Prints a result to standard output; a closed pipe there is not an error of ours.
-fn print(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+fn print(text: &str) -> Result<(), Error> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Output(error)),
+        _ => Ok(()),
+    }
 }
 
 /// A flag that the first interrupt (ctrl-c, SIGTERM) sets; the second one ends the process at once.

@@ -25,6 +25,8 @@ pub const VARIABLES: [&str; 9] = [
     "ASSAY_RUN_BLOCKS_MAX",
 ];
 const FILE_BYTES_MAX: u64 = 1 << 20;
+// The message of `validate` says 14.
+const _: () = assert!(MEMORY_BYTES_MIN == 14 << 30);
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -176,6 +178,12 @@ impl Config {
             None => None,
         };
         let file = text.as_ref().map(|(path, text)| (*path, text.as_str()));
+        for name in VARIABLES {
+            if let Some(value) = std::env::var_os(name).filter(|value| value.to_str().is_none()) {
+                let got = value.to_string_lossy().into_owned();
+                return Err(ConfigError::Value { name, expected: "UTF-8 text", got });
+            }
+        }
         Self::new(file, |name| std::env::var(name).ok().filter(|value| !value.is_empty()), flags)
     }
 
@@ -189,6 +197,10 @@ impl Config {
         }
         if self.run_gas_max < 21_000 {
             return wrong("prover.run_gas_max", "at least 21000", self.run_gas_max.to_string());
+        }
+        let paths = [("out", &self.out), ("cache", &self.cache), ("keys", &self.keys)];
+        if let Some((name, path)) = paths.into_iter().find(|(_, path)| path.to_str().is_none()) {
+            return wrong(name, "a path in UTF-8", path.to_string_lossy().into_owned());
         }
         if self.run_blocks_max == 0 {
             return wrong("prover.run_blocks_max", "at least 1", "0".into());

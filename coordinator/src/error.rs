@@ -93,6 +93,9 @@ pub enum Error {
         /// One line.
         reason: String,
     },
+    /// The result could not be printed; what was made is there.
+    #[error("standard output cannot be written: {0}")]
+    Output(#[source] std::io::Error),
     /// The user interrupted.
     #[error("interrupted; finished stages are kept, start the same command again to go on")]
     Interrupted,

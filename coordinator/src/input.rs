@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use assay_lvm::vm::{Evm, Validated, VirtualMachine};
 use assay_lvm::{guests, sample, Batch, RunLimits};
 use sha2::{Digest, Sha256};
 
@@ -38,40 +39,46 @@ pub fn open_batch(name: &str) -> Result<Batch, Error> {
     }
 }
 
-/// Validates a batch, executes it on the host and cuts it into runs.
+/// Validates a batch, executes it on the host and cuts it into runs; says too whether it is linked to a history.
 ///
 /// # Errors
 /// [`Error::Batch`].
 pub fn prepare(name: &str, config: &Config) -> Result<(Job, bool), Error> {
     let batch = open_batch(name)?;
-    let error = |source| Error::Batch { name: name.to_owned(), source: Box::new(source) };
-    let summary = batch.validate().map_err(error)?;
     let limits = RunLimits { gas_max: config.run_gas_max, blocks_max: config.run_blocks_max as usize };
-    let runs = batch.split_runs(limits).map_err(error)?;
-    let first_block = summary.from.block_number + 1;
-    let last_block = summary.to.block_number;
-    let id = format!("{first_block}-{last_block}-{}", hex::encode(&summary.batch_hash[..4]));
+    prepare_for(&Evm, &batch, limits)
+        .map_err(|source| Error::Batch { name: name.to_owned(), source: Box::new(source) })
+}
+
+/// [`prepare`] for any virtual machine.
+fn prepare_for<V: VirtualMachine>(
+    machine: &V,
+    batch: &V::Batch,
+    limits: RunLimits,
+) -> Result<(Job, bool), V::Error> {
+    let Validated { from, to, batch_hash, transactions, work, is_linked, data } = machine.validate(batch)?;
+    let runs = machine.runs(batch, limits)?.into_iter();
+    let (first_block, last_block) = (from.block_number + 1, to.block_number);
     let job = Job {
         summary: BatchSummary {
-            id,
-            chain_id: summary.from.chain_id,
+            id: format!("{first_block}-{last_block}-{}", hex::encode(&batch_hash[..4])),
+            chain_id: from.chain_id,
             first_block,
             last_block,
-            transactions: summary.blocks.iter().map(|block| block.transactions as u64).sum(),
-            gas: summary.gas_used,
+            transactions,
+            gas: work,
             genesis_commitment: None,
         },
-        parent_commitment: summary.from.commitment(),
-        parent_number: summary.from.block_number,
-        new_commitment: summary.to.commitment(),
-        batch_hash: summary.batch_hash,
+        parent_commitment: from.commitment(),
+        parent_number: from.block_number,
+        new_commitment: to.commitment(),
+        batch_hash,
         runs: runs
-            .into_iter()
-            .map(|run| Run { input: run.input, public_values: run.output.public_values.encode().to_vec() })
+            .map(|run| Run { input: run.input, public_values: run.public_values.encode().to_vec() })
             .collect(),
-        data: batch.data(),
+        data,
     };
-    Ok((job, batch.is_linked()))
+    Ok((job, is_linked))
 }
 
 /// Finds the history that the batch continues.

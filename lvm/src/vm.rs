@@ -33,6 +33,12 @@ pub struct Validated {
     pub to: ChainState,
     /// The batch hash that the fold proof states.
     pub batch_hash: [u8; 32],
+    /// Transactions in it.
+    pub transactions: u64,
+    /// Measure of its work; gas for the EVM.
+    pub work: u64,
+    /// Whether it says on which state it builds; one that does not cannot be folded into a history.
+    pub is_linked: bool,
     /// The bytes to publish on Bitcoin.
     pub data: Vec<u8>,
 }
@@ -149,8 +155,15 @@ impl VirtualMachine for Evm {
 
     fn validate(&self, batch: &Batch) -> Result<Validated, BatchError> {
         let summary = batch.validate()?;
-        let data = batch.data();
-        Ok(Validated { from: summary.from, to: summary.to, batch_hash: summary.batch_hash, data })
+        Ok(Validated {
+            from: summary.from,
+            to: summary.to,
+            batch_hash: summary.batch_hash,
+            transactions: summary.blocks.iter().map(|block| block.transactions as u64).sum(),
+            work: summary.gas_used,
+            is_linked: batch.is_linked(),
+            data: batch.data(),
+        })
     }
 
     fn runs(&self, batch: &Batch, limits: RunLimits) -> Result<Vec<RunJob>, BatchError> {

@@ -50,7 +50,7 @@ fn main() -> anyhow::Result<()> {
     for (number, run) in Evm.runs(&batch, RunLimits::default())?.into_iter().enumerate() {
         let input = FileRef::write(&cache.join(format!("run{number}.input")), &run.input)?;
         let output = cache.join(format!("run{number}.proof"));
-        let job = Job::ProveRun(ProveRunJob { run: input, until: Until::Compressed, output });
+        let job = Job::ProveRun(ProveRunJob { run: input, until: Until::Compressed, delegated: 0, output });
         let Outcome::ProveRun(proof) = session.run(&job)? else { anyhow::bail!("not a run") };
         println!("run {number}: {} cycles, {} shards, {} ms", proof.cycles, proof.shards, proof.elapsed_ms);
         anyhow::ensure!(proof.public_values.0 == run.public_values.encode(), "host and guest disagree");
@@ -69,6 +69,7 @@ fn main() -> anyhow::Result<()> {
             vk_words: keys.block.vk_words,
         }],
         until: Until::Compressed,
+        delegated: 0,
         output: cache.join("fold.proof"),
     });
     let Outcome::ProveFold(fold) = session.run(&job)? else { anyhow::bail!("not a fold") };

@@ -15,15 +15,16 @@ use sha2::Digest;
 use sp1_core_executor::Program;
 use sp1_core_machine::io::SP1Stdin;
 use sp1_hypercube::SP1VerifyingKey;
-use sp1_prover::worker::{ProofId, RawTaskRequest, RequesterId, TaskContext, TaskError};
+use sp1_prover::worker::{ProofId, RawTaskRequest, TaskError, WorkerClient};
 use sp1_prover::SP1CoreProofData;
 use sp1_prover_types::network_base_types::ProofMode;
-use sp1_prover_types::{Artifact, TaskType};
+use sp1_prover_types::{Artifact, TaskStatus, TaskType};
 use sp1_verifier::{ProofFromNetwork, SP1Proof};
 
 use crate::error::WorkerError;
 use crate::memo::Memo;
 use crate::node::{self, program_vk, Node};
+use crate::part::{self, context, PartKind, Parts};
 use crate::progress::Reporter;
 use crate::proof::{CompressedProof, CoreProof, OuterProof, ProgramKey, WrapProof};
 use crate::queue::{panic_message, LocalQueue};
@@ -95,6 +96,17 @@ pub enum Proof {
     Compressed(CompressedProof),
 }
 
+/// A part of another engine's proof, proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvedPart {
+    /// The key its controller knows it by.
+    pub key: String,
+    /// What it was.
+    pub kind: PartKind,
+    /// The result's files, the entry first.
+    pub files: Vec<PathBuf>,
+}
+
 /// The zkVM's provers in this process.
 pub struct Engine {
     runtime: tokio::runtime::Runtime,
@@ -149,14 +161,38 @@ impl Engine {
         size: ShardSize,
         reporter: &Reporter,
     ) -> Result<Self, WorkerError> {
-        let settings = Settings::for_machine(config)?.sized(size);
+        Self::start_with(config, Settings::for_machine(config)?.sized(size), None, reporter)
+    }
+
+    /// Starts an engine that executes, and has at most `width` parts at once proved by others.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_controller(
+        config: &EngineConfig,
+        size: ShardSize,
+        parts: Arc<dyn Parts>,
+        width: usize,
+        reporter: &Reporter,
+    ) -> Result<Self, WorkerError> {
+        let settings = Settings::for_machine(config)?.sized(size).delegating(width);
+        Self::start_with(config, settings, Some(parts), reporter)
+    }
+
+    fn start_with(
+        config: &EngineConfig,
+        settings: Settings,
+        parts: Option<Arc<dyn Parts>>,
+        reporter: &Reporter,
+    ) -> Result<Self, WorkerError> {
         reporter.report("start node", 0, 1);
         let work_dir = WorkDir::create(&config.work_dir)?;
         let store = DiskStore::open(work_dir.0.join("artifacts"), settings.shards_ahead)?;
         let queue = LocalQueue::new(settings.queue_depth);
         let runtime = runtime()?;
-        let node =
-            runtime.block_on(Node::start(&settings, &config.cache_dir, store.clone(), queue.clone()))?;
+        let part_dir = work_dir.0.join("parts");
+        let start = Node::start(&settings, &config.cache_dir, part_dir, store.clone(), queue.clone(), parts);
+        let node = runtime.block_on(start)?;
         reporter.report("start node", 1, 1);
         let cache_dir = config.cache_dir.clone();
         let proofs = AtomicU64::new(0);
@@ -359,6 +395,55 @@ impl Engine {
         Ok(wrapped)
     }
 
+    /// Proves one part of another engine's proof; `files`: the header, then the pieces it names.
+    ///
+    /// Returns the result's files in `output`, the entry first, ready for [`crate::part::Parts::prove`] to return.
+    ///
+    /// # Errors
+    /// [`WorkerError::Decode`] or [`WorkerError::ContentMismatch`] for a part that is damaged or of another version,
+    /// [`WorkerError::Task`] if proving failed.
+    pub fn prove_part(
+        &self,
+        files: &[PathBuf],
+        output: &Path,
+        reporter: &Reporter,
+    ) -> Result<ProvedPart, WorkerError> {
+        reporter.report("prove part", 0, 1);
+        let proof = ProofId::new(format!("part_{}", self.proofs.fetch_add(1, Ordering::Relaxed)));
+        let memo = Arc::new(Memo::at(output.to_owned())?);
+        self.node.set_memo(Some(memo.clone()));
+        let result = self.runtime.block_on(self.run_part(files, &proof));
+        self.node.set_memo(None);
+        let failure = self.queue.first_failure(&proof);
+        self.queue.release(&proof);
+        self.store.clear();
+        let (key, kind) = result.map_err(|error| match failure {
+            Some(reason) => WorkerError::Task { reason },
+            None => error,
+        })?;
+        let files = memo.files(&key).ok_or_else(|| WorkerError::Task {
+            reason: format!("the part's key {key} is not that of its inputs"),
+        })?;
+        reporter.report("prove part", 1, 1);
+        Ok(ProvedPart { key, kind, files })
+    }
+
+    async fn run_part(&self, files: &[PathBuf], proof: &ProofId) -> Result<(String, PartKind), WorkerError> {
+        let mut part = part::unpack(files, proof, &self.store).await?;
+        let marker = RawTaskRequest { inputs: vec![], outputs: vec![], context: context(proof) };
+        if let Some(place) = part.marker {
+            let id = self.queue.submit_task(TaskType::MarkerDeferredRecord, marker).await;
+            part.request.inputs[place] = Artifact(id.map_err(WorkerError::internal)?.to_string());
+        }
+        let id = self.queue.submit_task(part.kind.task(), part.request).await;
+        let status = self.queue.ended(&id.map_err(WorkerError::internal)?).await;
+        if status == TaskStatus::Succeeded {
+            Ok((part.key, part.kind))
+        } else {
+            Err(WorkerError::Task { reason: "the part was not proved".to_owned() })
+        }
+    }
+
     fn job_id(&self, elf: &[u8], input: &ProveInput, until: Until) -> Result<String, WorkerError> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(blake3::hash(elf).as_bytes());
@@ -467,15 +552,6 @@ fn runtime() -> Result<tokio::runtime::Runtime, WorkerError> {
         .thread_stack_size(STACK_BYTES)
         .build()
         .map_err(WorkerError::io("start", "tokio runtime"))
-}
-
-fn context(proof_id: &ProofId) -> TaskContext {
-    TaskContext {
-        proof_id: proof_id.clone(),
-        parent_id: None,
-        parent_context: None,
-        requester_id: RequesterId::new("assay"),
-    }
 }
 
 fn flatten<T>(ended: Result<Result<T, TaskError>, tokio::task::JoinError>) -> Result<T, WorkerError> {

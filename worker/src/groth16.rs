@@ -221,12 +221,11 @@ pub fn prove(
     circuit: &Circuit,
     wrap: &WrapProof,
     statement: &Statement,
-    cache_dir: &Path,
+    parameters: &Parameters,
     reporter: &Reporter,
 ) -> Result<Proved, WorkerError> {
     check_release(wrap)?;
     statement.check(&wrap_inputs(wrap)?)?;
-    let parameters = parameters(circuit, cache_dir, reporter)?;
     reporter.report("witness", 0, 1);
     let assignment = circuit.inner.assign(&wrap.proof.vk, &wrap.proof.proof).map_err(circuit_error)?;
     check_assignment(&assignment, &statement.inputs())?;

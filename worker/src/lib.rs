@@ -13,10 +13,11 @@ pub mod digest;
 pub mod engine;
 pub mod files;
 pub mod groth16;
+pub mod phases;
 pub mod progress;
 pub mod proof;
 pub mod stages;
 pub mod system;
 pub mod verify;
 
-pub use assay_worker_zkvm::{error, keys, memo, node, queue, settings, store};
+pub use assay_worker_zkvm::{error, keys, memo, node, part, queue, settings, store};

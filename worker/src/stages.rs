@@ -3,19 +3,24 @@
 //! [`serve`] is the child's whole life: one JSON [`Job`] per line in, one JSON [`Event`] per line out. Jobs of one child
 //! share one engine, which the first job that needs it starts; the memory is freed when the child ends. Files go by
 //! [`FileRef`]; a stage writes its output under a temporary name and renames it, so an interrupted stage leaves nothing.
+//!
+//! A job that is *delegated* has its shards proved by others: each goes out as an [`Event::Part`], is proved somewhere by a
+//! [`Job::ProvePart`], and comes back as a [`PartResult`] line.
 
+mod parts;
 mod session;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{mpsc, Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 pub use crate::engine::Until;
 use crate::error::{ErrorClass, WorkerError};
 pub use crate::files::{FileRef, Hex32, HexBytes};
+pub use crate::part::PartKind;
 use crate::progress::{Progress, ProgressSink};
 pub use session::Session;
 
@@ -44,6 +49,8 @@ pub enum Job {
     ProveRun(ProveRunJob),
     /// Proves that a batch's runs extend the history.
     ProveFold(ProveFoldJob),
+    /// Proves a part of another child's proof.
+    ProvePart(ProvePartJob),
     /// Shrinks and wraps a fold proof.
     Wrap(WrapJob),
     /// Makes or finds the Groth16 parameters of the wrap circuit.
@@ -60,6 +67,7 @@ impl Job {
             Self::Execute(_) => "execute",
             Self::ProveRun(_) => "prove_run",
             Self::ProveFold(_) => "prove_fold",
+            Self::ProvePart(_) => "prove_part",
             Self::Wrap(_) => "wrap",
             Self::Groth16Setup(_) => "groth16_setup",
             Self::Groth16Prove(_) => "groth16_prove",
@@ -79,6 +87,8 @@ pub enum Outcome {
     ProveRun(ProofOutcome),
     /// Of [`Job::ProveFold`].
     ProveFold(ProofOutcome),
+    /// Of [`Job::ProvePart`].
+    ProvePart(PartOutcome),
     /// Of [`Job::Wrap`].
     Wrap(WrapOutcome),
     /// Of [`Job::Groth16Setup`].
@@ -127,6 +137,9 @@ pub struct ExecuteOutcome {
     pub public_values: HexBytes,
     /// Calls by syscall.
     pub syscalls: BTreeMap<String, u64>,
+    /// Cycles by phase, in order.
+    #[serde(default)]
+    pub phases: Vec<(String, u64)>,
     /// Time taken.
     pub elapsed_ms: u64,
 }
@@ -139,6 +152,9 @@ pub struct ProveRunJob {
     /// How far.
     #[serde(default)]
     pub until: Until,
+    /// Parts that others may prove at the same time; 0: this child proves by itself.
+    #[serde(default)]
+    pub delegated: u32,
     /// Where the proof goes.
     pub output: PathBuf,
 }
@@ -168,6 +184,9 @@ pub struct ProveFoldJob {
     /// How far.
     #[serde(default)]
     pub until: Until,
+    /// Parts that others may prove at the same time; 0: this child proves by itself.
+    #[serde(default)]
+    pub delegated: u32,
     /// Where the proof goes.
     pub output: PathBuf,
 }
@@ -189,6 +208,55 @@ pub struct ProofOutcome {
     pub elapsed_ms: u64,
     /// Largest resident set of the process so far.
     pub peak_rss_bytes: u64,
+}
+
+/// A part that a delegated job wants proved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartRequest {
+    /// Hash of everything the result depends on.
+    pub key: String,
+    /// What it does.
+    pub kind: PartKind,
+    /// Its files, the header first; they stay until the result has come.
+    pub files: Vec<FileRef>,
+}
+
+/// A part to prove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvePartJob {
+    /// [`PartRequest::files`], in any folder but under their names.
+    pub files: Vec<FileRef>,
+    /// Folder for the result.
+    pub output_dir: PathBuf,
+}
+
+/// A finished part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartOutcome {
+    /// As in the request.
+    pub key: String,
+    /// As in the request.
+    pub kind: PartKind,
+    /// The result, for [`PartResult::files`].
+    pub files: Vec<FileRef>,
+    /// Time taken.
+    pub elapsed_ms: u64,
+    /// Largest resident set of the process so far.
+    pub peak_rss_bytes: u64,
+}
+
+/// A line to a child whose job is delegated: how one of its parts ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartResult {
+    /// [`PartRequest::key`].
+    pub part: String,
+    /// [`PartOutcome::files`]; empty if it failed.
+    #[serde(default)]
+    pub files: Vec<FileRef>,
+    /// Why it failed for good.
+    #[serde(default)]
+    pub failed: Option<String>,
 }
 
 /// A fold proof to wrap.
@@ -302,6 +370,8 @@ pub struct Failure {
 pub enum Event {
     /// The running job goes on.
     Progress(Progress),
+    /// The running job wants a part proved.
+    Part(PartRequest),
     /// Job number `job`, from 0, is finished.
     Done {
         /// The job's number.
@@ -325,31 +395,66 @@ pub enum Event {
 /// `output` fails; [`WorkerError::BadJob`] for a line that is no job.
 pub fn serve(
     config: StageConfig,
-    input: impl BufRead,
+    input: impl BufRead + Send + 'static,
     output: impl Write + Send + 'static,
 ) -> Result<(), WorkerError> {
     let output: Arc<Mutex<Box<dyn Write + Send>>> = Arc::new(Mutex::new(Box::new(output)));
-    let sink: ProgressSink = {
+    // A parent that is gone closes our input too; a lost line is no failure.
+    let emit_event: parts::Emit = {
         let output = output.clone();
-        // A parent that is gone closes our input too; a lost progress line is no failure.
-        Arc::new(move |progress| drop(emit(&output, &Event::Progress(progress))))
+        Arc::new(move |event| drop(emit(&output, event)))
     };
-    let mut session = Session::new(config, sink);
-    for (line, job) in input.lines().zip(0u64..) {
-        let line = line.map_err(WorkerError::io("read", "standard input"))?;
-        let result = serde_json::from_str::<Job>(&line)
-            .map_err(|e| WorkerError::BadJob { reason: e.to_string() })
-            .and_then(|job| session.run(&job));
-        match result {
-            Ok(outcome) => emit(&output, &Event::Done { job, outcome })?,
+    let sink: ProgressSink = {
+        let emit_event = emit_event.clone();
+        Arc::new(move |progress| emit_event(&Event::Progress(progress)))
+    };
+    let broker = parts::Broker::new(emit_event);
+    let jobs = read_lines(input, broker.clone());
+    let mut session = Session::new(config, sink).with_parts(broker);
+    for (job, number) in jobs.into_iter().zip(0u64..) {
+        match job?.and_then(|job| session.run(&job)) {
+            Ok(outcome) => emit(&output, &Event::Done { job: number, outcome })?,
             Err(error) => {
                 let failure = Failure { class: error.class(), message: one_line(&error) };
-                emit(&output, &Event::Failed { job, error: failure })?;
+                emit(&output, &Event::Failed { job: number, error: failure })?;
                 return Err(error);
             }
         }
     }
     Ok(())
+}
+
+/// A job, or why the line is none; the outer error is that of the input itself.
+type Line = Result<Result<Job, WorkerError>, WorkerError>;
+
+/// Reads lines on a thread of its own, so that results of parts arrive while a job runs.
+fn read_lines(input: impl BufRead + Send + 'static, broker: parts::Broker) -> mpsc::Receiver<Line> {
+    let (sender, jobs) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in input.lines() {
+            let line = match line.map_err(WorkerError::io("read", "standard input")) {
+                Ok(line) => line,
+                Err(error) => {
+                    let _ = sender.send(Err(error));
+                    break;
+                }
+            };
+            // A job has a field `stage`, a result of a part has not.
+            if let Ok(result) = serde_json::from_str::<PartResult>(&line) {
+                if !broker.deliver(result) {
+                    tracing::warn!("a result came for a part that nothing waits for");
+                }
+                continue;
+            }
+            let job = serde_json::from_str::<Job>(&line)
+                .map_err(|error| WorkerError::BadJob { reason: error.to_string() });
+            if sender.send(Ok(job)).is_err() {
+                break;
+            }
+        }
+        broker.close();
+    });
+    jobs
 }
 
 fn emit(output: &Mutex<Box<dyn Write + Send>>, event: &Event) -> Result<(), WorkerError> {
@@ -410,6 +515,7 @@ mod tests {
             genesis_commitment: Hex32([1; 32]),
             block_programs: vec![BlockProgram { first_block: 1, last_block: u64::MAX, vk_words: [2; 8] }],
             until: Until::Compressed,
+            delegated: 0,
             output: "out".into(),
         });
         let line = serde_json::to_string(&job).unwrap();
@@ -424,7 +530,7 @@ mod tests {
         let job = Job::Wrap(WrapJob { fold: missing, output: dir.path().join("out") });
         let input = format!("{0}\n{0}\n", serde_json::to_string(&job).unwrap());
         let lines = Lines::default();
-        let error = serve(config(dir.path()), input.as_bytes(), lines.clone()).unwrap_err();
+        let error = serve(config(dir.path()), std::io::Cursor::new(input), lines.clone()).unwrap_err();
         assert!(matches!(error, WorkerError::Io { .. }));
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let events: Vec<Event> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();

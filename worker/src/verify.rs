@@ -5,11 +5,14 @@ use std::sync::OnceLock;
 use slop_algebra::PrimeField32;
 use sp1_core_machine::riscv::RiscvAir;
 use sp1_hypercube::HashableKey;
+use sp1_prover::utils::is_recursion_public_values_valid;
 use sp1_prover::verify::{SP1Verifier, VerifierRecursionVks};
 
 use crate::digest::{mask, public_value_digest_unmasked};
 use crate::error::WorkerError;
-use crate::proof::{committed_digest, CompressedProof, CoreProof, ProofFile, WrapProof};
+use crate::proof::{
+    committed_digest, recursion_values, CompressedProof, CoreProof, InnerProof, ProofFile, WrapProof,
+};
 
 /// The zkVM's verifier with the release's table of recursion keys.
 pub(crate) fn verifier() -> &'static SP1Verifier {
@@ -54,6 +57,41 @@ pub fn compressed(bytes: &[u8], program: &[u32; 8]) -> Result<Vec<u8>, WorkerErr
     let proof = CompressedProof::decode(bytes)?;
     compressed_proof(&proof, program)?;
     Ok(proof.public_values)
+}
+
+/// Verifies the proof of a part: a recursion proof of this release about the program with digest `program`, complete or not.
+///
+/// Which part of the execution it is about is not checked here; proofs that do not join are refused by the reduction.
+///
+/// # Errors
+/// [`WorkerError::Decode`], [`WorkerError::Verify`], or [`WorkerError::PublicInput`] if it proves another program.
+pub fn part(bytes: &[u8], program: &[u32; 8]) -> Result<(), WorkerError> {
+    let what = "part";
+    let fails = |reason: String| WorkerError::Verify { what, reason };
+    let proof: InnerProof = bincode::deserialize(bytes)
+        .map_err(|error| WorkerError::Decode { what, reason: error.to_string() })?;
+    let values = recursion_values(&proof.proof.public_values)?;
+    let verifier = verifier();
+    let mut challenger = verifier.compress.challenger();
+    proof.vk.observe_into(&mut challenger);
+    verifier
+        .compress
+        .verify_shard(&proof.vk, &proof.proof, &mut challenger)
+        .map_err(|error| fails(error.to_string()))?;
+    if !is_recursion_public_values_valid(values) {
+        return Err(fails("its public values do not hash to their digest".to_owned()));
+    }
+    if values.vk_root != verifier.recursion_vks.root()
+        || !verifier.recursion_vks.verify(&proof.vk_merkle_proof, &proof.vk)
+    {
+        return Err(fails("its key is not in the release's table of recursion keys".to_owned()));
+    }
+    let got = values.sp1_vk_digest.map(|felt| felt.as_canonical_u32());
+    if got != *program {
+        let (expected, got) = (format!("{program:08x?}"), format!("{got:08x?}"));
+        return Err(WorkerError::PublicInput { name: "program", expected, got });
+    }
+    Ok(())
 }
 
 /// Verifies the shard proofs of an execution.

@@ -5,11 +5,19 @@
 #[path = "common/tiny.rs"]
 mod tiny;
 
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use assay_lvm::vm::ProofSystem as _;
 use assay_worker::engine::{execute, program_key, Engine, Proof, ProveInput, Until};
 use assay_worker::error::WorkerError;
+use assay_worker::memo::Memo;
+use assay_worker::node::Hidden;
+use assay_worker::part::{Part, PartKind, Parts};
 use assay_worker::progress::{silent, Reporter};
 use assay_worker::proof::{CompressedProof, ProofFile};
-use assay_worker::settings::EngineConfig;
+use assay_worker::settings::{EngineConfig, ShardSize};
+use assay_worker::system::ZkvmProofSystem;
 use assay_worker::verify;
 
 const PUBLIC_VALUES: &[u8] = b"sixteen bytes!!!";
@@ -55,16 +63,16 @@ fn a_tiny_program_is_proved_compressed_and_wrapped() {
     let config = config(&dir);
     let reporter = Reporter::new("test", silent());
     let elf = tiny::elf(PUBLIC_VALUES, 10_000, 0);
-    let engine = Engine::start(&config, &reporter).unwrap();
+    let system = ZkvmProofSystem::new(Engine::start(&config, &reporter).unwrap(), silent());
+    let engine = system.engine();
     let key = engine.setup(&elf).unwrap();
-    assert_eq!(engine.setup(&elf).unwrap().words(), key.words(), "cached");
-    let input = ProveInput::default();
-    let Proof::Compressed(proof) = engine.prove(&elf, &key, &input, Until::Compressed, &reporter).unwrap()
-    else {
-        panic!("not a compressed proof");
-    };
-    assert_eq!(proof.public_values, PUBLIC_VALUES);
+    let program = system.load(&elf).unwrap();
+    assert_eq!(system.key(&program).0, key.words(), "cached");
+    assert_eq!(system.execute(&program, &[], &[]).unwrap().public_values, PUBLIC_VALUES);
+    let proof = system.prove(&program, &[], &[]).unwrap();
     assert!(engine.store().is_empty(), "artifacts are deleted when the proof is finished");
+    system.verify(&program, &proof, PUBLIC_VALUES).unwrap();
+    assert!(system.verify(&program, &proof, b"sixteen bytes???").is_err());
     let bytes = proof.encode().unwrap();
     assert_eq!(verify::compressed(&bytes, &key.words()).unwrap(), PUBLIC_VALUES);
 
@@ -81,4 +89,86 @@ fn a_tiny_program_is_proved_compressed_and_wrapped() {
     let statement =
         assay_worker::groth16::Statement { program: key.words(), public_values: PUBLIC_VALUES.to_vec() };
     statement.check(&inputs).unwrap();
+}
+
+/// Proves parts on an engine of its own, as a process elsewhere would: it sees the part's files and nothing else.
+struct Elsewhere {
+    engine: Arc<Mutex<Engine>>,
+    dir: PathBuf,
+    program: [u32; 8],
+    proved: Arc<Mutex<Vec<(PartKind, String)>>>,
+}
+
+impl Parts for Elsewhere {
+    fn prove(&self, part: Part) -> Hidden<Result<Vec<PathBuf>, String>> {
+        let (engine, proved, program) = (self.engine.clone(), self.proved.clone(), self.program);
+        let (sent, output) = (self.dir.join("in").join(&part.key), self.dir.join("out").join(&part.key));
+        Box::pin(async move {
+            let work = move || {
+                std::fs::create_dir_all(&sent).unwrap();
+                let copy = |file: &PathBuf| {
+                    let target = sent.join(file.file_name().unwrap());
+                    std::fs::copy(file, &target).unwrap();
+                    target
+                };
+                let files: Vec<PathBuf> = part.files.iter().map(copy).collect();
+                let engine = engine.lock().unwrap();
+                let reporter = Reporter::new("part", silent());
+                // A piece that is damaged on the way is refused, whichever it is.
+                let last = files.last().unwrap();
+                let good = std::fs::read(last).unwrap();
+                std::fs::write(last, [&good[..good.len() - 1], &[!good[good.len() - 1]]].concat()).unwrap();
+                assert!(engine.prove_part(&files, &output, &reporter).is_err());
+                std::fs::write(last, good).unwrap();
+                let done =
+                    engine.prove_part(&files, &output, &reporter).map_err(|error| error.to_string())?;
+                assert_eq!((done.key.as_str(), done.kind), (part.key.as_str(), part.kind));
+                let mut proof = Memo::proof_of(&done.files).unwrap();
+                verify::part(&proof, &program).unwrap();
+                assert!(verify::part(&proof, &[1; 8]).is_err(), "another program");
+                let middle = proof.len() / 2;
+                proof[middle] ^= 1;
+                assert!(verify::part(&proof, &program).is_err(), "a changed bit");
+                proved.lock().unwrap().push((part.kind, part.key));
+                Ok(done.files)
+            };
+            tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
+        })
+    }
+}
+
+#[test]
+#[ignore = "slow: make test-slow (six minutes on two cores, 12 GiB: proves every shard on another engine)"]
+fn a_controllers_parts_are_proved_elsewhere_and_no_finished_one_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let reporter = Reporter::new("test", silent());
+    let place = |name: &str| EngineConfig {
+        cache_dir: dir.path().join("cache"),
+        work_dir: dir.path().join(name),
+        ..config(&dir)
+    };
+    let elf = tiny::elf(PUBLIC_VALUES, 10_000, 0);
+    let prover = Engine::start(&place("prover"), &reporter).unwrap();
+    let key = prover.setup(&elf).unwrap();
+    let proved = Arc::new(Mutex::new(Vec::new()));
+    let elsewhere = Arc::new(Elsewhere {
+        engine: Arc::new(Mutex::new(prover)),
+        dir: dir.path().join("sent"),
+        program: key.words(),
+        proved: proved.clone(),
+    });
+    let controller =
+        Engine::start_controller(&place("controller"), ShardSize::Any, elsewhere, 4, &reporter).unwrap();
+    let input = ProveInput::default();
+    let Proof::Compressed(proof) =
+        controller.prove(&elf, &key, &input, Until::Compressed, &reporter).unwrap()
+    else {
+        panic!("not a compressed proof");
+    };
+    assert_eq!(verify::compressed(&proof.encode().unwrap(), &key.words()).unwrap(), PUBLIC_VALUES);
+    let proved = proved.lock().unwrap().clone();
+    let kinds = |wanted| proved.iter().filter(|(kind, _)| *kind == wanted).count();
+    assert!(kinds(PartKind::Shard) >= 2 && kinds(PartKind::Reduce) >= 1, "{proved:?}");
+    let keys: std::collections::BTreeSet<&String> = proved.iter().map(|(_, key)| key).collect();
+    assert_eq!(keys.len(), proved.len(), "no part was proved twice");
 }

@@ -88,7 +88,7 @@ pub struct ProveArgs {
     /// The node's cookie file, instead of user and password in the URL
     #[arg(long, value_name = "FILE")]
     pub bitcoind_cookie: Option<PathBuf>,
-    /// Begin a new history at this batch's parent state, instead of continuing one from genesis
+    /// Begin a new history at this batch's parent state, instead of continuing one; later batches continue it too
     #[arg(long)]
     pub genesis: bool,
     /// Print the report as JSON on standard output
@@ -127,8 +127,8 @@ pub struct VerifyArgs {
 The parameters depend on the wrap circuit only, so one set-up serves every batch. They are stored in the folder of keys,
 2.7 GiB. `assay prove` does all of this by itself.
 
-INSECURE: this is a development set-up. Its secret is drawn here and forgotten, but nobody can check that. Production
-parameters come from a ceremony.
+INSECURE: this is a development set-up. Its secret is drawn here and forgotten, but nobody can check that. Parameters
+of a ceremony cannot be used yet.
 
 Examples:
   assay setup

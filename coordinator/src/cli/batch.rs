@@ -61,7 +61,7 @@ pub(super) fn run(arguments: BatchArgs) -> Result<(), Error> {
         BatchCommand::Show { batch: name, json } => {
             let batch = input::open_batch(&name)?;
             let shown = shown(&name, &batch)?;
-            print(if json { json_text(&shown) } else { text(&name, &shown) }.trim_end());
+            print(if json { json_text(&shown) } else { text(&name, &shown) }.trim_end())?;
             Ok(())
         }
     }
@@ -82,7 +82,7 @@ fn write(name: &str, batch: &Batch, output: &Path) -> Result<(), Error> {
         summary.blocks.len(),
         summary.gas_used,
         hex::encode(summary.batch_hash)
-    ));
+    ))?;
     Ok(())
 }
 

@@ -20,10 +20,10 @@ pub(super) fn run(config: Option<&Path>, arguments: CacheArgs) -> Result<(), Err
         CacheCommand::List { json } => {
             let listed = cache.list()?;
             if json {
-                print(json_text(&listed).trim_end());
+                print(json_text(&listed).trim_end())?;
                 return Ok(());
             }
-            print(&format!("{} finished stages in {}", listed.len(), cache.root().display()));
+            print(&format!("{} finished stages in {}", listed.len(), cache.root().display()))?;
             for entry in listed {
                 print(&format!(
                     "  {}  {:<12} {:>9}  took {:<13} {} ago",
@@ -32,7 +32,7 @@ pub(super) fn run(config: Option<&Path>, arguments: CacheArgs) -> Result<(), Err
                     bytes_text(entry.bytes),
                     duration_text(Duration::from_secs(entry.seconds)),
                     duration_text(Duration::from_secs(entry.age_s))
-                ));
+                ))?;
             }
             Ok(())
         }
@@ -44,7 +44,7 @@ pub(super) fn run(config: Option<&Path>, arguments: CacheArgs) -> Result<(), Err
                 pruned.entries,
                 pruned.blobs,
                 bytes_text(pruned.bytes)
-            ));
+            ))?;
             Ok(())
         }),
     }

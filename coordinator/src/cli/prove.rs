@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::input;
 use crate::lock::with_lock;
 use crate::progress::{bytes_text, duration_text};
+use crate::report::Report;
 use crate::shell::{self, Finished, Place};
 use crate::statement::json_text;
 
@@ -26,7 +27,7 @@ pub(super) fn run(config: Option<&Path>, arguments: ProveArgs) -> Result<(), Err
         let cache = Cache::open(&config.cache)?;
         shell::prove(&place(&config, &cache, cancel)?, &request)
     })?;
-    print(if arguments.json { json_text(&finished) } else { text(&finished) }.trim_end());
+    print(if arguments.json { json_text(&finished) } else { text(&finished) }.trim_end())?;
     Ok(())
 }
 
@@ -37,6 +38,25 @@ fn place<'a>(config: &'a Config, cache: &'a Cache, cancel: Arc<AtomicBool>) -> R
         reason: format!("cannot find this program: {e}"),
     })?;
     Ok(Place { config, cache, program, cancel })
+}
+
+/// Shares of the guest's cycles by phase, all runs together.
+fn phases(report: &Report) -> Option<String> {
+    let execute = report.stages.iter().find(|stage| stage.stage == "execute")?;
+    let mut sums: Vec<(&str, u64)> = Vec::new();
+    for run in execute.details.get("runs")?.as_array()? {
+        for phase in run.get("phases")?.as_array()? {
+            let (name, cycles) = (phase.get(0)?.as_str()?, phase.get(1)?.as_u64()?);
+            match sums.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += cycles,
+                None => sums.push((name, cycles)),
+            }
+        }
+    }
+    let all = sums.iter().map(|(_, cycles)| cycles).sum::<u64>().max(1);
+    let shares: Vec<String> =
+        sums.iter().map(|(name, cycles)| format!("{name} {} %", (100 * cycles + all / 2) / all)).collect();
+    (!shares.is_empty()).then(|| shares.join(", "))
 }
 
 fn text(finished: &Finished) -> String {
@@ -52,6 +72,9 @@ fn text(finished: &Finished) -> String {
         seconds(report.compute_seconds),
         bytes_text(report.peak_memory_bytes)
     );
+    if let Some(phases) = phases(report) {
+        text += &format!("  phases      {phases}\n");
+    }
     if let Some(constraints) = report.constraints {
         text += &format!("  circuit     {constraints} constraints\n");
     }
@@ -82,7 +105,7 @@ pub(super) fn setup(config: Option<&Path>, arguments: SetupArgs) -> Result<(), E
         shell::setup(&place(&config, &cache, cancel)?)
     })?;
     if arguments.json {
-        print(json_text(&made).trim_end());
+        print(json_text(&made).trim_end())?;
     } else {
         print(&format!(
             "{} {}\n  circuit     {} constraints, digest {}\n  size        {}\n  {}",
@@ -92,7 +115,7 @@ pub(super) fn setup(config: Option<&Path>, arguments: SetupArgs) -> Result<(), E
             made.circuit_digest,
             bytes_text(made.bytes),
             if made.insecure { crate::statement::INSECURE_NOTE } else { "parameters of a ceremony" }
-        ));
+        ))?;
     }
     Ok(())
 }

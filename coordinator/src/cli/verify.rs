@@ -10,7 +10,7 @@ pub(super) fn run(arguments: &VerifyArgs) -> Result<(), Error> {
     let pins = arguments.vk_hash.clone().zip(arguments.code_root.clone());
     let pins = pins.map(|(verifying_key_blake3, code_root)| Pins { verifying_key_blake3, code_root });
     let accepted = verify_folder(&arguments.folder, pins.as_ref())?;
-    print(if arguments.json { json_text(&accepted) } else { text(&accepted) }.trim_end());
+    print(if arguments.json { json_text(&accepted) } else { text(&accepted) }.trim_end())?;
     Ok(())
 }
 

@@ -132,7 +132,8 @@ impl Plan {
             add(Stage::Wrap, vec![Stage::Fold]);
         }
         if until >= Until::Groth16 {
-            add(Stage::Setup, vec![Stage::Wrap]);
+            // The circuit is part of the program; only the memory of the zkVM has to be free by then.
+            add(Stage::Setup, vec![Stage::Execute]);
             add(Stage::Groth16, vec![Stage::Programs, Stage::Fold, Stage::Wrap, Stage::Setup]);
             add(Stage::Verify, vec![Stage::Programs, Stage::Fold, Stage::Groth16]);
         }

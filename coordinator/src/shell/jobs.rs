@@ -94,7 +94,8 @@ impl Shell<'_> {
     fn prove_run(&mut self, at: usize, run: u32, until: worker::Until) -> Result<Entry, Fault> {
         let output = self.cache.temporary(&format!("run-{run}.proof"));
         let input = self.run_file(run as usize)?;
-        let job = worker::Job::ProveRun(ProveRunJob { run: input, until, output: output.clone() });
+        let job =
+            worker::Job::ProveRun(ProveRunJob { run: input, until, delegated: 0, output: output.clone() });
         let (outcome, peak) = self.job(at, &job)?;
         let worker::Outcome::ProveRun(proof) = outcome else { return Err(unexpected("block proof")) };
         self.check_run_values(run as usize, proof.public_values.as_ref())?;
@@ -133,6 +134,7 @@ impl Shell<'_> {
             genesis_commitment: history.genesis_commitment.into(),
             block_programs,
             until: worker::Until::Compressed,
+            delegated: 0,
             output: output.clone(),
         });
         let (outcome, peak) = self.job(at, &job)?;

@@ -41,7 +41,7 @@ impl Shell<'_> {
         let folder = verify::result_folder(&self.config.out, &self.request.job.summary.id);
         if files.is_empty() && folder.join("proof.bin").exists() {
             // A shorter run over a finished result: the result stays.
-            fsio::write_atomic(&folder.join("report-partial.json"), &report_text)?;
+            fsio::write_atomic(&folder.join(PARTIAL_REPORT), &report_text)?;
         } else {
             files.push((REPORT, report_text));
             replace_folder(&folder, &files)?;
@@ -123,12 +123,14 @@ fn without_files(outcome: &Value) -> Value {
 }
 
 const REPORT: &str = "report.json";
+/// The report of a shorter run over a finished result.
+const PARTIAL_REPORT: &str = "report-partial.json";
 
 /// Moves what is not ours from a replaced result folder to the new one, and removes the rest.
 fn retire(old: &Path, folder: &Path) -> Result<(), FileError> {
     for entry in fs::read_dir(old).map_err(io_error("read", old))? {
         let name = entry.map_err(io_error("read", old))?.file_name();
-        let ours = verify::FILES.iter().chain([&REPORT]).any(|file| name == **file);
+        let ours = verify::FILES.iter().chain([&REPORT, &PARTIAL_REPORT]).any(|file| name == **file);
         let target = folder.join(&name);
         if !ours && !target.exists() {
             fs::rename(old.join(&name), &target).map_err(io_error("move", &target))?;
@@ -179,10 +181,11 @@ mod tests {
         let folder = dir.path().join("out/1-2-ab");
         replace_folder(&folder, &[(REPORT, b"1".to_vec()), ("proof.bin", b"2".to_vec())]).unwrap();
         fs::write(folder.join("notes.txt"), b"of somebody else").unwrap();
+        fs::write(folder.join(PARTIAL_REPORT), b"of a run before").unwrap();
         replace_folder(&folder, &[(REPORT, b"3".to_vec())]).unwrap();
         assert_eq!(fs::read(folder.join(REPORT)).unwrap(), b"3");
         assert_eq!(fs::read(folder.join("notes.txt")).unwrap(), b"of somebody else");
-        assert!(!folder.join("proof.bin").exists());
+        assert!(!folder.join("proof.bin").exists() && !folder.join(PARTIAL_REPORT).exists());
         assert_eq!(fs::read_dir(folder.parent().unwrap()).unwrap().count(), 1);
         // Killed after the first move: the old folder is put back, then replaced.
         fs::rename(&folder, folder.with_file_name(".old-1-2-ab")).unwrap();

@@ -110,6 +110,7 @@ impl Scene {
             cycles: 1000,
             public_values: HexBytes(b"values".to_vec()),
             syscalls: BTreeMap::new(),
+            phases: vec![("execution".to_owned(), 1000)],
             elapsed_ms: 1,
         };
         self.reply("execute", WorkerOutcome::Execute(execution), &[]);

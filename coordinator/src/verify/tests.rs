@@ -144,6 +144,13 @@ fn a_claim_about_another_digest_or_key_is_rejected() {
     assert_eq!(rejected(&key), Check::ClaimFile);
     let root = render(&|claim| claim.statement.code_root = "00".repeat(32));
     assert_eq!(rejected(&root), Check::PublicValues);
+    // What people are shown is what this program writes, whatever checksum stands beside it.
+    let note = render(&|claim| claim.insecure = Some("audited and secure".into()));
+    assert_eq!(rejected(&note), Check::ClaimFile);
+    for txid in ["TRUSTED", &"g".repeat(64), &"0".repeat(63)] {
+        let shown = render(&|claim| claim.settlement.as_mut().unwrap().claim_txid = txid.to_owned());
+        assert_eq!(rejected(&shown), Check::ClaimFile);
+    }
     let version = render(&|claim| claim.version = 2);
     assert_eq!(rejected(&version), Check::ClaimFile);
 }

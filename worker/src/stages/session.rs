@@ -1,30 +1,53 @@
 //! Runs jobs, sharing what is costly between them: one engine, one circuit.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use assay_lvm::guests;
 use assay_lvm_core::{
     fold, BlockPublicValues, CodeControlGroup, FoldInput, FoldPublicValues, History, RunClaim, VkHash,
     FOLD_LEAF, GENESIS_LEAF,
 };
 
+use super::parts::Broker;
 use super::{
     ExecuteJob, ExecuteOutcome, Groth16ProveJob, Groth16ProveOutcome, Groth16SetupOutcome, Job, KeysOutcome,
-    Outcome, ProgramInfo, ProofOutcome, ProveFoldJob, ProveRunJob, StageConfig, Until, WrapJob, WrapOutcome,
+    Outcome, PartOutcome, ProgramInfo, ProofOutcome, ProveFoldJob, ProvePartJob, ProveRunJob, StageConfig,
+    Until, WrapJob, WrapOutcome,
 };
-use crate::engine::{self, Engine, Proof, ProveInput};
+use crate::engine::{self, Engine, Proof, ProveInput, ProvedPart};
 use crate::error::WorkerError;
 use crate::files::{FileRef, Hex32, HexBytes};
 use crate::groth16;
+use crate::phases::cycles_by_phase;
 use crate::progress::{peak_rss_bytes, ProgressSink, Reporter};
 use crate::proof::{CompressedProof, ProgramKey, ProofFile, WrapProof};
 use crate::settings::{EngineConfig, ShardSize};
 use crate::verify;
 
+/// What an engine was started for.
+#[derive(Clone, Copy)]
+struct EngineUse {
+    size: ShardSize,
+    delegated: u32,
+}
+
+impl EngineUse {
+    /// Whether an engine started for this can be used for that: it makes shards no larger, and the same ones prove.
+    fn serves(self, wanted: Self) -> bool {
+        self.delegated == wanted.delegated
+            && !(self.size == ShardSize::Small && wanted.size == ShardSize::Any)
+    }
+}
+
 /// Runs jobs one after the other.
 pub struct Session {
     config: EngineConfig,
     sink: ProgressSink,
-    engine: Option<(Engine, ShardSize)>,
-    circuit: Option<groth16::Circuit>,
+    parts: Option<Broker>,
+    engine: Option<(Engine, EngineUse)>,
+    /// The wrap circuit and its parameters: built, opened and checked once.
+    groth16: Option<(groth16::Circuit, groth16::Parameters)>,
 }
 
 impl Session {
@@ -32,7 +55,12 @@ impl Session {
     pub fn new(config: StageConfig, sink: ProgressSink) -> Self {
         let StageConfig { cache_dir, work_dir, cores, memory_bytes } = config;
         let config = EngineConfig { cache_dir, work_dir, cores, memory_bytes };
-        Self { config, sink, engine: None, circuit: None }
+        Self { config, sink, parts: None, engine: None, groth16: None }
+    }
+
+    /// This session, with somebody to prove the parts of delegated jobs.
+    pub(super) fn with_parts(self, parts: Broker) -> Self {
+        Self { parts: Some(parts), ..self }
     }
 
     /// Runs one job to its end.
@@ -46,6 +74,7 @@ impl Session {
             Job::Execute(job) => self.execute(job, &reporter).map(Outcome::Execute),
             Job::ProveRun(job) => self.prove_run(job, &reporter).map(Outcome::ProveRun),
             Job::ProveFold(job) => self.prove_fold(job, &reporter).map(Outcome::ProveFold),
+            Job::ProvePart(job) => self.prove_part(job, &reporter).map(Outcome::ProvePart),
             Job::Wrap(job) => self.wrap(job, &reporter).map(Outcome::Wrap),
             Job::Groth16Setup(_) => self.groth16_setup(&reporter).map(Outcome::Groth16Setup),
             Job::Groth16Prove(job) => self.groth16_prove(job, &reporter).map(Outcome::Groth16Prove),
@@ -65,18 +94,21 @@ impl Session {
         let input = ProveInput { stdin: vec![job.run.read()?], deferred: Vec::new() };
         reporter.report("execute", 0, 1);
         let summary = engine::execute(&self.config, guests::BLOCK_ELF, &input)?;
+        reporter.report("count phases", 0, 1);
+        let phases = cycles_by_phase(guests::BLOCK_ELF, &input.stdin[0])?;
         reporter.report("execute", 1, 1);
         Ok(ExecuteOutcome {
             cycles: summary.cycles,
             public_values: HexBytes(summary.public_values),
             syscalls: summary.syscalls,
+            phases,
             elapsed_ms: reporter.elapsed_ms(),
         })
     }
 
     fn prove_run(&mut self, job: &ProveRunJob, reporter: &Reporter) -> Result<ProofOutcome, WorkerError> {
         let input = ProveInput { stdin: vec![job.run.read()?], deferred: Vec::new() };
-        self.prove(guests::BLOCK_ELF, &input, job.until, &job.output, reporter)
+        self.prove(guests::BLOCK_ELF, &input, (job.until, job.delegated), &job.output, reporter)
     }
 
     fn prove_fold(&mut self, job: &ProveFoldJob, reporter: &Reporter) -> Result<ProofOutcome, WorkerError> {
@@ -84,14 +116,14 @@ impl Session {
         let fold_key = self.key(guests::FOLD_ELF)?;
         let input = fold_input(job, &fold_key)?;
         reporter.report("check proofs", 1, 1);
-        self.prove(guests::FOLD_ELF, &input, job.until, &job.output, reporter)
+        self.prove(guests::FOLD_ELF, &input, (job.until, job.delegated), &job.output, reporter)
     }
 
     fn prove(
         &mut self,
         elf: &[u8],
         input: &ProveInput,
-        until: Until,
+        (until, delegated): (Until, u32),
         output: &std::path::Path,
         reporter: &Reporter,
     ) -> Result<ProofOutcome, WorkerError> {
@@ -100,7 +132,7 @@ impl Session {
         reporter.report("execute", 0, 1);
         let size = engine::execute(&self.config, elf, input)?.shard_size();
         reporter.report("execute", 1, 1);
-        let engine = self.engine(size, reporter)?;
+        let engine = self.engine(EngineUse { size, delegated }, reporter)?;
         let (bytes, public_values, cycles, shards) = match engine.prove(elf, &key, input, until, reporter)? {
             Proof::Core(proof) => {
                 let shards = u32::try_from(proof.proof.0.len()).unwrap_or(u32::MAX);
@@ -119,9 +151,20 @@ impl Session {
         })
     }
 
+    fn prove_part(&mut self, job: &ProvePartJob, reporter: &Reporter) -> Result<PartOutcome, WorkerError> {
+        let files: Vec<PathBuf> = job.files.iter().map(|file| file.path.clone()).collect();
+        let engine = self.engine(EngineUse { size: ShardSize::Any, delegated: 0 }, reporter)?;
+        let ProvedPart { key, kind, files } = engine.prove_part(&files, &job.output_dir, reporter)?;
+        let files = files.into_iter().map(FileRef::of).collect::<Result<_, _>>()?;
+        let elapsed_ms = reporter.elapsed_ms();
+        Ok(PartOutcome { key, kind, files, elapsed_ms, peak_rss_bytes: peak_rss_bytes() })
+    }
+
     fn wrap(&mut self, job: &WrapJob, reporter: &Reporter) -> Result<WrapOutcome, WorkerError> {
         let fold = CompressedProof::decode(&job.fold.read()?)?;
-        let wrapped = self.engine(ShardSize::Small, reporter)?.wrap(&fold, reporter)?;
+        let wrapped = self
+            .engine(EngineUse { size: ShardSize::Small, delegated: 0 }, reporter)?
+            .wrap(&fold, reporter)?;
         let inputs = groth16::wrap_inputs(&wrapped)?;
         Ok(WrapOutcome {
             proof: FileRef::write(&job.output, &wrapped.encode()?)?,
@@ -132,14 +175,12 @@ impl Session {
     }
 
     fn groth16_setup(&mut self, reporter: &Reporter) -> Result<Groth16SetupOutcome, WorkerError> {
-        let cache_dir = self.config.cache_dir.clone();
-        let circuit = self.circuit(reporter)?;
-        let parameters = groth16::parameters(circuit, &cache_dir, reporter)?;
+        let (circuit, parameters) = self.groth16(reporter)?;
         Ok(Groth16SetupOutcome {
             circuit_digest: Hex32(circuit.digest()),
             proving_key_bytes: parameters.proving_key_bytes(),
-            proving_key: parameters.proving_key,
-            verifying_key: parameters.verifying_key,
+            proving_key: parameters.proving_key.clone(),
+            verifying_key: parameters.verifying_key.clone(),
             insecure: parameters.insecure,
             cached: parameters.cached,
             constraints: circuit.constraints(),
@@ -158,9 +199,8 @@ impl Session {
             .map_err(|e| WorkerError::BadJob { reason: format!("fold_public_values: {e}") })?;
         let statement = groth16::Statement { program: job.fold_program, public_values: values.to_vec() };
         statement.check(&groth16::wrap_inputs(&wrap)?)?;
-        let cache_dir = self.config.cache_dir.clone();
-        let circuit = self.circuit(reporter)?;
-        let proved = groth16::prove(circuit, &wrap, &statement, &cache_dir, reporter)?;
+        let (circuit, parameters) = self.groth16(reporter)?;
+        let proved = groth16::prove(circuit, &wrap, &statement, parameters, reporter)?;
         Ok(Groth16ProveOutcome {
             proof: FileRef::write(&job.output_dir.join("proof.bin"), &proved.proof)?,
             verifying_key: FileRef::write(&job.output_dir.join("vk.bin"), &proved.verifying_key)?,
@@ -179,13 +219,22 @@ impl Session {
         }
     }
 
-    /// The engine, started anew where the one there makes shards too large for executions of this size.
-    fn engine(&mut self, size: ShardSize, reporter: &Reporter) -> Result<&Engine, WorkerError> {
-        let too_large = |have: ShardSize| have == ShardSize::Small && size == ShardSize::Any;
-        if self.engine.as_ref().is_none_or(|(_, have)| too_large(*have)) {
+    /// The engine, started anew where the one there is for another use.
+    fn engine(&mut self, wanted: EngineUse, reporter: &Reporter) -> Result<&Engine, WorkerError> {
+        if self.engine.as_ref().is_none_or(|(_, have)| !have.serves(wanted)) {
             // The old one's memory is free before the new one takes its own.
             self.engine = None;
-            self.engine = Some((Engine::start_sized(&self.config, size, reporter)?, size));
+            let engine = match usize::try_from(wanted.delegated) {
+                Ok(0) | Err(_) => Engine::start_sized(&self.config, wanted.size, reporter)?,
+                Ok(width) => {
+                    let parts = self.parts.clone().ok_or_else(|| WorkerError::BadJob {
+                        reason: "a delegated job needs a parent that has its parts proved".to_owned(),
+                    })?;
+                    let parts = Arc::new(parts);
+                    Engine::start_controller(&self.config, wanted.size, parts, width, reporter)?
+                }
+            };
+            self.engine = Some((engine, wanted));
         }
         self.engine
             .as_ref()
@@ -193,13 +242,18 @@ impl Session {
             .ok_or_else(|| WorkerError::internal("the engine is gone"))
     }
 
-    fn circuit(&mut self, reporter: &Reporter) -> Result<&groth16::Circuit, WorkerError> {
-        if self.circuit.is_none() {
+    fn groth16(
+        &mut self,
+        reporter: &Reporter,
+    ) -> Result<&(groth16::Circuit, groth16::Parameters), WorkerError> {
+        if self.groth16.is_none() {
             reporter.report("build circuit", 0, 1);
-            self.circuit = Some(groth16::Circuit::build()?);
+            let circuit = groth16::Circuit::build()?;
             reporter.report("build circuit", 1, 1);
+            let parameters = groth16::parameters(&circuit, &self.config.cache_dir, reporter)?;
+            self.groth16 = Some((circuit, parameters));
         }
-        self.circuit.as_ref().ok_or_else(|| WorkerError::internal("the circuit is gone"))
+        self.groth16.as_ref().ok_or_else(|| WorkerError::internal("the circuit is gone"))
     }
 }
 

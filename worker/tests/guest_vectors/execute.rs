@@ -3,8 +3,7 @@
 use std::io::Write as _;
 use std::{path::PathBuf, sync::Arc};
 
-use sp1_core_executor::{with_output_consumers, MinimalExecutorEnum, OutputConsumers, Program};
-use tokio::sync::watch;
+use sp1_core_executor::{MinimalExecutorEnum, Program};
 
 /// Program `vectors`: runs test vectors through the system calls that the other guests use.
 pub(crate) const VECTORS_ELF: &[u8] = include_bytes!("../../../lvm/guest/elf/vectors.elf");
@@ -17,8 +16,6 @@ pub(crate) struct Outcome {
     pub(crate) public_values: Vec<u8>,
     /// What it committed as the digest of the public values.
     pub(crate) digest: [u8; 32],
-    /// Cycles by phase, for programs that print markers, to within a few thousand.
-    pub(crate) phases: Vec<(String, u64)>,
 }
 
 /// An answer of the program `vectors`.
@@ -31,25 +28,12 @@ pub(crate) struct Answer {
 
 /// Runs `elf` on these input items.
 pub(crate) fn run(elf: &[u8], items: &[&[u8]]) -> Outcome {
-    // The executor stops after this many memory accesses; only then can a clock be read beside the markers.
-    const ACCESSES_PER_CHUNK: u64 = 1 << 13;
     let program = Arc::new(Program::from(elf).expect("the ELF is a program"));
-    let markers = items.len() > 1;
-    let mut executor = MinimalExecutorEnum::new(program, false, markers.then_some(ACCESSES_PER_CHUNK));
+    let mut executor = MinimalExecutorEnum::new(program, false, None);
     for item in items {
         executor.with_input(item);
     }
-    let (sender, receiver) = watch::channel(String::new());
-    let (errors, _error_receiver) = watch::channel(String::new());
-    let consumers = OutputConsumers { stdout: Some(sender.clone()), stderr: Some(errors) };
-    let mut clock = PhaseClock::default();
-    with_output_consumers(&consumers, || {
-        while executor.execute_chunk().is_some() {
-            clock.read(&receiver.borrow(), executor.global_clk());
-            sender.send_replace(String::new());
-        }
-    });
-    clock.read(&receiver.borrow(), executor.global_clk());
+    while executor.execute_chunk().is_some() {}
     let mut digest = [0; 32];
     for (bytes, word) in digest.chunks_exact_mut(4).zip(executor.public_value_digest()) {
         bytes.copy_from_slice(&word.to_le_bytes());
@@ -59,7 +43,6 @@ pub(crate) fn run(elf: &[u8], items: &[&[u8]]) -> Outcome {
         cycles: executor.global_clk(),
         public_values: executor.public_values_stream().clone(),
         digest,
-        phases: clock.phases,
     }
 }
 
@@ -91,28 +74,4 @@ pub(crate) fn shared_data(name: &str) -> Option<PathBuf> {
         format!("SKIPPED: {} is absent (test data that is not part of this repository)", path.display());
     let _ = writeln!(std::io::stderr(), "{note}");
     None
-}
-
-/// Sums the cycles between markers; several phases may begin and end between two readings, sharing one clock value.
-#[derive(Default)]
-struct PhaseClock {
-    phases: Vec<(String, u64)>,
-    open: Option<u64>,
-}
-
-impl PhaseClock {
-    fn read(&mut self, output: &str, now: u64) {
-        for line in output.lines() {
-            if let Some(name) = line.strip_prefix("phase-begin ") {
-                if !self.phases.iter().any(|(known, _)| known == name) {
-                    self.phases.push((name.to_owned(), 0));
-                }
-                self.open = Some(now);
-            } else if let Some(name) = line.strip_prefix("phase-end ") {
-                let begun = self.open.take().expect("a phase ends after it began");
-                let phase = self.phases.iter_mut().find(|(known, _)| known == name);
-                phase.expect("a phase ends after it began").1 += now - begun;
-            }
-        }
-    }
 }

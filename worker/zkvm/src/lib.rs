@@ -6,6 +6,7 @@
 //! * [`store`]: artifacts on disk, deleted as they are consumed;
 //! * [`queue`]: tasks, bounded, with retries and cancellation;
 //! * [`memo`]: finished tasks of interrupted proofs;
+//! * [`part`]: proving tasks as files, for provers in other processes;
 //! * [`keys`]: proving keys on a memory budget;
 //! * [`node`]: the zkVM's worker running the queue's tasks;
 //! * [`settings`]: all of the above chosen from cores and memory.
@@ -18,6 +19,7 @@ pub mod error;
 pub mod keys;
 pub mod memo;
 pub mod node;
+pub mod part;
 pub mod queue;
 pub mod settings;
 pub mod store;

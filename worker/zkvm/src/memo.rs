@@ -20,11 +20,11 @@ use crate::store::{write_atomic, DiskStore};
 /// Changes whenever the meaning of a key or the layout of an entry changes.
 const MEMO_VERSION: u32 = 1;
 
-/// One file of an entry.
+/// One file of an entry or of a part.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Piece {
-    file: String,
-    blake3: String,
+pub(crate) struct Piece {
+    pub(crate) file: String,
+    pub(crate) blake3: String,
 }
 
 /// Events that a core shard hands to the precompile shards.
@@ -55,15 +55,88 @@ pub struct Memo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key(String);
 
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl Memo {
     /// Opens the memo of the job whose inputs hash to `job`.
     ///
     /// # Errors
     /// [`WorkerError::Io`].
     pub fn open(cache_dir: &Path, job: &str) -> Result<Self, WorkerError> {
-        let dir = cache_dir.join("shards").join(job);
+        Self::at(cache_dir.join("shards").join(job))
+    }
+
+    /// Opens the memo in a folder.
+    ///
+    /// # Errors
+    /// [`WorkerError::Io`].
+    pub fn at(dir: PathBuf) -> Result<Self, WorkerError> {
         std::fs::create_dir_all(&dir).map_err(WorkerError::io("create", &dir))?;
         Ok(Self { dir, pending: Mutex::default() })
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The files of a finished task: the entry, then what it names. `None` if it is not there.
+    pub fn files(&self, key: &str) -> Option<Vec<PathBuf>> {
+        let path = self.dir.join(format!("{key}.json"));
+        let entry: Entry = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+        let slices = entry.deferred.unwrap_or_default();
+        let pieces = std::iter::once(entry.proof).chain(slices.into_iter().map(|slice| slice.piece));
+        let mut files = vec![path];
+        for piece in pieces {
+            let path = self.dir.join(piece.file);
+            if !files.contains(&path) {
+                files.push(path);
+            }
+        }
+        Some(files)
+    }
+
+    /// The proof among a finished task's files, the entry's first; its hash is checked.
+    ///
+    /// # Errors
+    /// [`WorkerError::Decode`] for an entry that is none or names another file, [`WorkerError::ContentMismatch`],
+    /// [`WorkerError::Io`].
+    pub fn proof_of(files: &[PathBuf]) -> Result<Vec<u8>, WorkerError> {
+        let bad = |reason: String| WorkerError::Decode { what: "result of a part", reason };
+        let (entry, pieces) = files.split_first().ok_or_else(|| bad("it has no entry".to_owned()))?;
+        let text = std::fs::read(entry).map_err(WorkerError::io("read", entry))?;
+        let Entry { proof, .. } = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+        let named = |path: &&PathBuf| path.file_name().is_some_and(|name| *name == *proof.file);
+        let path = pieces.iter().find(named).ok_or_else(|| bad(format!("{} is not there", proof.file)))?;
+        let data = std::fs::read(path).map_err(WorkerError::io("read", path))?;
+        let got = blake3::hash(&data).to_hex().to_string();
+        if got != proof.blake3 {
+            let (path, expected) = (path.clone(), proof.blake3);
+            return Err(WorkerError::ContentMismatch { path, expected, got });
+        }
+        Ok(data)
+    }
+
+    /// Takes over a task that another process finished: the entry's file, then those it names.
+    ///
+    /// Their content is checked when it is used.
+    ///
+    /// # Errors
+    /// [`WorkerError::Decode`] without an entry, [`WorkerError::Io`].
+    pub fn accept(&self, key: &str, files: &[PathBuf]) -> Result<(), WorkerError> {
+        let missing = || WorkerError::Decode { what: "result of a part", reason: "it has no entry".into() };
+        let (entry, pieces) = files.split_first().ok_or_else(missing)?;
+        for path in pieces {
+            let data = std::fs::read(path).map_err(WorkerError::io("read", path))?;
+            let name = format!("{}.bin", blake3::hash(&data).to_hex());
+            write_atomic(&self.dir.join(name), &data)?;
+        }
+        let text = std::fs::read(entry).map_err(WorkerError::io("read", entry))?;
+        write_atomic(&self.dir.join(format!("{key}.json")), &text)
     }
 
     /// Forgets everything.

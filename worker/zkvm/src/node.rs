@@ -1,7 +1,7 @@
 //! Runs the queue's tasks on the crate's provers: one node per process.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::future::BoxFuture;
@@ -20,7 +20,8 @@ use tokio::task::JoinSet;
 
 use crate::components::{self, Components};
 use crate::error::WorkerError;
-use crate::memo::Memo;
+use crate::memo::{Key, Memo};
+use crate::part::{self, Part, PartKind, Parts};
 use crate::queue::{outcome, Lane, LocalQueue, Task};
 use crate::settings::Settings;
 use crate::store::DiskStore;
@@ -30,6 +31,9 @@ type CurrentMemo = Arc<RwLock<Option<Arc<Memo>>>>;
 
 /// Verifying keys (bincode) by the id of their program's artifact: a setup task for one of them is answered at once.
 type KnownKeys = Arc<RwLock<HashMap<String, Vec<u8>>>>;
+
+/// Where this node's parts are proved, if not here.
+type Delegate = Option<Arc<dyn Parts>>;
 
 /// A future that hides the zkVM's types, so that they are compiled in this crate only.
 pub type Hidden<T> = BoxFuture<'static, T>;
@@ -67,10 +71,13 @@ struct Runner {
     worker: Worker,
     memo: CurrentMemo,
     known_keys: KnownKeys,
+    delegate: Delegate,
+    part_dir: PathBuf,
 }
 
 impl Node {
-    /// Compiles the recursion programs and starts the runners: `provers` for proving, one for execution.
+    /// Compiles the recursion programs and starts the runners: one for execution, `provers` for proving or, with a
+    /// delegate, `delegated` that wait for it. Parts for the delegate are written below `part_dir`.
     ///
     /// Must be called within a multi-threaded tokio runtime.
     ///
@@ -79,23 +86,26 @@ impl Node {
     pub fn start(
         settings: &Settings,
         cache_dir: &Path,
+        part_dir: PathBuf,
         store: DiskStore,
         queue: LocalQueue,
+        delegate: Delegate,
     ) -> Hidden<Result<Self, WorkerError>> {
         let (settings, cache_dir) = (settings.clone(), cache_dir.to_owned());
         Box::pin(async move {
             let worker = components::build(&settings, &cache_dir, store, queue)
                 .await
                 .map_err(|e| WorkerError::internal(format!("node does not start: {e:#}")))?;
-            let runner = Runner { worker, memo: CurrentMemo::default(), known_keys: KnownKeys::default() };
+            let (memo, known_keys) = (CurrentMemo::default(), KnownKeys::default());
+            let runner = Runner { worker, memo, known_keys, delegate, part_dir };
             let mut runners = JoinSet::new();
-            let lanes =
-                std::iter::once(Lane::Execute).chain(std::iter::repeat_n(Lane::Prove, settings.provers));
+            let width = settings.provers.max(settings.delegated);
+            let lanes = std::iter::once(Lane::Execute).chain(std::iter::repeat_n(Lane::Prove, width));
             for lane in lanes {
                 let runner = runner.clone();
                 runners.spawn(async move { runner.serve(lane).await });
             }
-            let Runner { worker, memo, known_keys } = runner;
+            let Runner { worker, memo, known_keys, .. } = runner;
             Ok(Self { provers: Arc::new(worker), memo, known_keys, _runners: runners })
         })
     }
@@ -172,6 +182,12 @@ impl Runner {
                 return self.consume_inputs(task).await;
             }
         }
+        if let (Some(memo), Some(key), Some(kind)) = (&memo, &key, PartKind::of(task.kind)) {
+            if let Some(delegate) = &self.delegate {
+                self.delegate(delegate.as_ref(), memo, key, kind, task).await?;
+                return self.consume_inputs(task).await;
+            }
+        }
         if let (Some(memo), Some(deferred)) = (&memo, task.request.outputs.get(1)) {
             store.watch(&deferred.0, memo.clone());
         }
@@ -180,6 +196,30 @@ impl Runner {
             memo.keep_task(key, &task.request, store);
         }
         Ok(())
+    }
+
+    /// Has a task proved elsewhere and puts its outputs into the store.
+    async fn delegate(
+        &self,
+        delegate: &dyn Parts,
+        memo: &Memo,
+        key: &Key,
+        kind: PartKind,
+        task: &Task,
+    ) -> Result<(), TaskError> {
+        let fatal = |error: WorkerError| TaskError::Fatal(error.into());
+        let store = self.worker.artifact_client();
+        let dir = self.part_dir.join(format!("{key}-{}", task.id));
+        let part: Part = part::pack(kind, key, &task.request, store, &dir).map_err(fatal)?;
+        let proved = delegate.prove(part).await;
+        let _ = std::fs::remove_dir_all(&dir);
+        let files = proved.map_err(|reason| TaskError::Fatal(anyhow::anyhow!(reason)))?;
+        memo.accept(&key.to_string(), &files).map_err(fatal)?;
+        if memo.restore(key, &task.request, store) {
+            Ok(())
+        } else {
+            Err(TaskError::Fatal(anyhow::anyhow!("the result of part {key} cannot be used")))
+        }
     }
 
     async fn prove(&self, task: &Task) -> Result<(), TaskError> {

@@ -231,6 +231,18 @@ impl LocalQueue {
         state.tasks.get(id).map(|e| *e.status.borrow()).or_else(|| state.finished.get(id).copied())
     }
 
+    /// Waits until a task has ended and says how.
+    pub async fn ended(&self, id: &TaskId) -> TaskStatus {
+        match self.watch(id) {
+            Err(status) => status,
+            Ok(mut status) => match status.wait_for(|s| is_terminal(*s)).await {
+                Ok(last) => *last,
+                // The entry went away without ending: nobody may wait for it for ever.
+                Err(_) => TaskStatus::FailedFatal,
+            },
+        }
+    }
+
     /// Tasks that are not released.
     pub fn len(&self) -> usize {
         self.state().tasks.len()
@@ -388,17 +400,11 @@ impl WorkerClient for LocalQueue {
         tokio::spawn(async move {
             while let Some(id) = asked.recv().await {
                 let answers = answers.clone();
-                match queue.watch(&id) {
-                    Err(status) => drop(answers.send((id, status))),
-                    Ok(mut status) => drop(tokio::spawn(async move {
-                        let last = match status.wait_for(|s| is_terminal(*s)).await {
-                            Ok(last) => *last,
-                            // The entry went away without ending: nobody may wait for it for ever.
-                            Err(_) => TaskStatus::FailedFatal,
-                        };
-                        answers.send((id, last)).ok();
-                    })),
-                }
+                let queue = queue.clone();
+                tokio::spawn(async move {
+                    let last = queue.ended(&id).await;
+                    answers.send((id, last)).ok();
+                });
             }
         });
         Ok(SubscriberBuilder::new(self.clone(), asked_sender, answers_receiver))

@@ -31,7 +31,8 @@ pub enum ShardSize {
     /// Right for every program: 2^27 cells.
     Any,
     /// For executions that fill no table of a shard: 3 * 2^26 cells, so that the memory image of a guest program of 2 MiB
-    /// is one shard and the core tables another. A full shard of that size of Keccak permutations takes over 23 GiB.
+    /// is one shard and the core tables another. Shards of that size which are full, most likely of Keccak permutations, were
+    /// seen to take over 23 GiB.
     Small,
 }
 
@@ -54,6 +55,8 @@ impl ShardSize {
 pub struct Settings {
     /// Proving tasks that run at once; each holds the traces of one shard and one recursion proof.
     pub provers: usize,
+    /// Parts that may be with other processes at once; 0 when this process proves by itself.
+    pub delegated: usize,
     /// Shards that may be executed but not yet proved.
     pub shards_ahead: usize,
     /// Tasks that may wait in the queue, for each kind.
@@ -92,6 +95,7 @@ impl Settings {
         let roomy = per_prover >= 40 * GIB;
         Ok(Self {
             provers,
+            delegated: 0,
             shards_ahead: provers + 1,
             queue_depth: 2 * provers,
             keys_cached: if roomy { 8 } else { 3 },
@@ -108,6 +112,15 @@ impl Settings {
         if size == ShardSize::Small {
             self.element_threshold = self.element_threshold.max(3 << 26);
         }
+        self
+    }
+
+    /// These settings for a controller whose parts are proved by others, at most `width` at once.
+    #[must_use]
+    pub fn delegating(mut self, width: usize) -> Self {
+        self.delegated = width.max(1);
+        self.shards_ahead = self.delegated + 1;
+        self.queue_depth = 2 * self.delegated;
         self
     }
 
