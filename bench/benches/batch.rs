@@ -1,6 +1,8 @@
 //! Batches on the host and in the guest: building the sample chain, checking a batch, witness building, and the guest's
 //! cycles (printed per transaction; a count, so it needs no repetition).
 
+#![allow(missing_docs, reason = "criterion's macro makes an undocumented function")]
+
 use assay_lvm::batch::RunLimits;
 use assay_lvm::guests::BLOCK_ELF;
 use assay_lvm::{mainnet, sample};

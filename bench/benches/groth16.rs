@@ -3,6 +3,8 @@
 //! Circuits have 2^16 constraints; with `ASSAY_BENCH_LARGE` set, 2^18. Scalars of the MSMs are dense and random, which is the worst
 //! case; the circuits' witnesses are a third bits.
 
+#![allow(missing_docs, reason = "criterion's macro makes an undocumented function")]
+
 use ark_bn254::{Bn254, Fr, G1Affine, G2Affine};
 use ark_ec::short_weierstrass::{Affine, Projective};
 use ark_ec::{AffineRepr, CurveGroup, PrimeGroup, VariableBaseMSM};

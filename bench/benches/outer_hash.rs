@@ -3,6 +3,8 @@
 //! Groups: one permutation, a commitment to rows as wide as those of the wrap proof, and proof-of-work search (reported as
 //! candidates a second). The crate's code uses all cores in commitments and search, as ours does.
 
+#![allow(missing_docs, reason = "criterion's macro makes an undocumented function")]
+
 use ark_bn254::Fr;
 use assay_kernels::field::arch_name;
 use assay_kernels::poseidon2::{grind, permute_one, GrindState};

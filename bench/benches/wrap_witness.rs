@@ -1,5 +1,7 @@
 //! The wrap circuit on the proof that the zkVM's crate ships: building it, and computing its variables.
 
+#![allow(missing_docs, reason = "criterion's macro makes an undocumented function")]
+
 use assay_worker_circuit::{WrapCircuit, WrapProof, WrapVerifyingKey};
 use criterion::{criterion_group, criterion_main, Criterion};
 use std::hint::black_box;

@@ -1,6 +1,7 @@
 //! What is to be proved, validated and cut into runs; everything the stages derive from the batch.
 
-use assay_lvm_core::{BlockProgram, CodeControlGroup, FoldPublicValues, VkHash};
+use assay_lvm::guests;
+use assay_lvm_core::{FoldPublicValues, VkHash};
 
 use crate::cache::{BlobRef, Key, KeyBuilder};
 use crate::pipeline::{Stage, Until};
@@ -112,11 +113,6 @@ fn base(stage: &str) -> KeyBuilder {
     Key::of(stage).with("zkvm", ZKVM_VERSION).with("assay", env!("CARGO_PKG_VERSION"))
 }
 
-/// The block programs of this epoch: one, allowed for every block.
-pub fn block_programs(block_program: VkHash) -> Vec<BlockProgram> {
-    vec![BlockProgram { first_block: 0, last_block: u64::MAX, vk: block_program }]
-}
-
 /// The public values that the fold program must commit for `job`.
 pub fn fold_public_values(
     job: &Job,
@@ -124,8 +120,7 @@ pub fn fold_public_values(
     block_program: VkHash,
     fold_program: VkHash,
 ) -> FoldPublicValues {
-    let group =
-        CodeControlGroup { genesis_commitment, fold_program, block_programs: block_programs(block_program) };
+    let group = guests::code_control_group(genesis_commitment, block_program, fold_program);
     FoldPublicValues {
         prev_commitment: job.parent_commitment,
         new_commitment: job.new_commitment,

@@ -81,7 +81,7 @@ impl Domain {
     /// # Errors
     /// [`NttError::Shape`] or [`NttError::TooLarge`].
     pub fn new(size: usize) -> Result<Self, NttError> {
-        let part = if size % 3 == 0 { size / 3 } else { size };
+        let part = if size.is_multiple_of(3) { size / 3 } else { size };
         if !part.is_power_of_two() {
             return Err(NttError::Shape { size });
         }

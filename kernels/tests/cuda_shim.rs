@@ -1,5 +1,6 @@
 //! The CUDA kernels on the CPU shim (`cuda/shim`), bit for bit against the CPU implementation; and the shim against planted
 //! errors. Needs g++; where there is none, every test but the one of the constants says SKIPPED and passes.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod cuda_shim {
     pub(crate) mod constants;

@@ -24,6 +24,9 @@ pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 pub const CHUNKS_MAX: usize = 256;
 
 /// The tag of the trunk that `trunk_id` names.
+///
+/// # Panics
+/// Never: eight of a hash's 32 bytes are eight bytes.
 #[must_use]
 pub fn tag(trunk_id: &[u8; 32]) -> Tag {
     let hash = blake3::derive_key("assay l1 envelope tag v1", trunk_id);

@@ -13,6 +13,9 @@ use bitcoin::secp256k1::XOnlyPublicKey;
 
 /// The point of BIP341 whose discrete logarithm nobody knows: the internal key of every output here, so that no output
 /// can be spent by a key alone.
+///
+/// # Panics
+/// Never: the constant is a point.
 #[must_use]
 pub fn unspendable_key() -> XOnlyPublicKey {
     const H: [u8; 32] = [

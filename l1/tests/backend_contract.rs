@@ -1,5 +1,7 @@
 //! One contract for both back ends.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[path = "common/chain.rs"]
 mod chain;
 

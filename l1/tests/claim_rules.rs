@@ -1,5 +1,7 @@
 //! What consensus enforces about claims: each rule of the script is broken in turn, and a block with it is refused.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[path = "common/chain.rs"]
 mod chain;
 
@@ -44,7 +46,7 @@ impl World {
         let main = reconfiguration(&world.terms, &world.keys(0), None);
         let coin = world.coin(main.funding(FeeRate::BROADCAST_MIN));
         let tx = main.sign((coin.0, &coin.1), &world.key(KeyRole::Operator), &world.key(KeyRole::Wallet));
-        world.mine(&[tx.clone()]).unwrap();
+        world.mine(std::slice::from_ref(&tx)).unwrap();
         world.connector = connector_of(tx.compute_txid());
         world.reconfiguration = tx;
         world
@@ -134,10 +136,10 @@ fn a_good_claim_is_mined_and_the_next_one_follows_it() {
     let operator = world.key(KeyRole::Operator);
     let first = world.claim(0, world.connector, &values(), &operator);
     world.pass(2);
-    world.mine(&[first.clone()]).unwrap();
+    world.mine(std::slice::from_ref(&first)).unwrap();
     let second = world.claim(1, connector_of(first.compute_txid()), &values(), &operator);
     world.pass(2);
-    world.mine(&[second.clone()]).unwrap();
+    world.mine(std::slice::from_ref(&second)).unwrap();
     assert_eq!(second.output[0].value, CONNECTOR_VALUE);
 }
 
@@ -155,7 +157,7 @@ fn a_claim_before_its_time_is_refused() {
     let world = World::new();
     let operator = world.key(KeyRole::Operator);
     let first = world.claim(0, world.connector, &values(), &operator);
-    world.mine(&[first.clone()]).unwrap();
+    world.mine(std::slice::from_ref(&first)).unwrap();
     let signatures = world.signatures(1, &values());
     let main =
         claim(&world.terms, 1, connector_of(first.compute_txid()), (&world.keys(1), None), &signatures);

@@ -1,5 +1,7 @@
 //! The contract on Core's consensus code: every way through the game is mined, every way around it is refused.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[path = "common/chain.rs"]
 mod chain;
 #[path = "common/contract.rs"]

@@ -1,5 +1,7 @@
 //! A signer refuses every graph that is not the specification's, whichever one field differs.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[path = "common/contract.rs"]
 mod contract;
 

@@ -1,5 +1,7 @@
 //! A process that settles is killed, again and again; the next one goes on, and in the end there is each claim once.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[path = "common/batch.rs"]
 mod batch;
 

@@ -1,5 +1,7 @@
 //! Settlement end to end on the in-process chain: what is accepted, refused, published, and resumed.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[path = "common/batch.rs"]
 mod batch;
 #[path = "common/chain.rs"]

@@ -141,7 +141,7 @@ fn phases_begin_and_end_in_order() {
 // What is wrong with a batch is named.
 
 fn error_of(change: impl FnOnce(&mut Batch)) -> BatchError {
-    let mut batch = sample::batch(2).unwrap();
+    let mut batch = sample::batch(2).expect("sample");
     change(&mut batch);
     let error = batch.validate().expect_err("the batch is wrong");
     // The file says the same: writing and reading it changes nothing.
@@ -244,7 +244,7 @@ fn a_wrong_chain_id_is_named() {
 /// A block of one transaction, put into the batch in the place of its first.
 fn with_transaction(change: impl FnOnce(&mut TxLegacy), signature: [u64; 2]) -> BatchError {
     error_of(|batch| {
-        let header = Block::decode(&batch.blocks[0]).unwrap().header;
+        let header = Block::decode(&batch.blocks[0]).expect("a block").header;
         let mut transaction = TxLegacy {
             chain_id: Some(ChainSpec::ASSAY_CHAIN_ID),
             gas_price: 2_000_000_000,

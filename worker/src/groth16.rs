@@ -322,7 +322,8 @@ mod tests {
     fn every_public_input_is_compared() {
         let expected = statement().inputs();
         statement().check(&expected).unwrap();
-        let changes: [(&str, fn(&mut WrapInputs)); 5] = [
+        type Change = (&'static str, fn(&mut WrapInputs));
+        let changes: [Change; 5] = [
             ("vkey_hash", |i| i.vkey_hash.0[31] ^= 1),
             ("committed_values_digest", |i| i.committed_values_digest.0[31] ^= 1),
             ("exit_code", |i| i.exit_code.0[31] ^= 1),

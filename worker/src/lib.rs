@@ -9,6 +9,7 @@
 //! Reading order: [`engine`] (execute, prove, wrap), [`proof`] (the files), [`verify`], [`groth16`], [`stages`] (the jobs
 //! of a child process), [`system`] (the seam to front ends).
 
+pub mod cluster;
 pub mod digest;
 pub mod engine;
 pub mod files;

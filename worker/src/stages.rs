@@ -15,6 +15,7 @@ use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::sync::{mpsc, Arc, Mutex, PoisonError};
 
+use assay_lvm_core::CodeControlGroup;
 use serde::{Deserialize, Serialize};
 
 pub use crate::engine::Until;
@@ -43,6 +44,8 @@ pub struct StageConfig {
 pub enum Job {
     /// Computes the keys of the guest programs.
     Keys(KeysJob),
+    /// Executes a batch on the host and cuts it into runs.
+    Split(SplitJob),
     /// Executes a run without proving it.
     Execute(ExecuteJob),
     /// Proves a run of blocks.
@@ -64,6 +67,7 @@ impl Job {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Keys(_) => "keys",
+            Self::Split(_) => "split",
             Self::Execute(_) => "execute",
             Self::ProveRun(_) => "prove_run",
             Self::ProveFold(_) => "prove_fold",
@@ -81,6 +85,8 @@ impl Job {
 pub enum Outcome {
     /// Of [`Job::Keys`].
     Keys(KeysOutcome),
+    /// Of [`Job::Split`].
+    Split(SplitOutcome),
     /// Of [`Job::Execute`].
     Execute(ExecuteOutcome),
     /// Of [`Job::ProveRun`].
@@ -119,6 +125,37 @@ pub struct KeysOutcome {
     pub block: ProgramInfo,
     /// Program `fold`.
     pub fold: ProgramInfo,
+}
+
+/// A batch to cut into runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitJob {
+    /// The batch file.
+    pub batch: FileRef,
+    /// Most gas in one run.
+    pub run_gas_max: u64,
+    /// Most blocks in one run.
+    pub run_blocks_max: u32,
+    /// Folder for the runs.
+    pub output_dir: PathBuf,
+}
+
+/// A batch's runs, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitOutcome {
+    /// See above.
+    pub runs: Vec<SplitRun>,
+    /// Time taken.
+    pub elapsed_ms: u64,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitRun {
+    /// `RunInput::encode` bytes.
+    pub file: FileRef,
+    /// Gas it uses.
+    pub gas: u64,
 }
 
 /// A run to execute.
@@ -168,6 +205,18 @@ pub struct BlockProgram {
     pub last_block: u64,
     /// Its key's digest.
     pub vk_words: [u32; 8],
+}
+
+impl BlockProgram {
+    /// The block programs of a code control group.
+    pub fn all_of(group: &CodeControlGroup) -> Vec<Self> {
+        let program = |program: &assay_lvm_core::BlockProgram| Self {
+            first_block: program.first_block,
+            last_block: program.last_block,
+            vk_words: program.vk.0,
+        };
+        group.block_programs.iter().map(program).collect()
+    }
 }
 
 /// A batch to fold into the history.

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use assay_lvm::guests;
 use assay_lvm_core::VkHash;
 use assay_worker::stages::{
-    self as worker, ExecuteJob, FileRef, Groth16ProveJob, Groth16SetupJob, KeysJob, KeysOutcome,
-    ProofOutcome, ProveFoldJob, ProveRunJob, WrapJob,
+    self as worker, BlockProgram, ExecuteJob, FileRef, Groth16ProveJob, Groth16SetupJob, KeysJob,
+    KeysOutcome, ProofOutcome, ProveFoldJob, ProveRunJob, WrapJob,
 };
 use serde::de::DeserializeOwned;
 use serde::Serialize;
@@ -119,14 +120,9 @@ impl Shell<'_> {
             })?),
             None => None,
         };
-        let block_programs = job::block_programs(VkHash(keys.block.vk_words))
-            .into_iter()
-            .map(|program| worker::BlockProgram {
-                first_block: program.first_block,
-                last_block: program.last_block,
-                vk_words: program.vk.0,
-            })
-            .collect();
+        let genesis = history.genesis_commitment;
+        let (block, fold) = (VkHash(keys.block.vk_words), VkHash(keys.fold.vk_words));
+        let block_programs = BlockProgram::all_of(&guests::code_control_group(genesis, block, fold));
         let output = self.cache.temporary("fold.proof");
         let job = worker::Job::ProveFold(ProveFoldJob {
             runs,

@@ -121,7 +121,7 @@ fn ptx_instructions_are_those_of_the_manual() {
     let out = shim.read_words(&out, 28 * count);
     for (given, seen) in input.chunks(4).zip(out.chunks(28)) {
         let [a, b, c, carry] = [given[0], given[1], given[2], given[3]].map(u64::from);
-        let (low, high) = (a * b & 0xffff_ffff, a * b >> 32);
+        let (low, high) = ((a * b) & 0xffff_ffff, (a * b) >> 32);
         // (value, whether the flag is written); a negative value borrows.
         let expected: [(i128, bool); 14] = [
             (i128::from(a + b), true),

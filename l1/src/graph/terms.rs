@@ -121,6 +121,9 @@ impl EpochTerms {
     /// | 199..201 | collateral lock, blocks |
     /// | 201..205 | claims in the epoch |
     /// | 205..213 | collateral, satoshi |
+    ///
+    /// # Panics
+    /// Never: the fields have fixed widths that add up.
     #[must_use]
     pub fn encode(&self) -> [u8; TERMS_BYTES] {
         let fields: [&[u8]; 12] = [
@@ -144,6 +147,9 @@ impl EpochTerms {
     ///
     /// # Errors
     /// `Length`, `Field`.
+    ///
+    /// # Panics
+    /// Never: the length is checked first.
     pub fn decode(bytes: &[u8]) -> Result<Self, TermsError> {
         let bytes: &[u8; TERMS_BYTES] =
             bytes.try_into().map_err(|_| TermsError::Length { expected: TERMS_BYTES, got: bytes.len() })?;

@@ -46,6 +46,9 @@ pub struct Unfunded {
 
 /// Opens an epoch. `previous` is the connector that the epoch before left, with the terms it was built from: its next
 /// claim would have been `previous.claim`.
+///
+/// # Panics
+/// Never: the mark and an id are 37 bytes, and every connector has the leaf of the next epoch.
 #[must_use]
 pub fn reconfiguration(
     terms: &EpochTerms,
@@ -87,6 +90,9 @@ pub struct PreviousEpoch<'a> {
 /// Claim `claim`: spends `connector`, shows `signatures` of its values (order of
 /// [`ClaimValue::ALL`](super::terms::ClaimValue::ALL)), and makes the connector of the next claim, whose keys are
 /// `next`, absent after the last.
+///
+/// # Panics
+/// Never: a connector built with keys has the leaf of a claim.
 #[must_use]
 pub fn claim(
     terms: &EpochTerms,

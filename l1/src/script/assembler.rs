@@ -144,7 +144,7 @@ impl Assembler {
     }
 
     /// Moves the value on top to the alternative stack, where the assembler forgets it.
-    pub(crate) fn to_alternative(&mut self) {
+    pub(crate) fn push_alternative(&mut self) {
         self.emit(bitcoin::opcodes::all::OP_TOALTSTACK);
         self.stack.pop();
     }

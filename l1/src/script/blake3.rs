@@ -98,7 +98,7 @@ fn hash_with_peak(builder: Builder, bytes: usize) -> Result<(Builder, usize), Me
     // The first digit goes to the alternative stack first: it comes back last, on top.
     for digit in 0..HASH_DIGITS {
         asm.roll(hash[digit / NIBBLES][(digit % NIBBLES) ^ 1]);
-        asm.to_alternative();
+        asm.push_alternative();
     }
     while asm.len() > 0 {
         asm.drop_top();
@@ -222,13 +222,13 @@ fn double(asm: &mut Assembler, word: &mut Word) {
     // The top bit comes in at the bottom.
     asm.pick(word[NIBBLES - 1]);
     asm.ops(&[OP_PUSHNUM_7, OP_GREATERTHAN], 1, 1, 1);
-    for nibble in 0..NIBBLES {
+    for (at, nibble) in word.iter_mut().enumerate() {
         // [bit, nibble] -> [2 nibble + bit] -> [carry, reduced]
-        let last = nibble + 1 == NIBBLES;
-        asm.roll(word[nibble]);
+        let last = at + 1 == NIBBLES;
+        asm.roll(*nibble);
         asm.ops(&[OP_DUP, OP_ADD, OP_ADD], 2, 1, 1);
         let carry = split_carry(asm);
-        word[nibble] = asm.top();
+        *nibble = asm.top();
         asm.roll(carry);
         if last {
             asm.drop_top();

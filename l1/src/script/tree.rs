@@ -77,6 +77,9 @@ impl ScriptTree {
     }
 
     /// What a witness shows beside leaf `index`; `None` if there is no such leaf. Cost: one pass over all hashes.
+    ///
+    /// # Panics
+    /// Never: a tree's depth is limited when it is made.
     #[must_use]
     pub fn control_block(&self, index: usize) -> Option<ControlBlock> {
         self.leaves.get(index)?;

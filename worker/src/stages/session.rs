@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use assay_lvm::guests;
+use assay_lvm::{guests, Batch, RunLimits};
 use assay_lvm_core::{
     fold, BlockPublicValues, CodeControlGroup, FoldInput, FoldPublicValues, History, RunClaim, VkHash,
     FOLD_LEAF, GENESIS_LEAF,
@@ -12,8 +12,8 @@ use assay_lvm_core::{
 use super::parts::Broker;
 use super::{
     ExecuteJob, ExecuteOutcome, Groth16ProveJob, Groth16ProveOutcome, Groth16SetupOutcome, Job, KeysOutcome,
-    Outcome, PartOutcome, ProgramInfo, ProofOutcome, ProveFoldJob, ProvePartJob, ProveRunJob, StageConfig,
-    Until, WrapJob, WrapOutcome,
+    Outcome, PartOutcome, ProgramInfo, ProofOutcome, ProveFoldJob, ProvePartJob, ProveRunJob, SplitJob,
+    SplitOutcome, SplitRun, StageConfig, Until, WrapJob, WrapOutcome,
 };
 use crate::engine::{self, Engine, Proof, ProveInput, ProvedPart};
 use crate::error::WorkerError;
@@ -71,6 +71,7 @@ impl Session {
         let reporter = Reporter::new(job.name(), self.sink.clone());
         match job {
             Job::Keys(_) => self.keys(&reporter).map(Outcome::Keys),
+            Job::Split(job) => split(job, &reporter).map(Outcome::Split),
             Job::Execute(job) => self.execute(job, &reporter).map(Outcome::Execute),
             Job::ProveRun(job) => self.prove_run(job, &reporter).map(Outcome::ProveRun),
             Job::ProveFold(job) => self.prove_fold(job, &reporter).map(Outcome::ProveFold),
@@ -255,6 +256,22 @@ impl Session {
         }
         self.groth16.as_ref().ok_or_else(|| WorkerError::internal("the circuit is gone"))
     }
+}
+
+fn split(job: &SplitJob, reporter: &Reporter) -> Result<SplitOutcome, WorkerError> {
+    let refused = |error: assay_lvm::BatchError| WorkerError::BadJob { reason: error.to_string() };
+    reporter.report("execute", 0, 1);
+    let batch = Batch::decode(&job.batch.read()?).map_err(refused)?;
+    batch.validate().map_err(refused)?;
+    let limits = RunLimits { gas_max: job.run_gas_max, blocks_max: job.run_blocks_max as usize };
+    let runs = batch.split_runs(limits).map_err(refused)?;
+    let store = |(number, run): (usize, assay_lvm::Run)| {
+        let file = FileRef::write(&job.output_dir.join(format!("run-{number}")), &run.input)?;
+        Ok(SplitRun { file, gas: run.output.gas_used })
+    };
+    let runs = runs.into_iter().enumerate().map(store).collect::<Result<_, WorkerError>>()?;
+    reporter.report("execute", 1, 1);
+    Ok(SplitOutcome { runs, elapsed_ms: reporter.elapsed_ms() })
 }
 
 fn info(key: &ProgramKey) -> ProgramInfo {

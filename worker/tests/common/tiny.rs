@@ -79,7 +79,7 @@ pub(crate) fn elf(public_values: &[u8], loops: u32, exit_code: u8) -> Vec<u8> {
     let digest = blake3::hash(public_values);
     for (index, word) in digest.as_bytes().chunks_exact(4).enumerate() {
         code.addi(A0, X0, index as i32);
-        code.load(A1, u64::from(u32::from_le_bytes(word.try_into().unwrap())));
+        code.load(A1, u64::from(u32::from_le_bytes(word.try_into().expect("four bytes"))));
         code.ecall(COMMIT);
     }
     for index in 0..8 {

@@ -9,7 +9,7 @@
 //! with the release's table of allowed keys.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -169,7 +169,7 @@ where
         (file.version == KEY_FILE_VERSION).then_some(file)
     }
 
-    fn save(path: &PathBuf, file: &KeyFile<GC>) {
+    fn save(path: &Path, file: &KeyFile<GC>) {
         let Ok(body) = bincode::serialize(file) else { return };
         let mut bytes = blake3::hash(&body).as_bytes().to_vec();
         bytes.extend_from_slice(&body);

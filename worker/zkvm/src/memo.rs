@@ -15,6 +15,7 @@ use sp1_prover::SP1_CIRCUIT_VERSION;
 use sp1_prover_types::TaskType;
 
 use crate::error::WorkerError;
+use crate::part::{by_content, read_piece};
 use crate::store::{write_atomic, DiskStore};
 
 /// Changes whenever the meaning of a key or the layout of an entry changes.
@@ -103,22 +104,13 @@ impl Memo {
     /// The proof among a finished task's files, the entry's first; its hash is checked.
     ///
     /// # Errors
-    /// [`WorkerError::Decode`] for an entry that is none or names another file, [`WorkerError::ContentMismatch`],
-    /// [`WorkerError::Io`].
+    /// [`WorkerError::Decode`] for an entry that is none or whose proof is not there, [`WorkerError::Io`].
     pub fn proof_of(files: &[PathBuf]) -> Result<Vec<u8>, WorkerError> {
         let bad = |reason: String| WorkerError::Decode { what: "result of a part", reason };
         let (entry, pieces) = files.split_first().ok_or_else(|| bad("it has no entry".to_owned()))?;
         let text = std::fs::read(entry).map_err(WorkerError::io("read", entry))?;
         let Entry { proof, .. } = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
-        let named = |path: &&PathBuf| path.file_name().is_some_and(|name| *name == *proof.file);
-        let path = pieces.iter().find(named).ok_or_else(|| bad(format!("{} is not there", proof.file)))?;
-        let data = std::fs::read(path).map_err(WorkerError::io("read", path))?;
-        let got = blake3::hash(&data).to_hex().to_string();
-        if got != proof.blake3 {
-            let (path, expected) = (path.clone(), proof.blake3);
-            return Err(WorkerError::ContentMismatch { path, expected, got });
-        }
-        Ok(data)
+        read_piece("result of a part", &by_content(pieces)?, &proof)
     }
 
     /// Takes over a task that another process finished: the entry's file, then those it names.

@@ -4,6 +4,7 @@
 //! results are an entry of a [`Memo`] and that entry's files, so the controller takes them as if an earlier run of its own
 //! had proved the shard. Nothing in a part depends on ids of the process that wrote it, apart from names inside it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -208,15 +209,9 @@ pub async fn unpack(files: &[PathBuf], proof: &ProofId, store: &DiskStore) -> Re
     if named > PIECES_MAX || !(1..=2).contains(&header.outputs) {
         return Err(bad(format!("{named} inputs, {} outputs", header.outputs)));
     }
+    let pieces = by_content(pieces)?;
     let load = |id: &str, piece: &Piece| -> Result<(), WorkerError> {
-        let named = |path: &&PathBuf| path.file_name().is_some_and(|name| *name == *piece.file);
-        let path = pieces.iter().find(named).ok_or_else(|| bad(format!("{} is not there", piece.file)))?;
-        let data = std::fs::read(path).map_err(WorkerError::io("read", path))?;
-        let got = blake3::hash(&data).to_hex().to_string();
-        if got != piece.blake3 {
-            let (path, expected) = (path.clone(), piece.blake3.clone());
-            return Err(WorkerError::ContentMismatch { path, expected, got });
-        }
+        let data = read_piece("part", &pieces, piece)?;
         store.put(id, &data).map(drop)
     };
     let (mut inputs, mut marker) = (Vec::new(), None);
@@ -248,6 +243,44 @@ pub async fn unpack(files: &[PathBuf], proof: &ProofId, store: &DiskStore) -> Re
     let outputs = (0..header.outputs).map(|n| Artifact(format!("{proof}_output_{n}"))).collect();
     let request = RawTaskRequest { inputs, outputs, context: context(proof) };
     Ok(Unpacked { key: header.key, kind: header.kind, request, marker })
+}
+
+/// Files by the BLAKE3 of their content; what they are called does not matter.
+///
+/// # Errors
+/// [`WorkerError::Io`].
+pub(crate) fn by_content(files: &[PathBuf]) -> Result<BTreeMap<String, &Path>, WorkerError> {
+    let mut found = BTreeMap::new();
+    for path in files {
+        let mut hasher = blake3::Hasher::new();
+        let file = std::fs::File::open(path).map_err(WorkerError::io("open", path))?;
+        hasher.update_reader(file).map_err(WorkerError::io("read", path))?;
+        found.insert(hasher.finalize().to_hex().to_string(), path.as_path());
+    }
+    Ok(found)
+}
+
+/// Reads the piece of a `what` among files by content.
+///
+/// # Errors
+/// [`WorkerError::Decode`] if it is not among them, [`WorkerError::ContentMismatch`] if it has changed since,
+/// [`WorkerError::Io`].
+pub(crate) fn read_piece(
+    what: &'static str,
+    files: &BTreeMap<String, &Path>,
+    piece: &Piece,
+) -> Result<Vec<u8>, WorkerError> {
+    let path = files.get(&piece.blake3).ok_or_else(|| WorkerError::Decode {
+        what,
+        reason: format!("a file with BLAKE3 {} is not there, or damaged", piece.blake3),
+    })?;
+    let data = std::fs::read(path).map_err(WorkerError::io("read", path))?;
+    let got = blake3::hash(&data).to_hex().to_string();
+    if got != piece.blake3 {
+        let (path, expected) = (path.to_path_buf(), piece.blake3.clone());
+        return Err(WorkerError::ContentMismatch { path, expected, got });
+    }
+    Ok(data)
 }
 
 /// The context of a task of this program's own.

@@ -181,9 +181,8 @@ impl LocalQueue {
     /// Ends every open task of a proof as failed, and stops the running ones.
     pub fn cancel(&self, proof: &ProofId, reason: &str) {
         let mut state = self.state();
-        for lane in state.ready.values_mut() {
-            lane.retain(|_, queued| queued.task.request.context.proof_id != *proof);
-        }
+        let others = |queued: &Queued| queued.task.request.context.proof_id != *proof;
+        state.ready.values_mut().for_each(|lane| lane.retain(|_, queued| others(queued)));
         let open: Vec<TaskId> = state
             .tasks
             .iter()
@@ -444,6 +443,9 @@ impl Channel {
 }
 
 /// The queue's view of an attempt. Panics and stopped attempts are final.
+///
+/// # Errors
+/// [`Failure`] for everything but success.
 pub fn outcome(result: Result<Result<(), TaskError>, JoinError>) -> Result<(), Failure> {
     match result {
         Ok(Ok(())) => Ok(()),

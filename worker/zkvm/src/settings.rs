@@ -141,17 +141,19 @@ impl Settings {
 
     /// The executor's options. Every field that the crate reads from the environment is set here.
     pub fn core_opts(&self) -> SP1CoreOpts {
-        let mut opts = SP1CoreOpts::default();
-        opts.sharding_threshold = ShardingThreshold {
+        let sharding_threshold = ShardingThreshold {
             element_threshold: self.element_threshold,
             height_threshold: self.height_threshold,
         };
-        opts.trace_chunk_slots = self.trace_chunk_slots;
-        opts.minimal_trace_chunk_threshold = sp1_core_executor::MINIMAL_TRACE_CHUNK_THRESHOLD;
-        opts.shard_size = 1 << 22;
-        // The presets of the crate's default, and no others: the release's table of recursion keys has no shard that keeps
-        // elliptic curve operations beside its core tables.
-        opts
+        // The retained events' presets are the crate's default, and no others: the release's table of recursion keys has
+        // no shard that keeps elliptic curve operations beside its core tables.
+        SP1CoreOpts {
+            sharding_threshold,
+            trace_chunk_slots: self.trace_chunk_slots,
+            minimal_trace_chunk_threshold: sp1_core_executor::MINIMAL_TRACE_CHUNK_THRESHOLD,
+            shard_size: 1 << 22,
+            ..SP1CoreOpts::default()
+        }
     }
 
     /// Applies the settings to the crate's worker configuration.

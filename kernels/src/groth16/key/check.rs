@@ -19,7 +19,7 @@ pub(super) fn layout(header: &Header, file_length: u64) -> Result<(), Groth16Err
         if found.offset != expected {
             return Err(Groth16Error::Length { section: section.name(), expected, got: found.offset });
         }
-        end = found.offset.checked_add(found.length).unwrap_or(u64::MAX);
+        end = found.offset.saturating_add(found.length);
         if end > file_length {
             return Err(Groth16Error::Length { section: section.name(), expected: end, got: file_length });
         }

@@ -110,13 +110,14 @@ fn signatures_are_judged_as_core_judges_them() {
                 .unwrap();
             let good = secp().sign_schnorr_no_aux_rand(&Message::from_digest(hash.to_byte_array()), &pair);
             let good = [good.as_ref().as_slice(), byte.as_slice()].concat();
-            assert!(interpret(&script, &[good.clone()]).is_ok() && core(&script, &[good.clone()]), "{kind}");
+            let shown = std::slice::from_ref(&good);
+            assert!(interpret(&script, shown).is_ok() && core(&script, shown), "{kind}");
             let mut wrong = good.clone();
             wrong[40] ^= 1;
             let other_type = [&good[..64], &[0x81]].concat();
             let zero_type = [&good[..64], &[0]].concat();
             for bad in [wrong, other_type, zero_type, good[..63].to_vec(), Vec::new()] {
-                assert!(interpret(&script, &[bad.clone()]).is_err(), "{kind}");
+                assert!(interpret(&script, std::slice::from_ref(&bad)).is_err(), "{kind}");
                 assert!(!core(&script, &[bad]), "{kind}");
             }
         }
