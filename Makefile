@@ -4,6 +4,7 @@
 # another cold build of the zkVM (about 15 minutes on 2 cores).
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/assay/target
 BATCH ?= sample
+BATCHES ?= 2
 ASSAY := $(CARGO_TARGET_DIR)/release/assay
 
 .PHONY: help setup build prove verify test test-slow test-e2e lint clippy doc bench guests ci
@@ -29,8 +30,8 @@ test: setup ## All fast tests
 test-slow: setup ## Tests that take minutes: zkVM proofs, the whole wrap circuit
 	cargo test --release --locked --workspace -- --ignored --test-threads=1
 
-test-e2e: build ## The main job in a fresh folder: prove two sample batches, verify both, kill and resume
-	scripts/e2e.sh $(ASSAY)
+test-e2e: build ## The main job in a fresh folder: prove BATCHES (2) sample batches, kill and resume, verify
+	scripts/e2e.sh $(ASSAY) $(BATCHES)
 
 lint: ## Format, and the rules of the tree
 	cargo fmt --all --check

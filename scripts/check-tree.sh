@@ -35,7 +35,9 @@ for manifest in $(git ls-files '*/Cargo.toml' | grep -v '^lvm/guest/'); do
   from=$(dirname "$manifest")
   for dependency in $(grep -oE '^assay-[a-z0-9-]+' "$manifest" | sort -u); do
     to=$(folder "$dependency")
-    if [ "$(layer "$to")" -ge "$(layer "$from")" ]; then
+    to_layer=$(layer "$to") || exit 1
+    from_layer=$(layer "$from") || exit 1
+    if [ "$to_layer" -ge "$from_layer" ]; then
       echo "check-tree: $from depends on $to: dependencies point down only"
       fail=1
     fi

@@ -116,10 +116,20 @@ pub enum CacheError {
         /// "missing" or "corrupt".
         what: &'static str,
     },
+    /// The folder was not made by this program.
+    #[error("{path} is no cache of this program: it has no {TAG}, and nothing in it is removed")]
+    NotACache {
+        /// The folder.
+        path: PathBuf,
+    },
     /// An entry could not be serialised.
     #[error("cannot encode a cache entry: {0}")]
     Encode(#[from] serde_json::Error),
 }
+
+/// Marks a cache folder, for this program and for backup programs (the Cache Directory Tagging Specification).
+const TAG: &str = "CACHEDIR.TAG";
+const TAG_TEXT: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55\n# Finished stages of assay. `assay cache prune` cleans up.\n";
 
 /// One line of `assay cache list`.
 #[derive(Clone, Debug, Serialize)]
@@ -159,9 +169,14 @@ impl Cache {
     /// # Errors
     /// [`CacheError::File`].
     pub fn open(root: &Path) -> Result<Self, CacheError> {
+        let ours = root.join("entries").is_dir() || children(root)?.is_empty();
         for folder in ["entries", "blobs", "tmp"] {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(io_error("create", &path))?;
+        }
+        let tag = root.join(TAG);
+        if ours && !tag.exists() {
+            fsio::write_atomic(&tag, TAG_TEXT)?;
         }
         Ok(Self { root: root.to_owned() })
     }
@@ -321,23 +336,15 @@ impl Cache {
         Ok(listed)
     }
 
-    /// The newest sound entry of a stage, whatever its inputs.
-    ///
-    /// # Errors
-    /// [`CacheError::File`].
-    pub fn newest(&self, stage: &str) -> Result<Option<Entry>, CacheError> {
-        let mut entries = self.stored_entries()?;
-        entries.retain(|(_, _, stored)| stored.entry.stage == stage);
-        entries.sort_by_key(|(_, age, _)| *age);
-        let is_sound = |entry: &Entry| entry.blobs.values().all(|blob| self.check_blob(blob).is_ok());
-        Ok(entries.into_iter().map(|(_, _, stored)| stored.entry).find(is_sound))
-    }
-
     /// Removes entries at least `age_min` old for which `keep` is false, then every blob that no entry names.
     ///
     /// # Errors
-    /// [`CacheError::File`].
+    /// [`CacheError::NotACache`] for a folder that [`Self::open`] did not make, [`CacheError::File`].
     pub fn prune(&self, age_min: Duration, keep: impl Fn(&Entry) -> bool) -> Result<Pruned, CacheError> {
+        let holds = |folder: &&str| self.root.join(folder).exists();
+        if !self.root.join(TAG).exists() && ["entries", "blobs", "tmp"].iter().any(|folder| holds(&folder)) {
+            return Err(CacheError::NotACache { path: self.root.clone() });
+        }
         let mut pruned = Pruned::default();
         let mut named = std::collections::BTreeSet::new();
         for (path, age, stored) in self.stored_entries()? {

@@ -26,7 +26,7 @@ pub fn main() -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::from(EXIT_OK),
         Err(error) => {
-            eprintln!("error: {error}");
+            crate::fsio::say!("error: {error}");
             ExitCode::from(error.exit_code())
         }
     }
@@ -74,7 +74,7 @@ fn interrupt_flag() -> Arc<AtomicBool> {
                 if set.swap(true, Ordering::Relaxed) {
                     std::process::exit(i32::from(EXIT_INTERRUPTED));
                 }
-                eprintln!("interrupt: ending the running stage (again: end at once)");
+                crate::fsio::say!("interrupt: ending the running stage (again: end at once)");
             }
         });
     });

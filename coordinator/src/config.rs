@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use assay_worker::settings::MEMORY_BYTES_MIN;
 use serde::Deserialize;
 
 use crate::fsio::{self, FileError};
@@ -33,12 +34,14 @@ pub enum ConfigError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The file is no TOML, or has a field that does not exist or is of another type.
-    #[error("{path}: {source}")]
+    #[error("{path}, line {line}: {reason}")]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Where and why.
-        source: toml::de::Error,
+        /// Line, from 1.
+        line: usize,
+        /// Why. Never the line itself, which may hold a password.
+        reason: String,
     },
     /// A value is outside its range or not a number.
     #[error("{name}: expected {expected}, got {got:?}")]
@@ -131,8 +134,11 @@ impl Config {
         flags: Settings,
     ) -> Result<Self, ConfigError> {
         let file = match file {
-            Some((path, text)) => toml::from_str(text)
-                .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source })?,
+            Some((path, text)) => toml::from_str(text).map_err(|source: toml::de::Error| {
+                let before = source.span().map_or(0, |span| span.start.min(text.len()));
+                let line = 1 + text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count();
+                ConfigError::Syntax { path: path.to_owned(), line, reason: source.message().to_owned() }
+            })?,
             None => Settings::default(),
         };
         let s = flags.or(Settings::from_env(&env)?).or(file);
@@ -178,8 +184,8 @@ impl Config {
         if self.cores > 4096 {
             return wrong("prover.cores", "0 to 4096", self.cores.to_string());
         }
-        if self.memory_bytes != 0 && self.memory_bytes < 8 << 30 {
-            return wrong("prover.memory_gib", "0, or at least 8", (self.memory_bytes >> 30).to_string());
+        if self.memory_bytes != 0 && self.memory_bytes < MEMORY_BYTES_MIN {
+            return wrong("prover.memory_gib", "0, or at least 14", (self.memory_bytes >> 30).to_string());
         }
         if self.run_gas_max < 21_000 {
             return wrong("prover.run_gas_max", "at least 21000", self.run_gas_max.to_string());
@@ -279,12 +285,12 @@ mod tests {
 
     #[test]
     fn flags_win_over_environment_over_file_over_defaults() {
-        let file = "out = \"f\"\n[prover]\ncores = 3\nmemory_gib = 9\n";
+        let file = "out = \"f\"\n[prover]\ncores = 3\nmemory_gib = 15\n";
         let env = [("ASSAY_OUT", "e"), ("ASSAY_CORES", "5")];
         let flags = Settings { out: Some("flag".into()), ..Settings::default() };
         let config = config(file, &env, flags).unwrap();
         assert_eq!((config.out.as_path(), config.cores), (Path::new("flag"), 5));
-        assert_eq!(config.memory_bytes, 9 << 30);
+        assert_eq!(config.memory_bytes, 15 << 30);
         assert_eq!(config.run_blocks_max, 64);
     }
 

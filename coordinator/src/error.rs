@@ -73,6 +73,9 @@ pub enum Error {
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The record of the run in progress cannot be written.
+    #[error("journal: {0}; finished stages are kept, start the same command again to go on")]
+    Journal(FileError),
     /// The cache cannot be used.
     #[error("cache: {0}")]
     Cache(#[from] CacheError),
@@ -82,11 +85,6 @@ pub enum Error {
     /// A result folder was rejected.
     #[error(transparent)]
     Verify(#[from] VerifyError),
-    /// The set-up needs a wrap proof to read the circuit off.
-    #[error(
-        "no wrap proof in the cache to read the circuit off: make one with `assay prove sample --until wrap`"
-    )]
-    NoWrapProof,
     /// A stage failed.
     #[error("{stage}: {reason}")]
     Stage {
@@ -108,7 +106,6 @@ impl Error {
             | Error::Description { .. }
             | Error::UnknownBatch { .. }
             | Error::MissingHistory { .. }
-            | Error::NoWrapProof
             | Error::NotLinked { .. }
             | Error::Config(_)
             | Error::BitcoinSpec(_)

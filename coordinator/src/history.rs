@@ -55,7 +55,7 @@ impl History {
     /// Expected time of a computation of `kind` over `cycles` (0 = unknown or irrelevant); `None` without experience.
     ///
     /// Between samples of different sizes it interpolates with the least-squares line, which catches the fixed cost of
-    /// a stage (starting the zkVM) as well as the cost per cycle; with one size it is the median.
+    /// a stage (starting the zkVM) as well as the cost per cycle; with one size the median grows with the cycles.
     pub fn estimate(&self, kind: &str, cycles: u64) -> Option<Duration> {
         let samples = self.0.get(kind).filter(|samples| !samples.is_empty())?;
         let mut millis: Vec<u64> = samples.iter().map(|s| s.millis).collect();
@@ -67,8 +67,10 @@ impl History {
         let spread = samples.iter().map(|s| (s.cycles as f64 - mean_x).powi(2)).sum::<f64>();
         let slope =
             samples.iter().map(|s| (s.cycles as f64 - mean_x) * (s.millis as f64 - mean_y)).sum::<f64>();
-        let millis = if cycles == 0 || spread <= 0.0 || slope <= 0.0 {
+        let millis = if cycles == 0 || mean_x == 0.0 {
             median
+        } else if spread <= 0.0 || slope <= 0.0 {
+            median * (cycles as f64 / mean_x).max(0.5)
         } else {
             (mean_y + slope / spread * (cycles as f64 - mean_x)).max(median / 10.0)
         };
@@ -92,6 +94,8 @@ mod tests {
         history.record("core", Sample { millis: 30_000 + 3000, cycles: 3000 });
         assert_eq!(history.estimate("core", 5000), Some(Duration::from_millis(35_000)));
         assert_eq!(history.estimate("core", 0), Some(Duration::from_millis(33_000)));
+        history.record("one size", Sample { millis: 100, cycles: 1000 });
+        assert_eq!(history.estimate("one size", 10_000), Some(Duration::from_millis(1000)));
     }
 
     #[test]

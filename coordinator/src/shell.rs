@@ -167,22 +167,22 @@ impl Shell<'_> {
         let mut effects = state.step(first).expect("a loaded state is idle or active");
         let mut finished = None;
         while let Some(effect) = effects.pop() {
-            journal.save(state, &self.results)?;
+            journal.save(state, &self.results).map_err(Error::Journal)?;
             let event = self.carry_out(state, &effect, &mut finished);
             effects = state.step(event).expect("the shell answers each effect once");
         }
         match state.phase() {
             Phase::Failed { stage, reason } => {
                 let error = Error::Stage { stage: stage.to_string(), reason: reason.clone() };
-                journal.remove()?;
+                journal.remove().map_err(Error::Journal)?;
                 Err(error)
             }
             Phase::Cancelled => {
-                journal.remove()?;
+                journal.remove().map_err(Error::Journal)?;
                 Err(Error::Interrupted)
             }
             _ => {
-                journal.remove()?;
+                journal.remove().map_err(Error::Journal)?;
                 Ok(finished.expect("publishing is the last stage of every plan"))
             }
         }
@@ -235,6 +235,10 @@ impl Shell<'_> {
     ) -> Result<(Entry, Origin), Fault> {
         if stage.is_cached() {
             if let Some(entry) = self.find(stage)? {
+                if stage == Stage::Fold {
+                    // The next batch asks for it under another name, which may have been lost.
+                    self.keep_for_the_next_batch(&entry)?;
+                }
                 return Ok((entry, Origin::Cache));
             }
         }

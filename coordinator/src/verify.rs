@@ -1,8 +1,10 @@
 //! `assay verify`: checks a result folder with nothing but that folder.
 //!
 //! Every JSON file must be exactly the text that this program writes for its content, so that changing any byte of any
-//! of them is noticed. What the folder cannot tell by itself is whether its verifying key is the right one: the caller
-//! compares [`Accepted::verifying_key_blake3`] and the code root with values he trusts, or pins them.
+//! of them is noticed. What the folder cannot tell by itself is whether its verifying key and its code root are the right
+//! ones: the caller compares both with values he trusts, or pins them. Both are needed: under a key of his own a forger
+//! proves anything, and under the right key he may fold a history of programs of his own, whose code root gives it away.
+//! What the proof does not reach (batch numbers, settlement, the note on the set-up) is the word of whoever made the folder.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -45,7 +47,7 @@ pub enum Check {
     Pairing,
     /// The claim on Bitcoin is about the same digest and verifying key.
     Settlement,
-    /// The verifying key or code root is the one the caller trusts.
+    /// The verifying key and the code root are those the caller trusts.
     Pinned,
 }
 
@@ -82,23 +84,26 @@ pub enum VerifyError {
     },
 }
 
-/// Values the caller trusts, if he has them.
-#[derive(Clone, Debug, Default)]
+/// Values the caller trusts.
+#[derive(Clone, Debug)]
 pub struct Pins {
     /// Expected BLAKE3 of the verifying key, hex.
-    pub verifying_key_blake3: Option<String>,
+    pub verifying_key_blake3: String,
     /// Expected code root, hex.
-    pub code_root: Option<String>,
+    pub code_root: String,
 }
 
 /// An accepted folder.
 #[derive(Clone, Debug, Serialize)]
 pub struct Accepted {
+    /// Whether verifying key and code root were compared with values the caller trusts. If not, the folder is consistent
+    /// and its proof valid under a key that anybody may have made.
+    pub trusted: bool,
     /// What is proved.
     pub statement: Statement,
     /// BLAKE3 of the verifying key (arkworks, compressed), hex.
     pub verifying_key_blake3: String,
-    /// Set if the Groth16 parameters are those of a development set-up.
+    /// Set if the folder says that its Groth16 parameters are those of a development set-up.
     pub insecure: Option<String>,
     /// The claim's transaction, if it was settled. Whether Bitcoin has it, only a node can tell.
     pub claim_txid: Option<String>,
@@ -179,7 +184,7 @@ pub fn verifying_key_hash(vk: &VerifyingKey<Bn254>) -> String {
 ///
 /// # Errors
 /// [`VerifyError`].
-pub fn verify_folder(folder: &Path, pins: &Pins) -> Result<Accepted, VerifyError> {
+pub fn verify_folder(folder: &Path, pins: Option<&Pins>) -> Result<Accepted, VerifyError> {
     verify_files(&Files::read(folder)?, pins)
 }
 
@@ -187,7 +192,7 @@ pub fn verify_folder(folder: &Path, pins: &Pins) -> Result<Accepted, VerifyError
 ///
 /// # Errors
 /// [`VerifyError::Rejected`] naming the first check that failed.
-pub fn verify_files(files: &Files, pins: &Pins) -> Result<Accepted, VerifyError> {
+pub fn verify_files(files: &Files, pins: Option<&Pins>) -> Result<Accepted, VerifyError> {
     let vk = verifying_key(&files.vk_json)?;
     let proof = proof(files)?;
     let claim = claim(&files.claim_json)?;
@@ -202,31 +207,34 @@ pub fn verify_files(files: &Files, pins: &Pins) -> Result<Accepted, VerifyError>
     let claim = claim.claim;
     if claim.verifying_key_blake3 != vk_hash {
         return reject(
-            Check::Settlement,
+            Check::ClaimFile,
             mismatch("verifying key hash", &vk_hash, &claim.verifying_key_blake3),
         );
     }
     if let Some(settlement) = claim.settlement.as_ref().filter(|s| s.digest != claim.statement.digest) {
         return reject(Check::Settlement, mismatch("digest", &claim.statement.digest, &settlement.digest));
     }
-    for (what, pin, got) in [
-        ("verifying key hash", &pins.verifying_key_blake3, &vk_hash),
-        ("code root", &pins.code_root, &claim.statement.code_root),
-    ] {
-        if let Some(pin) = pin.as_ref().filter(|pin| !pin.eq_ignore_ascii_case(got)) {
-            return reject(Check::Pinned, mismatch(what, pin, got));
+    if let Some(pins) = pins {
+        for (what, pin, got) in [
+            ("verifying key hash", &pins.verifying_key_blake3, &vk_hash),
+            ("code root", &pins.code_root, &claim.statement.code_root),
+        ] {
+            if !pin.eq_ignore_ascii_case(got) {
+                return reject(Check::Pinned, mismatch(what, pin, got));
+            }
         }
     }
     Ok(Accepted {
+        trusted: pins.is_some(),
+        checks: checks_made(claim.settlement.is_some(), pins.is_some()),
         statement: claim.statement,
         verifying_key_blake3: vk_hash,
         insecure: claim.insecure,
         claim_txid: claim.settlement.map(|settlement| settlement.claim_txid),
-        checks: checks_made(pins),
     })
 }
 
-fn checks_made(pins: &Pins) -> Vec<Check> {
+fn checks_made(settled: bool, pinned: bool) -> Vec<Check> {
     let mut checks = vec![
         Check::VerifyingKey,
         Check::ProofEncoding,
@@ -235,11 +243,9 @@ fn checks_made(pins: &Pins) -> Vec<Check> {
         Check::PublicValues,
         Check::PublicInput,
         Check::Pairing,
-        Check::Settlement,
     ];
-    if pins.verifying_key_blake3.is_some() || pins.code_root.is_some() {
-        checks.push(Check::Pinned);
-    }
+    checks.extend(settled.then_some(Check::Settlement));
+    checks.extend(pinned.then_some(Check::Pinned));
     checks
 }
 
@@ -283,6 +289,21 @@ fn claim(text: &[u8]) -> Result<ClaimFile, VerifyError> {
         return Err(VerifyError::Rejected { check, detail });
     }
     public_values(&file.claim.statement)?;
+    // Both are shown to people: nothing but what this program writes.
+    let note = file.claim.insecure.as_deref();
+    if note.is_some_and(|note| note != statement::INSECURE_NOTE) {
+        return Err(VerifyError::Rejected {
+            check,
+            detail: "claim.json has an unknown note on the set-up".into(),
+        });
+    }
+    let txid = file.claim.settlement.as_ref().map(|settlement| settlement.claim_txid.as_str());
+    if txid.is_some_and(|txid| txid.len() != 64 || !txid.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        return Err(VerifyError::Rejected {
+            check,
+            detail: "claim.json: claim_txid is no transaction id".into(),
+        });
+    }
     if !file.is_intact() {
         return Err(VerifyError::Rejected { check, detail: "claim.json does not match its checksum".into() });
     }

@@ -105,12 +105,9 @@ fn every_damaged_batch_file_is_refused() {
     let bad = place.path().join("bad.batch");
     let prove = ["prove", "bad.batch", "--until", "execute"];
 
-    for (length, what) in
-        [(0, "empty"), (7, "magic"), (good.len() / 2, "half"), (good.len() - 1, "last byte")]
-    {
+    for length in [0, 7, good.len() / 2, good.len() - 1] {
         std::fs::write(&bad, &good[..length]).unwrap();
         refused(&place, &prove, &["bad.batch"]);
-        assert!(!what.is_empty());
     }
     std::fs::write(&bad, [good.as_slice(), b"x"].concat()).unwrap();
     refused(&place, &prove, &["bad.batch"]);

@@ -6,7 +6,7 @@
 pub fn enforcement_summary() -> &'static str {
     "\
 Enforced by Bitcoin consensus, in the claim's script:
-  - each claim spends the connector of the one before it: one unbroken chain, no claim twice, none left out;
+  - each claim spends the connector of the one before it, as claim n only with claim n's one-time keys: no claim twice;
   - the operator's Schnorr signature over the whole claim transaction;
   - the cadence: a relative time lock since the claim before;
   - a Winternitz one-time signature of each of the five values (previous root, new root, batch hash, code root, digest);
@@ -19,7 +19,26 @@ Checked by this program before it signs, NOT by the chain:
 NOT enforced by anyone on the chain yet:
   - that the Groth16 proof verifies: it is published beside the claim, and readers verify it off chain;
   - that the published batch data hashes to the batch hash;
-  - challenges: nobody can dispute a claim, and the collateral cannot be slashed (after its time lock the operator takes it back);
+  - that a claim's first output is the next connector, or that a Reconfiguration's outputs fit its terms: the operator can end the
+    chain with any transaction;
+  - challenges: nobody can dispute a claim, and the collateral cannot be slashed (after its time lock the operator
+    alone can take it back; no command here does it yet);
   - the hand-over to another operator, and what happens when the operator stops.
 "
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_readme_says_the_same() {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let readme = words(include_str!("../README.md"));
+        for part in super::enforcement_summary().split("\n  - ") {
+            let (item, next_heading) = part.split_once(".\n").unwrap_or((part, ""));
+            for text in [item, next_heading] {
+                let text = words(text.trim_end_matches([':', '\n']));
+                assert!(readme.contains(&text), "README.md does not say: {text}");
+            }
+        }
+    }
 }

@@ -8,8 +8,9 @@
 //! [`terms`] is what an epoch is about; [`connector`] the outputs and their scripts; [`transactions`] the transactions.
 //! No randomness, clock or chain access here: two parties that agree on the terms and the keys get the same bytes.
 //!
-//! Later parts (challenge, acceptance, timeouts) add leaves to [`connector`] and transactions beside these.
+//! That is what the trunk sends today. [`contract`] is the whole contract with its disputes, made of the same connectors.
 
 pub mod connector;
+pub mod contract;
 pub mod terms;
 pub mod transactions;

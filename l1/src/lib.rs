@@ -13,6 +13,7 @@ mod wallet;
 pub mod wots;
 
 pub use backend::*;
+pub use bitcoin::Network;
 pub use consensus::{verify_transaction, ConsensusError};
 pub use enforcement::enforcement_summary;
 pub use error::Class;

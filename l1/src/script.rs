@@ -1,8 +1,12 @@
 //! Pieces of tapscript. Every piece states its stack effect, top of the stack last.
 
+mod assembler;
+pub mod blake3;
 pub mod compare;
+pub mod interpreter;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tree;
 pub mod winternitz;
 
 use bitcoin::secp256k1::XOnlyPublicKey;

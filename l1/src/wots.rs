@@ -11,6 +11,8 @@
 
 pub mod guard;
 
+use std::borrow::Cow;
+
 use bitcoin::hashes::{hash160, Hash};
 use zeroize::Zeroizing;
 
@@ -83,7 +85,7 @@ pub struct KeyId {
     /// Claim within the epoch, from 0.
     pub claim: u32,
     /// Name of the value, such as `new-root`.
-    pub value: &'static str,
+    pub value: Cow<'static, str>,
 }
 
 /// The public hashes of one key, in the order of the digits, checksum last.
@@ -187,7 +189,7 @@ mod tests {
     use super::*;
 
     pub(crate) fn id(claim: u32) -> KeyId {
-        KeyId { trunk_id: [3; 32], epoch: 1, claim, value: "new-root" }
+        KeyId { trunk_id: [3; 32], epoch: 1, claim, value: "new-root".into() }
     }
 
     #[test]
@@ -208,7 +210,7 @@ mod tests {
             KeyId { trunk_id: [4; 32], ..id(0) },
             KeyId { epoch: 2, ..id(0) },
             id(1),
-            KeyId { value: "old-root", ..id(0) },
+            KeyId { value: "old-root".into(), ..id(0) },
         ];
         for other in others {
             let key = public_key(&secret, &other, ValueSize::Bytes32);

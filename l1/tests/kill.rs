@@ -27,7 +27,9 @@ fn settle_all(dir: &Path) -> Trunk {
 #[test]
 #[ignore = "the child process of the test below"]
 fn child() {
-    settle_all(Path::new(&std::env::var_os(DIR_VARIABLE).expect("the parent sets it")));
+    // Without a parent (all ignored tests are run) there is nothing to do.
+    let Some(dir) = std::env::var_os(DIR_VARIABLE) else { return };
+    settle_all(Path::new(&dir));
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! Batches: the sample executes, runs join, and everything wrong with a batch is named.
 
 use alloy_consensus::TxLegacy;
+use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{keccak256, Bytes, TxKind, B256, U256};
 use assay_lvm::{
     core::{
-        accumulate, execute_run, fold, Block, BlockProgram, BlockPublicValues, ChainSpec, CodeControlGroup,
-        FoldInput, History, Phase, PhaseSink, RunClaim, RunInput, StfError, VkHash, GENESIS_LEAF,
+        accumulate, execute_run, fold, Block, BlockAttributes, BlockProgram, BlockPublicValues, ChainSpec,
+        CodeControlGroup, FoldInput, HeaderError, History, Phase, PhaseSink, RunClaim, RunInput, StfError,
+        VkHash, GENESIS_LEAF,
     },
-    sample, Batch, BatchError, OwnedAncestry, RunLimits,
+    genesis, sample, Batch, BatchError, Chain, OwnedAncestry, RunLimits,
 };
 use proptest::prelude::*;
 
@@ -386,4 +388,41 @@ proptest! {
         block[at] ^= 1 << bit;
         let _ = Block::decode(&block);
     }
+}
+
+#[test]
+fn withdrawals_need_a_beacon_chain() {
+    let spec = ChainSpec { beacon_chain: true, ..ChainSpec::assay() };
+    let mut chain =
+        Chain::new(spec, &sample::alloc(), |root| genesis::header(root, 1_760_000_000, 30_000_000, b"test"))
+            .unwrap();
+    let withdrawal = Withdrawal { index: 0, validator_index: 0, address: sample::TOKEN, amount: u64::MAX };
+    let attributes = BlockAttributes {
+        timestamp: 1_760_000_012,
+        gas_limit: 30_000_000,
+        withdrawals: vec![withdrawal],
+        ..BlockAttributes::default()
+    };
+    chain.append(&attributes, vec![]).unwrap();
+    let mut batch = chain.batch(1, 1).unwrap();
+    batch.validate().unwrap();
+
+    // The same block under the rules of a rollup, where nobody vouches for the withdrawal.
+    batch.spec.beacon_chain = false;
+    batch.parent.spec_hash = batch.spec.hash();
+    let refused = |error: &StfError| {
+        matches!(
+            error,
+            StfError::Header { number: 1, source: HeaderError::NoBeaconChain { field: "withdrawals" } }
+        )
+    };
+    let error = batch.validate().unwrap_err();
+    assert!(matches!(&error, BatchError::Stf(error) if refused(error)), "{error}");
+
+    // Nor does the maker of blocks make one.
+    let mut rollup = Chain::new(batch.spec, &sample::alloc(), |root| {
+        genesis::header(root, 1_760_000_000, 30_000_000, b"test")
+    })
+    .unwrap();
+    assert!(refused(&rollup.append(&attributes, vec![]).unwrap_err()));
 }

@@ -1,5 +1,5 @@
 //! Proves sample batch 1 (or a batch file) up to the wrap proof, through the stages a coordinator uses, printing time and memory:
-//! `batch [--wrap] [--blocks N] [BATCH_FILE]`.
+//! `batch [--wrap] [--runs-only] [BATCH_FILE]`.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -27,7 +27,7 @@ use crate::node::{self, program_vk, Node};
 use crate::progress::Reporter;
 use crate::proof::{CompressedProof, CoreProof, OuterProof, ProgramKey, WrapProof};
 use crate::queue::{panic_message, LocalQueue};
-use crate::settings::{EngineConfig, Settings};
+use crate::settings::{EngineConfig, Settings, ShardSize};
 use crate::store::{write_atomic, DiskStore};
 use crate::verify;
 
@@ -76,6 +76,13 @@ pub struct ExecutionSummary {
     pub public_values: Vec<u8>,
     /// Calls by syscall name, those that occur.
     pub syscalls: BTreeMap<String, u64>,
+}
+
+impl ExecutionSummary {
+    /// How large the shards of a proof of this execution may be.
+    pub fn shard_size(&self) -> ShardSize {
+        ShardSize::of(self.cycles, self.syscalls.iter().map(|(name, count)| (name.as_str(), *count)))
+    }
 }
 
 /// A proof of either depth.
@@ -130,7 +137,19 @@ impl Engine {
     /// # Errors
     /// [`WorkerError::TooLittleMemory`], [`WorkerError::Io`], or [`WorkerError::Internal`].
     pub fn start(config: &EngineConfig, reporter: &Reporter) -> Result<Self, WorkerError> {
-        let settings = Settings::for_machine(config)?;
+        Self::start_sized(config, ShardSize::Any, reporter)
+    }
+
+    /// As [`Self::start`], for executions of one size only.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_sized(
+        config: &EngineConfig,
+        size: ShardSize,
+        reporter: &Reporter,
+    ) -> Result<Self, WorkerError> {
+        let settings = Settings::for_machine(config)?.sized(size);
         reporter.report("start node", 0, 1);
         let work_dir = WorkDir::create(&config.work_dir)?;
         let store = DiskStore::open(work_dir.0.join("artifacts"), settings.shards_ahead)?;

@@ -5,7 +5,7 @@
 //! of the fold program's public values. Nothing is returned that does not verify under that key with the digest
 //! recomputed from the public values.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ark_bn254::{Bn254, Fr};
 use ark_ff::PrimeField;
@@ -19,9 +19,9 @@ use crate::digest::{mask, public_value_digest};
 use crate::error::WorkerError;
 use crate::files::{FileRef, Hex32};
 use crate::progress::Reporter;
-use crate::proof::{committed_digest, words_to_bn254, WrapProof};
+use crate::proof::{committed_digest, words_to_bn254, ProofFile, WrapProof};
 use crate::stages::WrapInputs;
-use crate::verify::vk_root_words;
+use crate::verify::{verifier, vk_root_words};
 
 /// Index of each public input of the wrap circuit, without the constant one.
 const VKEY_HASH: usize = 0;
@@ -35,13 +35,20 @@ pub struct Circuit {
     inner: WrapCircuit,
 }
 
+/// A wrap proof of a small program: the circuit takes its shapes from it, and nothing of its values.
+///
+/// It is part of the program so that no file from outside decides what the parameters are for.
+const TEMPLATE: &[u8] = include_bytes!("../data/wrap-template.assay");
+
 impl Circuit {
-    /// Builds the circuit; the proof is a template for shapes only. Cost: some ten seconds and 5 GiB.
+    /// Builds the circuit of the release's wrap program. Cost: some seven seconds and 3 GiB.
     ///
     /// # Errors
-    /// [`WorkerError::Circuit`].
-    pub fn build(wrap: &WrapProof) -> Result<Self, WorkerError> {
-        let inner = WrapCircuit::build(&wrap.proof.vk, &wrap.proof.proof).map_err(circuit_error)?;
+    /// [`WorkerError::Circuit`] if the zkVM's release is not the one this program was made for.
+    pub fn build() -> Result<Self, WorkerError> {
+        let template = WrapProof::decode(TEMPLATE)?;
+        check_release(&template)?;
+        let inner = WrapCircuit::build(&template.proof.vk, &template.proof.proof).map_err(circuit_error)?;
         Ok(Self { inner })
     }
 
@@ -54,6 +61,14 @@ impl Circuit {
     pub fn constraints(&self) -> u64 {
         self.inner.r1cs().num_constraints() as u64
     }
+}
+
+/// The circuit is that of one wrap program: a proof by another would say nothing.
+fn check_release(wrap: &WrapProof) -> Result<(), WorkerError> {
+    if wrap.proof.vk != verifier().wrap_vk {
+        return Err(WorkerError::Circuit { reason: "the wrap proof is not of the zkVM's release".into() });
+    }
+    Ok(())
 }
 
 /// What a Groth16 proof is about: a program and its public values.
@@ -132,8 +147,8 @@ pub fn wrap_inputs(wrap: &WrapProof) -> Result<WrapInputs, WorkerError> {
 
 /// Groth16 parameters on disk.
 pub struct Parameters {
-    /// The memory-mapped proving key's file.
-    pub proving_key: FileRef,
+    /// The memory-mapped proving key's file, which holds the hashes of its parts.
+    pub proving_key: PathBuf,
     /// The verifying key for all inputs.
     pub verifying_key: FileRef,
     /// True for parameters whose trapdoor one process drew.
@@ -165,11 +180,24 @@ pub fn parameters(
         kernel::setup(circuit.inner.r1cs(), digest, &path, toxic, &progress).map_err(groth16_error)?;
     }
     reporter.report("open parameters", 0, 1);
-    let key = ProvingKey::open(&path, &digest, Check::Quick).map_err(groth16_error)?;
+    // What was just written needs no second reading.
+    let check = if cached { Check::Hashes } else { Check::Quick };
+    let key = ProvingKey::open(&path, &digest, check).map_err(|error| {
+        let path = path.display();
+        WorkerError::Groth16 {
+            reason: format!("{path}: {error}: delete the file, and the next run makes another"),
+        }
+    })?;
     let verifying_key = FileRef::write(&dir.join(format!("{name}.vk")), &to_bytes(key.verifying_key())?)?;
-    let proving_key = FileRef { path, blake3: name, bytes: key.file_bytes() };
     reporter.report("open parameters", 1, 1);
-    Ok(Parameters { proving_key, verifying_key, insecure: key.is_insecure(), cached, key })
+    Ok(Parameters { proving_key: path, verifying_key, insecure: key.is_insecure(), cached, key })
+}
+
+impl Parameters {
+    /// Length of the proving key's file in bytes.
+    pub fn proving_key_bytes(&self) -> u64 {
+        self.key.file_bytes()
+    }
 }
 
 /// A finished Groth16 proof, encoded.
@@ -196,6 +224,7 @@ pub fn prove(
     cache_dir: &Path,
     reporter: &Reporter,
 ) -> Result<Proved, WorkerError> {
+    check_release(wrap)?;
     statement.check(&wrap_inputs(wrap)?)?;
     let parameters = parameters(circuit, cache_dir, reporter)?;
     reporter.report("witness", 0, 1);

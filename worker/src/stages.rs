@@ -230,18 +230,17 @@ pub struct WrapOutcome {
 
 /// Asks for Groth16 parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Groth16SetupJob {
-    /// A wrap proof, which serves as a template of the circuit; its values do not matter.
-    pub wrap: Option<FileRef>,
-}
+pub struct Groth16SetupJob {}
 
 /// Groth16 parameters of the wrap circuit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Groth16SetupOutcome {
     /// Digest of the circuit.
     pub circuit_digest: Hex32,
-    /// The proving key. Its hash is not recomputed here: the file checks itself.
-    pub proving_key: FileRef,
+    /// The proving key, a file that holds the hashes of its parts.
+    pub proving_key: PathBuf,
+    /// Its length in bytes.
+    pub proving_key_bytes: u64,
     /// The verifying key for all five public inputs, arkworks compressed.
     pub verifying_key: FileRef,
     /// True for parameters whose trapdoor one process drew.

@@ -151,14 +151,15 @@ fn pruning_removes_old_entries_and_unnamed_blobs_and_keeps_the_rest() {
 }
 
 #[test]
-fn the_newest_sound_entry_of_a_stage_is_found() {
+fn folders_of_others_are_not_pruned() {
     let dir = tempfile::tempdir().unwrap();
-    let cache = Cache::open(dir.path()).unwrap();
-    assert_eq!(cache.newest("fold").unwrap(), None);
-    let entry = entry(&cache, b"proof bytes");
-    cache.store(key(), &entry).unwrap();
-    assert_eq!(cache.newest("fold").unwrap(), Some(entry.clone()));
-    assert_eq!(cache.newest("wrap").unwrap(), None);
-    fs::remove_file(cache.blob_path(&entry.blobs["proof"])).unwrap();
-    assert_eq!(cache.newest("fold").unwrap(), None);
+    let theirs = dir.path().join("tmp/thesis.tex");
+    fs::create_dir_all(theirs.parent().unwrap()).unwrap();
+    fs::write(&theirs, b"x").unwrap();
+    let refused =
+        |cache: &Cache| matches!(cache.prune(Duration::ZERO, |_| false), Err(CacheError::NotACache { .. }));
+    assert!(refused(&Cache::at(dir.path())));
+    // Not even after it was used as a cache by mistake.
+    assert!(refused(&Cache::open(dir.path()).unwrap()));
+    assert!(theirs.exists());
 }

@@ -101,7 +101,8 @@ pub struct ProveArgs {
 #[command(after_long_help = "\
 Checks that the 128 public-value bytes hash (BLAKE3, top three bits cleared) to the public input, that the proof verifies
 under the key in the folder, and that all files agree byte for byte. Which key and which programs to trust is yours to
-say: compare the printed hashes, or pin them.
+say: compare the printed hashes with values you trust, or pin both. One alone is worth nothing: under his own key a forger
+proves anything, and under the right key he may prove a history of programs of his own.
 
 Examples:
   assay verify out/1-4-0a1b2c3d
@@ -110,10 +111,10 @@ pub struct VerifyArgs {
     /// The result folder
     pub folder: PathBuf,
     /// Accept this verifying key only (BLAKE3 of its compressed encoding, hex)
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", requires = "code_root")]
     pub vk_hash: Option<String>,
     /// Accept this code root only (hex)
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", requires = "vk_hash")]
     pub code_root: Option<String>,
     /// Print the result as JSON
     #[arg(long)]
@@ -123,9 +124,8 @@ pub struct VerifyArgs {
 /// `assay setup`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-The parameters depend on the wrap circuit only, so one set-up serves every batch. They are stored in the folder of keys. The
-circuit is read off a wrap proof in the cache, so there has to be one: `assay prove sample --until wrap` makes it, and
-`assay prove` does all of this by itself.
+The parameters depend on the wrap circuit only, so one set-up serves every batch. They are stored in the folder of keys,
+2.7 GiB. `assay prove` does all of this by itself.
 
 INSECURE: this is a development set-up. Its secret is drawn here and forgotten, but nobody can check that. Production
 parameters come from a ceremony.

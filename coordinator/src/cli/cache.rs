@@ -27,7 +27,7 @@ pub(super) fn run(config: Option<&Path>, arguments: CacheArgs) -> Result<(), Err
             for entry in listed {
                 print(&format!(
                     "  {}  {:<12} {:>9}  took {:<13} {} ago",
-                    &entry.key[..16],
+                    entry.key.get(..16).unwrap_or(&entry.key),
                     entry.stage,
                     bytes_text(entry.bytes),
                     duration_text(Duration::from_secs(entry.seconds)),

@@ -20,7 +20,7 @@ pub(super) fn run(config: Option<&Path>, arguments: ProveArgs) -> Result<(), Err
     let flags = Settings { out: arguments.out, settle, ..Settings::default() };
     let config = Config::load(config, flags)?;
     let cancel = interrupt_flag();
-    let mut warn = |text: String| eprintln!("warning: {text}");
+    let mut warn = |text: String| crate::fsio::say!("warning: {text}");
     let request = input::request(&arguments.batch, arguments.until, arguments.genesis, &config, &mut warn)?;
     let finished = with_lock(&config.cache, || {
         let cache = Cache::open(&config.cache)?;

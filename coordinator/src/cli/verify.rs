@@ -7,9 +7,9 @@ use crate::statement::json_text;
 use crate::verify::{verify_folder, Accepted, Pins};
 
 pub(super) fn run(arguments: &VerifyArgs) -> Result<(), Error> {
-    let pins =
-        Pins { verifying_key_blake3: arguments.vk_hash.clone(), code_root: arguments.code_root.clone() };
-    let accepted = verify_folder(&arguments.folder, &pins)?;
+    let pins = arguments.vk_hash.clone().zip(arguments.code_root.clone());
+    let pins = pins.map(|(verifying_key_blake3, code_root)| Pins { verifying_key_blake3, code_root });
+    let accepted = verify_folder(&arguments.folder, pins.as_ref())?;
     print(if arguments.json { json_text(&accepted) } else { text(&accepted) }.trim_end());
     Ok(())
 }
@@ -33,6 +33,10 @@ fn text(accepted: &Accepted) -> String {
     }
     if let Some(note) = &accepted.insecure {
         text += &format!("  {note}\n");
+    }
+    if !accepted.trusted {
+        text += "  NOT compared with values you trust: verifying key and code root. Anybody can make a folder that is accepted \
+                 under a key of his own: compare both, or give them as --vk-hash and --code-root.\n";
     }
     text
 }

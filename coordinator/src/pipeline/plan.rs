@@ -133,11 +133,11 @@ impl Plan {
         }
         if until >= Until::Groth16 {
             add(Stage::Setup, vec![Stage::Wrap]);
-            add(Stage::Groth16, vec![Stage::Wrap, Stage::Setup]);
+            add(Stage::Groth16, vec![Stage::Programs, Stage::Fold, Stage::Wrap, Stage::Setup]);
             add(Stage::Verify, vec![Stage::Programs, Stage::Fold, Stage::Groth16]);
         }
         if until >= Until::Settled {
-            add(Stage::Settle, vec![Stage::Verify]);
+            add(Stage::Settle, vec![Stage::Programs, Stage::Fold, Stage::Groth16, Stage::Verify]);
         }
         let all = nodes.iter().map(|node| node.stage).collect();
         nodes.push(Node { stage: Stage::Publish, needs: all });

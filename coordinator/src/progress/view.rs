@@ -53,7 +53,7 @@ impl View {
         match &self.kind {
             // A terminal that cannot be written to is no reason to stop proving.
             Kind::Live { bars, .. } => drop(bars.println(text)),
-            Kind::Plain { .. } => eprintln!("{text}"),
+            Kind::Plain { .. } => crate::fsio::say!("{text}"),
         }
     }
 
@@ -101,7 +101,7 @@ impl View {
         let text = self.board.line(at, self.now());
         if let Kind::Plain { last, last_text } = &mut self.kind {
             if last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL) && *last_text != text {
-                eprintln!("{text}");
+                crate::fsio::say!("{text}");
                 (*last, *last_text) = (Some(Instant::now()), text);
             }
         }
@@ -116,7 +116,7 @@ impl View {
                 lines.iter().for_each(ProgressBar::abandon);
                 footer.abandon();
             }
-            Kind::Plain { .. } => eprintln!("{footer_text}"),
+            Kind::Plain { .. } => crate::fsio::say!("{footer_text}"),
         }
     }
 
@@ -125,7 +125,7 @@ impl View {
         let text = self.board.line(at, self.now());
         match &mut self.kind {
             Kind::Plain { last, last_text } => {
-                eprintln!("{text}");
+                crate::fsio::say!("{text}");
                 (*last, *last_text) = (Some(Instant::now()), text);
             }
             Kind::Live { .. } => self.tick(),

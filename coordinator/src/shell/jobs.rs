@@ -63,8 +63,7 @@ impl Shell<'_> {
                 entry(stage, &wrap, [("proof", self.cache.store_file(&output)?)], peak)
             }
             Stage::Setup => {
-                let wrap = Some(self.input(Stage::Wrap, "proof")?);
-                let job = worker::Job::Groth16Setup(Groth16SetupJob { wrap });
+                let job = worker::Job::Groth16Setup(Groth16SetupJob {});
                 let (outcome, peak) = self.job(at, &job)?;
                 let worker::Outcome::Groth16Setup(setup) = outcome else { return Err(unexpected("set-up")) };
                 entry(stage, &setup, [], peak)
@@ -150,7 +149,7 @@ impl Shell<'_> {
     }
 
     /// Files the fold proof under the state it ends in.
-    fn keep_for_the_next_batch(&self, fold: &Entry) -> Result<(), Fault> {
+    pub(super) fn keep_for_the_next_batch(&self, fold: &Entry) -> Result<(), Fault> {
         let genesis = self.request.history.as_ref().map(|history| hex::encode(history.genesis_commitment));
         let head = Entry {
             stage: job::HEAD_STAGE.to_owned(),

@@ -14,7 +14,7 @@ use crate::machine::Machine;
 use crate::pipeline::{Origin, Stage, Until};
 use crate::report::{Report, StageReport, Versions, ZKVM_VERSION};
 use crate::statement::{self, json_text, BatchSummary, Settlement};
-use crate::verify::{self, Pins};
+use crate::verify;
 
 impl Shell<'_> {
     /// Verifies what is to be written once more, with the settlement in it, and writes it.
@@ -29,7 +29,7 @@ impl Shell<'_> {
             };
             let proved = self.proved()?;
             let rendered = self.files(&proved, settlement)?;
-            verify::verify_files(&rendered, &Pins::default())?;
+            verify::verify_files(&rendered, None)?;
             files.extend(rendered.named().map(|(name, bytes)| (name, bytes.to_vec())));
             statement = Some(proved.statement);
             insecure = proved.insecure.then(|| statement::INSECURE_NOTE.to_owned());
@@ -37,9 +37,15 @@ impl Shell<'_> {
             statement = Some(statement::Statement::new(&self.public_values()?));
         }
         let report = self.report(statement, insecure);
-        files.push(("report.json", json_text(&report).into_bytes()));
+        let report_text = json_text(&report).into_bytes();
         let folder = verify::result_folder(&self.config.out, &self.request.job.summary.id);
-        replace_folder(&folder, &files)?;
+        if files.is_empty() && folder.join("proof.bin").exists() {
+            // A shorter run over a finished result: the result stays.
+            fsio::write_atomic(&folder.join("report-partial.json"), &report_text)?;
+        } else {
+            files.push((REPORT, report_text));
+            replace_folder(&folder, &files)?;
+        }
         let outcome = json!({ "folder": folder });
         let entry =
             Entry { stage: "publish".into(), outcome, blobs: Default::default(), millis: 0, peak_bytes: 0 };
@@ -116,7 +122,23 @@ fn without_files(outcome: &Value) -> Value {
     }
 }
 
+const REPORT: &str = "report.json";
+
+/// Moves what is not ours from a replaced result folder to the new one, and removes the rest.
+fn retire(old: &Path, folder: &Path) -> Result<(), FileError> {
+    for entry in fs::read_dir(old).map_err(io_error("read", old))? {
+        let name = entry.map_err(io_error("read", old))?.file_name();
+        let ours = verify::FILES.iter().chain([&REPORT]).any(|file| name == **file);
+        let target = folder.join(&name);
+        if !ours && !target.exists() {
+            fs::rename(old.join(&name), &target).map_err(io_error("move", &target))?;
+        }
+    }
+    fsio::remove_if_present(old)
+}
+
 /// Writes a folder beside its place and moves it there, so that a reader sees the old one, none, or the whole new one.
+/// Files of others in the old folder are kept.
 fn replace_folder(folder: &Path, files: &[(&str, Vec<u8>)]) -> Result<(), FileError> {
     let parent = folder.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(io_error("create", parent))?;
@@ -124,7 +146,15 @@ fn replace_folder(folder: &Path, files: &[(&str, Vec<u8>)]) -> Result<(), FileEr
     let beside = |prefix: &str| parent.join(format!(".{prefix}-{name}"));
     let (partial, old) = (beside("partial"), beside("old"));
     fsio::remove_if_present(&partial)?;
-    fsio::remove_if_present(&old)?;
+    // Left by a run that was killed between the moves below.
+    match (old.exists(), folder.exists()) {
+        (true, true) => retire(&old, folder)?,
+        (true, false) => fs::rename(&old, folder).map_err(io_error("move", &old))?,
+        _ => {}
+    }
+    if folder.exists() && !folder.is_dir() {
+        return Err(io_error("replace", folder)(std::io::ErrorKind::NotADirectory.into()));
+    }
     for (name, bytes) in files {
         fsio::write_atomic(&partial.join(name), bytes)?;
     }
@@ -133,7 +163,10 @@ fn replace_folder(folder: &Path, files: &[(&str, Vec<u8>)]) -> Result<(), FileEr
     }
     fs::rename(&partial, folder).map_err(io_error("move", &partial))?;
     fsio::sync_folder(parent)?;
-    fsio::remove_if_present(&old)
+    if old.exists() {
+        retire(&old, folder)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -144,11 +177,22 @@ mod tests {
     fn a_result_folder_is_replaced_as_a_whole() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("out/1-2-ab");
-        replace_folder(&folder, &[("a", b"1".to_vec()), ("b", b"2".to_vec())]).unwrap();
-        replace_folder(&folder, &[("a", b"3".to_vec())]).unwrap();
-        assert_eq!(fs::read(folder.join("a")).unwrap(), b"3");
-        assert!(!folder.join("b").exists());
+        replace_folder(&folder, &[(REPORT, b"1".to_vec()), ("proof.bin", b"2".to_vec())]).unwrap();
+        fs::write(folder.join("notes.txt"), b"of somebody else").unwrap();
+        replace_folder(&folder, &[(REPORT, b"3".to_vec())]).unwrap();
+        assert_eq!(fs::read(folder.join(REPORT)).unwrap(), b"3");
+        assert_eq!(fs::read(folder.join("notes.txt")).unwrap(), b"of somebody else");
+        assert!(!folder.join("proof.bin").exists());
         assert_eq!(fs::read_dir(folder.parent().unwrap()).unwrap().count(), 1);
+        // Killed after the first move: the old folder is put back, then replaced.
+        fs::rename(&folder, folder.with_file_name(".old-1-2-ab")).unwrap();
+        replace_folder(&folder, &[(REPORT, b"4".to_vec())]).unwrap();
+        assert_eq!(fs::read(folder.join("notes.txt")).unwrap(), b"of somebody else");
+        // A file in the folder's place is not ours to delete.
+        let file = dir.path().join("out/file");
+        fs::write(&file, b"x").unwrap();
+        replace_folder(&file, &[(REPORT, b"5".to_vec())]).unwrap_err();
+        assert_eq!(fs::read(&file).unwrap(), b"x");
     }
 
     #[test]

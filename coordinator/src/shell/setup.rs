@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use assay_worker::stages::{FileRef, Groth16SetupJob, Groth16SetupOutcome, Job, Outcome};
+use assay_worker::stages::{Groth16SetupJob, Groth16SetupOutcome, Job, Outcome};
 
 use super::session::{Session, Tell};
 use super::{Fault, Place};
@@ -31,21 +31,15 @@ pub struct Made {
 
 /// Makes the Groth16 parameters, or finds them.
 ///
-/// The circuit is read off a wrap proof, any of them: there must be one in the cache.
-///
 /// # Errors
-/// [`Error::NoWrapProof`], [`Error::Stage`], [`Error::Interrupted`].
+/// [`Error::Stage`], [`Error::Interrupted`].
 pub fn setup(place: &Place<'_>) -> Result<Made, Error> {
-    let cache = place.cache;
-    let template = cache.newest(Stage::Wrap.kind())?.ok_or(Error::NoWrapProof)?;
-    let blob = template.blobs.get("proof").ok_or(Error::NoWrapProof)?;
-    let wrap = FileRef { path: cache.check_blob(blob)?, blake3: blob.blake3.clone(), bytes: blob.bytes };
     let failed = |reason: &str| Error::Stage { stage: Stage::Setup.to_string(), reason: reason.to_owned() };
-    match run(place, &Job::Groth16Setup(Groth16SetupJob { wrap: Some(wrap) })) {
+    match run(place, &Job::Groth16Setup(Groth16SetupJob {})) {
         Ok(Outcome::Groth16Setup(made)) => Ok(made.into()),
         Ok(_) => Err(failed("the stage's process answered something else")),
         Err(Fault::Cancelled) => Err(Error::Interrupted),
-        Err(Fault::Lost(_)) => Err(Error::NoWrapProof),
+        Err(Fault::Lost(_)) => Err(failed("the stage asked for a result it does not need")),
         Err(Fault::Failed(reason)) => Err(failed(&reason)),
     }
 }
@@ -78,8 +72,8 @@ fn run(place: &Place<'_>, job: &Job) -> Result<Outcome, Fault> {
 impl From<Groth16SetupOutcome> for Made {
     fn from(made: Groth16SetupOutcome) -> Self {
         Self {
-            proving_key: made.proving_key.path,
-            bytes: made.proving_key.bytes,
+            proving_key: made.proving_key,
+            bytes: made.proving_key_bytes,
             circuit_digest: made.circuit_digest.to_string(),
             constraints: made.constraints,
             insecure: made.insecure,

@@ -20,7 +20,7 @@ use crate::config::Settings;
 use crate::job::{fold_public_values, Run};
 use crate::statement::{BatchSummary, Statement};
 use crate::testing::small_proof_of;
-use crate::verify::{verify_folder, Pins};
+use crate::verify::verify_folder;
 
 const SCRIPT: &str = r#"#!/bin/sh
 # Answers each job with the prepared reply; dies once where `die-<stage>` says so.
@@ -143,7 +143,8 @@ impl Scene {
     fn prepare_groth16(&self) {
         let setup = Groth16SetupOutcome {
             circuit_digest: Hex32([5; 32]),
-            proving_key: self.file_ref("pk"),
+            proving_key: "pk".into(),
+            proving_key_bytes: 1,
             verifying_key: self.file_ref("vk"),
             insecure: true,
             cached: false,
@@ -230,7 +231,7 @@ fn a_batch_is_proved_verified_settled_and_published_and_a_second_run_computes_no
         names(&first.folder),
         ["claim.json", "proof.bin", "proof.json", "public.json", "report.json", "vk.json"]
     );
-    let accepted = verify_folder(&first.folder, &Pins::default()).unwrap();
+    let accepted = verify_folder(&first.folder, None).unwrap();
     assert_eq!(accepted.statement, Statement::new(&scene.public_values));
     assert!(accepted.insecure.is_some());
     let report: crate::report::Report =
@@ -240,7 +241,7 @@ fn a_batch_is_proved_verified_settled_and_published_and_a_second_run_computes_no
 
     let second = scene.prove(Until::Settled).unwrap();
     assert_eq!(scene.calls(), ALL, "everything was found");
-    let again = verify_folder(&second.folder, &Pins::default()).unwrap();
+    let again = verify_folder(&second.folder, None).unwrap();
     assert_eq!(again.claim_txid, accepted.claim_txid, "the claim is posted once");
     let found =
         |stage: &str| second.report.stages.iter().any(|s| s.stage == stage && s.origin == Origin::Cache);
@@ -262,7 +263,7 @@ fn a_child_killed_in_any_stage_costs_that_stage_only() {
         assert!(!scene.config.out.exists(), "nothing is published before everything is verified");
     }
     let finished = scene.prove(Until::Groth16).unwrap();
-    verify_folder(&finished.folder, &Pins::default()).unwrap();
+    verify_folder(&finished.folder, None).unwrap();
     // What died is done again, whatever was finished before is not; only the parameters are looked for as long as there
     // is no proof made with them.
     let calls = scene.calls();

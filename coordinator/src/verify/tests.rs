@@ -49,7 +49,7 @@ fn files() -> Files {
 }
 
 fn rejected(files: &Files) -> Check {
-    match verify_files(files, &Pins::default()) {
+    match verify_files(files, None) {
         Err(VerifyError::Rejected { check, .. }) => check,
         other => panic!("not rejected: {other:?}"),
     }
@@ -74,11 +74,11 @@ fn a_good_folder_is_accepted_and_says_what_it_proves() {
     for (name, bytes) in files().named() {
         std::fs::write(dir.path().join(name), bytes).unwrap();
     }
-    let accepted = verify_folder(dir.path(), &Pins::default()).unwrap();
+    let accepted = verify_folder(dir.path(), None).unwrap();
     assert_eq!(accepted.statement, Statement::new(&small_proof().public_values));
     assert!(accepted.insecure.unwrap().contains("INSECURE"));
     std::fs::remove_file(dir.path().join("vk.json")).unwrap();
-    assert!(matches!(verify_folder(dir.path(), &Pins::default()), Err(VerifyError::Unreadable(_))));
+    assert!(matches!(verify_folder(dir.path(), None), Err(VerifyError::Unreadable(_))));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_claim_about_another_digest_or_key_is_rejected() {
     let digest = render(&|claim| claim.settlement.as_mut().unwrap().digest = "00".repeat(32));
     assert_eq!(rejected(&digest), Check::Settlement);
     let key = render(&|claim| claim.verifying_key_blake3 = "00".repeat(32));
-    assert_eq!(rejected(&key), Check::Settlement);
+    assert_eq!(rejected(&key), Check::ClaimFile);
     let root = render(&|claim| claim.statement.code_root = "00".repeat(32));
     assert_eq!(rejected(&root), Check::PublicValues);
     let version = render(&|claim| claim.version = 2);
@@ -151,14 +151,20 @@ fn a_claim_about_another_digest_or_key_is_rejected() {
 #[test]
 fn pinned_values_are_compared() {
     let files = files();
-    let good = Pins { verifying_key_blake3: Some(verifying_key_hash(&small_proof().vk)), code_root: None };
-    assert!(verify_files(&files, &good).unwrap().checks.contains(&Check::Pinned));
+    let unpinned = verify_files(&files, None).unwrap();
+    assert!(!unpinned.trusted && !unpinned.checks.contains(&Check::Pinned));
+    let good = Pins {
+        verifying_key_blake3: verifying_key_hash(&small_proof().vk),
+        code_root: unpinned.statement.code_root,
+    };
+    let accepted = verify_files(&files, Some(&good)).unwrap();
+    assert!(accepted.trusted && accepted.checks.contains(&Check::Pinned));
     for bad in [
-        Pins { verifying_key_blake3: Some("00".repeat(32)), code_root: None },
-        Pins { verifying_key_blake3: None, code_root: Some("00".repeat(32)) },
+        Pins { verifying_key_blake3: "00".repeat(32), ..good.clone() },
+        Pins { code_root: "00".repeat(32), ..good.clone() },
     ] {
         assert!(matches!(
-            verify_files(&files, &bad),
+            verify_files(&files, Some(&bad)),
             Err(VerifyError::Rejected { check: Check::Pinned, .. })
         ));
     }

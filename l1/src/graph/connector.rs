@@ -1,24 +1,45 @@
 //! Outputs that bind one transaction to the next, and their scripts.
 
+use bitcoin::hashes::Hash;
 use bitcoin::opcodes::all::{OP_CHECKSIG, OP_CHECKSIGVERIFY, OP_CSV, OP_DROP};
 use bitcoin::script::Builder;
-use bitcoin::taproot::{ControlBlock, LeafVersion, TapLeafHash, TaprootBuilder, TaprootSpendInfo};
+use bitcoin::taproot::{ControlBlock, LeafVersion, TapLeafHash, TapNodeHash};
 use bitcoin::{Amount, ScriptBuf, Sequence, TxOut};
 
 use super::terms::{ClaimKeys, ClaimValue, EpochTerms};
-use crate::consensus::secp;
 use crate::script::compare::{drop_value, equals_constant};
-use crate::script::{unspendable_key, winternitz};
+use crate::script::tree::{leaf_node, ScriptTree, TreeSizeError};
+use crate::script::winternitz;
 
 /// Value of a claim connector: the smallest that relay policy takes for a taproot output.
 pub const CONNECTOR_VALUE: Amount = Amount::from_sat(330);
 
 /// A taproot output without a key path, with all its leaves.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScriptOutput {
-    info: TaprootSpendInfo,
-    leaves: Vec<ScriptBuf>,
+    tree: ScriptTree,
+    leaves: Vec<Leaf>,
     value: Amount,
+}
+
+/// A leaf of a [`ScriptOutput`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leaf {
+    /// A script that is kept.
+    Script(ScriptBuf),
+    /// A script too large to keep: its hash only.
+    Hidden(TapNodeHash),
+}
+
+impl Leaf {
+    /// Its hash in the tree.
+    #[must_use]
+    pub fn hash(&self) -> TapNodeHash {
+        match self {
+            Self::Script(script) => leaf_node(script),
+            Self::Hidden(hash) => *hash,
+        }
+    }
 }
 
 /// What it takes to spend one leaf, beside the leaf's own witness items.
@@ -41,27 +62,59 @@ impl LeafSpend {
 }
 
 impl ScriptOutput {
-    /// An output with one or two leaves.
+    /// An output with these leaves, of which there must be 1 to [`LEAVES_MAX`](crate::script::tree::LEAVES_MAX).
     pub(crate) fn new(leaves: Vec<ScriptBuf>, value: Amount) -> Self {
-        let depth = u8::from(leaves.len() > 1);
-        let builder = leaves.iter().fold(TaprootBuilder::new(), |builder, leaf| {
-            builder.add_leaf(depth, leaf.clone()).expect("one leaf at depth 0 or two at depth 1")
-        });
-        let info = builder.finalize(secp(), unspendable_key()).expect("the tree is complete");
-        Self { info, leaves, value }
+        let leaves = leaves.into_iter().map(Leaf::Script).collect();
+        Self::from_leaves(leaves, value).expect("a fixed handful of leaves")
+    }
+
+    /// An output some of whose leaves may be hidden.
+    ///
+    /// # Errors
+    /// If there are no leaves or too many.
+    pub fn from_leaves(leaves: Vec<Leaf>, value: Amount) -> Result<Self, TreeSizeError> {
+        let tree = ScriptTree::new(leaves.iter().map(Leaf::hash).collect())?;
+        Ok(Self { tree, leaves, value })
     }
 
     /// The output.
     #[must_use]
     pub fn txout(&self) -> TxOut {
-        TxOut { value: self.value, script_pubkey: ScriptBuf::new_p2tr_tweaked(self.info.output_key()) }
+        TxOut { value: self.value, script_pubkey: self.tree.script_pubkey() }
     }
 
-    /// How to spend leaf `index`; `None` if there is no such leaf.
+    /// All leaves, in order.
+    #[must_use]
+    pub fn leaves(&self) -> &[Leaf] {
+        &self.leaves
+    }
+
+    /// Hash of leaf `index`, as signatures commit to it; `None` if there is no such leaf.
+    #[must_use]
+    pub fn leaf_hash(&self, index: usize) -> Option<TapLeafHash> {
+        Some(TapLeafHash::from_byte_array(self.tree.leaves().get(index)?.to_byte_array()))
+    }
+
+    /// How to spend leaf `index`; `None` if there is no such leaf, or only its hash is known.
     #[must_use]
     pub fn leaf(&self, index: usize) -> Option<LeafSpend> {
-        let script = self.leaves.get(index)?.clone();
-        let control = self.info.control_block(&(script.clone(), LeafVersion::TapScript))?;
+        match self.leaves.get(index)? {
+            Leaf::Script(script) => self.spend(index, script.clone()),
+            Leaf::Hidden(_) => None,
+        }
+    }
+
+    /// How to spend leaf `index` with its script brought along; `None` if the script is not that leaf's.
+    #[must_use]
+    pub fn hidden_leaf(&self, index: usize, script: ScriptBuf) -> Option<LeafSpend> {
+        if self.leaves.get(index)?.hash() != leaf_node(&script) {
+            return None;
+        }
+        self.spend(index, script)
+    }
+
+    fn spend(&self, index: usize, script: ScriptBuf) -> Option<LeafSpend> {
+        let control = self.tree.control_block(index)?;
         Some(LeafSpend { txout: self.txout(), script, control })
     }
 }
@@ -93,7 +146,7 @@ fn locked_to_operator(terms: &EpochTerms, blocks: u16) -> ScriptBuf {
         .into_script()
 }
 
-fn time_lock(builder: Builder, blocks: u16) -> Builder {
+pub(crate) fn time_lock(builder: Builder, blocks: u16) -> Builder {
     builder
         .push_int(i64::from(Sequence::from_height(blocks).to_consensus_u32()))
         .push_opcode(OP_CSV)
@@ -109,6 +162,11 @@ pub fn claim_script(terms: &EpochTerms, claim: u32, keys: &ClaimKeys) -> ScriptB
     let start = time_lock(Builder::new(), terms.locks.cadence_blocks)
         .push_x_only_key(&terms.operator_key)
         .push_opcode(OP_CHECKSIGVERIFY);
+    signed_values(start, terms, claim, keys)
+}
+
+/// The part of the claim script that checks the signed values; ends the script.
+pub(crate) fn signed_values(start: Builder, terms: &EpochTerms, claim: u32, keys: &ClaimKeys) -> ScriptBuf {
     let checked = ClaimValue::ALL.iter().zip(&keys.0).fold(start, |builder, (value, key)| {
         let builder = winternitz::verify(builder, key);
         match value {

@@ -231,7 +231,7 @@ impl ClaimValue {
     /// The one-time key of this value in claim `claim` of `epoch`.
     #[must_use]
     pub fn key_id(self, trunk_id: [u8; 32], epoch: u32, claim: u32) -> KeyId {
-        KeyId { trunk_id, epoch, claim, value: self.name() }
+        KeyId { trunk_id, epoch, claim, value: self.name().into() }
     }
 }
 
@@ -249,7 +249,7 @@ impl ClaimKeys {
     }
 
     /// BLAKE3 over all public hashes in order.
-    fn hash(&self) -> [u8; 32] {
+    pub(crate) fn hash(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("assay l1 claim keys v1");
         for key in &self.0 {
             for hash in key.hashes() {
@@ -263,9 +263,14 @@ impl ClaimKeys {
 /// Commitment to the keys of all claims: BLAKE3 over the hash of each claim's keys, in order.
 #[must_use]
 pub fn key_commitment(secret: &OperatorSecret, trunk_id: &[u8; 32], epoch: u32, claims_max: u32) -> [u8; 32] {
+    commit((0..claims_max).map(|claim| ClaimKeys::derive(secret, trunk_id, epoch, claim).hash()))
+}
+
+/// The commitment from the hash of each claim's keys.
+pub(crate) fn commit(claims: impl Iterator<Item = [u8; 32]>) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("assay l1 epoch keys v1");
-    for claim in 0..claims_max {
-        hasher.update(&ClaimKeys::derive(secret, trunk_id, epoch, claim).hash());
+    for hash in claims {
+        hasher.update(&hash);
     }
     hasher.finalize().into()
 }

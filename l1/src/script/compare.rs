@@ -1,6 +1,9 @@
 //! Comparison of values that a Winternitz verifier left on the stack as digits.
 
-use bitcoin::opcodes::all::{OP_2DROP, OP_DROP, OP_FROMALTSTACK, OP_NUMEQUALVERIFY, OP_ROLL, OP_TOALTSTACK};
+use bitcoin::opcodes::all::{
+    OP_2DROP, OP_ADD, OP_DROP, OP_FROMALTSTACK, OP_NUMEQUALVERIFY, OP_NUMNOTEQUAL, OP_ROLL, OP_TOALTSTACK,
+    OP_VERIFY,
+};
 use bitcoin::script::Builder;
 
 use crate::wots::DIGIT_BITS;
@@ -28,6 +31,25 @@ pub fn equals(builder: Builder, count: usize) -> Builder {
     (1..=count).rev().fold(builder, |builder, left| {
         builder.push_int(left as i64).push_opcode(OP_ROLL).push_opcode(OP_NUMEQUALVERIFY)
     })
+}
+
+/// Fails unless two values of `count` digits each differ, and removes both.
+///
+/// Stack: `[a_last .. a_0, b_last .. b_0] -> []`. Size: at most 5 bytes per digit.
+#[must_use]
+pub fn differ(builder: Builder, count: usize) -> Builder {
+    // One flag for each digit, then their sum.
+    let builder = (1..=count).rev().fold(builder, |builder, left| {
+        builder
+            .push_int(left as i64)
+            .push_opcode(OP_ROLL)
+            .push_opcode(OP_NUMNOTEQUAL)
+            .push_opcode(OP_TOALTSTACK)
+    });
+    let builder = builder.push_int(0);
+    (0..count)
+        .fold(builder, |builder, _| builder.push_opcode(OP_FROMALTSTACK).push_opcode(OP_ADD))
+        .push_opcode(OP_VERIFY)
 }
 
 /// Removes a value. Stack: `[d_last .. d_0] -> []`.

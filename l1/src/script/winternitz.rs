@@ -69,7 +69,7 @@ mod tests {
     use bitcoin::script::Builder;
     use bitcoin::ScriptBuf;
 
-    use super::super::compare::{drop_value, equals, equals_constant, restore, set_aside};
+    use super::super::compare::{differ, drop_value, equals, equals_constant, restore, set_aside};
     use super::super::testing::accepts;
     use super::*;
     use crate::keys::OperatorSecret;
@@ -81,7 +81,7 @@ mod tests {
     }
 
     fn id(claim: u32) -> KeyId {
-        KeyId { trunk_id: [1; 32], epoch: 0, claim, value: "test" }
+        KeyId { trunk_id: [1; 32], epoch: 0, claim, value: "test".into() }
     }
 
     fn sign(claim: u32, value: &[u8]) -> Vec<Vec<u8>> {
@@ -175,6 +175,21 @@ mod tests {
         // Key 0 is verified first: its items lie on top.
         assert!(accepts(&script, [sign(1, &value), sign(0, &value)].concat()));
         assert!(!accepts(&script, [sign(1, &other), sign(0, &value)].concat()));
+    }
+
+    #[test]
+    fn two_signed_values_differ_only_if_some_digit_does() {
+        let size = ValueSize::Bytes16;
+        let first = set_aside(verify(Builder::new(), &key(0, size)), size.message_digits());
+        let both = restore(verify(first, &key(1, size)), size.message_digits());
+        let script = end(differ(both, size.message_digits()));
+        let value = [0xc3; 16];
+        assert!(!accepts(&script, [sign(1, &value), sign(0, &value)].concat()));
+        for bit in 0..128 {
+            let mut other = value;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(accepts(&script, [sign(1, &other), sign(0, &value)].concat()), "bit {bit}");
+        }
     }
 
     #[test]

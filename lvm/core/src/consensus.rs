@@ -40,7 +40,20 @@ pub fn check_header(spec: &ChainSpec, header: &Header) -> Result<(), HeaderError
     } else {
         check_dao(spec, header)?;
     }
+    check_beacon_chain(spec, header)?;
     check_blob_gas_used(spec, header)
+}
+
+/// What only a beacon chain could vouch for is zero where there is none. Withdrawals are in the body.
+fn check_beacon_chain(spec: &ChainSpec, header: &Header) -> Result<(), HeaderError> {
+    let fields = [
+        ("parent beacon block root", header.parent_beacon_block_root.is_none_or(|root| root.is_zero())),
+        ("blob gas used", header.blob_gas_used.is_none_or(|used| used == 0)),
+    ];
+    match fields.into_iter().find(|(_, empty)| !spec.beacon_chain && !empty) {
+        Some((field, _)) => Err(HeaderError::NoBeaconChain { field }),
+        None => Ok(()),
+    }
 }
 
 /// Checks `header` against its parent. The parent hash is the caller's to check, who knows the parent's hash.

@@ -190,6 +190,12 @@ pub enum HeaderError {
         /// Whether the fork asks for it.
         required: bool,
     },
+    /// A value that only a beacon chain could vouch for, on a chain without one.
+    #[error("{field} must be empty or zero on a chain without a beacon chain")]
+    NoBeaconChain {
+        /// Name of the field.
+        field: &'static str,
+    },
     /// The base fee does not follow from the parent (EIP-1559).
     #[error("base fee: expected {expected}, got {got}")]
     BaseFee {

@@ -55,11 +55,14 @@ pub struct ChainSpec {
     pub time_forks: [u64; TIME_FORKS.len()],
     /// Contract whose deposit events become requests (EIP-6110).
     pub deposit_contract: Address,
+    /// Whether a beacon chain vouches for withdrawals, parent beacon block roots and blob data. Without one (a rollup)
+    /// whoever makes blocks could choose them freely, so blocks must have none.
+    pub beacon_chain: bool,
 }
 
 impl ChainSpec {
     /// Length of [`Self::encode`] in bytes.
-    pub const ENCODED_LEN: usize = 8 + 8 * BLOCK_FORKS.len() + 8 * TIME_FORKS.len() + 20;
+    pub const ENCODED_LEN: usize = 8 + 8 * BLOCK_FORKS.len() + 8 * TIME_FORKS.len() + 20 + 1;
 
     /// Chain id of the Assay sample chain.
     pub const ASSAY_CHAIN_ID: u64 = 10_515;
@@ -81,20 +84,22 @@ impl ChainSpec {
                 1_767_747_671,
             ],
             deposit_contract: MAINNET_DEPOSIT_CONTRACT_ADDRESS,
+            beacon_chain: true,
         }
     }
 
-    /// The Assay chain: every fork up to and including Prague from genesis on.
+    /// The Assay chain: every fork up to and including Prague from genesis on, no beacon chain.
     pub const fn assay() -> Self {
         Self {
             chain_id: Self::ASSAY_CHAIN_ID,
             block_forks: [0, NEVER, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             time_forks: [0, 0, 0, NEVER, NEVER, NEVER],
             deposit_contract: MAINNET_DEPOSIT_CONTRACT_ADDRESS,
+            beacon_chain: false,
         }
     }
 
-    /// A chain with `chain_id` on which every fork up to and including `last` is active from genesis on (the DAO fork
+    /// A chain with `chain_id` and a beacon chain on which every fork up to and including `last` is active from genesis on (the DAO fork
     /// is left out, being an event of one chain). Forks after `last` never come.
     pub fn from_genesis(chain_id: u64, last: EthereumHardfork) -> Self {
         let at = |fork: EthereumHardfork| if fork <= last { 0 } else { NEVER };
@@ -103,6 +108,7 @@ impl ChainSpec {
             block_forks: BLOCK_FORKS.map(at),
             time_forks: TIME_FORKS.map(at),
             deposit_contract: MAINNET_DEPOSIT_CONTRACT_ADDRESS,
+            beacon_chain: true,
         };
         spec.block_forks[1] = NEVER;
         spec
@@ -123,7 +129,10 @@ impl ChainSpec {
 
     /// Blob parameters at `timestamp`, or none before Cancun.
     pub fn blob_params(&self, timestamp: u64) -> Option<BlobParams> {
-        let last = (1..TIME_FORKS.len()).rev().find(|i| timestamp >= self.time_forks[*i])?;
+        let last = (1..TIME_FORKS.len()).rev().find(|i| {
+            let at = self.time_forks[*i];
+            at != NEVER && timestamp >= at
+        })?;
         Some(match last {
             1 => BlobParams::cancun(),
             2 => BlobParams::prague(),
@@ -133,17 +142,18 @@ impl ChainSpec {
         })
     }
 
-    /// Fixed-width little-endian encoding: chain id, block forks, time forks, deposit contract.
+    /// Fixed-width little-endian encoding: chain id, block forks, time forks, deposit contract, beacon chain (0 or 1).
     pub fn encode(&self, out: &mut Writer) {
         out.u64(self.chain_id);
         self.block_forks.iter().chain(&self.time_forks).for_each(|at| out.u64(*at));
         out.bytes(self.deposit_contract.as_slice());
+        out.u8(u8::from(self.beacon_chain));
     }
 
     /// Reads what [`Self::encode`] writes.
     ///
     /// # Errors
-    /// `Truncated`, or `Invalid` if a fork comes before its predecessor.
+    /// `Truncated`, or `Invalid` if a fork comes before its predecessor or the last byte is neither 0 nor 1.
     pub fn decode(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let chain_id = input.u64("chain id")?;
         let mut block_forks = [0; BLOCK_FORKS.len()];
@@ -155,7 +165,17 @@ impl ChainSpec {
             *at = input.u64("fork time")?;
         }
         let deposit_contract = Address::from(input.array::<20>("deposit contract")?);
-        let spec = Self { chain_id, block_forks, time_forks, deposit_contract };
+        let beacon_chain = match input.u8("beacon chain")? {
+            0 => false,
+            1 => true,
+            _ => {
+                return Err(DecodeError::Invalid {
+                    item: "chain spec",
+                    reason: "beacon chain is neither 0 nor 1",
+                })
+            }
+        };
+        let spec = Self { chain_id, block_forks, time_forks, deposit_contract, beacon_chain };
         if !spec.is_ordered() {
             return Err(DecodeError::Invalid {
                 item: "chain spec",

@@ -229,6 +229,9 @@ fn check_body(spec: &ChainSpec, block: &Block<'_>) -> Result<(), HeaderError> {
     if block.withdrawals.is_some() != required {
         return Err(HeaderError::Presence { field: "withdrawals", required });
     }
+    if !spec.beacon_chain && block.withdrawals.as_ref().is_some_and(|list| !list.is_empty()) {
+        return Err(HeaderError::NoBeaconChain { field: "withdrawals" });
+    }
     if block.ommers.len() > 2 {
         return Err(HeaderError::Ommers { reason: "more than two" });
     }

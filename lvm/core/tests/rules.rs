@@ -28,6 +28,8 @@ fn mainnet_is_as_alloy_has_it() {
     assert_eq!(ours.blob_params(bpo1 - 1), Some(BlobParams::osaka()));
     assert_eq!(ours.blob_params(bpo2 - 1), Some(BlobParams::bpo1()));
     assert_eq!(ours.blob_params(bpo2), Some(BlobParams::bpo2()));
+    // A fork that never comes does not come at the end of time either.
+    assert_eq!(ChainSpec::assay().blob_params(u64::MAX), Some(BlobParams::prague()));
 }
 
 #[test]
@@ -45,6 +47,13 @@ fn specs_survive_their_encoding_and_differ_in_their_hash() {
         }
     }
     assert_ne!(specs[0].hash(), specs[1].hash());
+    let with_beacon_chain = ChainSpec { beacon_chain: true, ..ChainSpec::assay() };
+    assert_ne!(with_beacon_chain.hash(), ChainSpec::assay().hash());
+    let mut out = Writer::default();
+    with_beacon_chain.encode(&mut out);
+    let mut bytes = out.finish();
+    *bytes.last_mut().expect("not empty") = 2;
+    assert!(ChainSpec::decode(&mut Reader::new(&bytes)).is_err());
     let unordered = ChainSpec::mainnet().with_fork(EthereumHardfork::London, 1);
     let mut out = Writer::default();
     unordered.encode(&mut out);
@@ -82,7 +91,7 @@ fn check(header: &Header) -> Result<(), HeaderError> {
 #[test]
 fn headers_are_checked_field_by_field() {
     assert_eq!(check(&child()), Ok(()));
-    let broken: [(&str, Header); 16] = [
+    let broken: [(&str, Header); 18] = [
         ("number", Header { number: 11, ..child() }),
         ("timestamp", Header { timestamp: 1_000, ..child() }),
         ("gas limit up", Header { gas_limit: 30_000_000 + 30_000_000 / 1024, ..child() }),
@@ -95,6 +104,11 @@ fn headers_are_checked_field_by_field() {
         ("no withdrawals root", Header { withdrawals_root: None, ..child() }),
         ("excess blob gas", Header { excess_blob_gas: Some(131_072), ..child() }),
         ("blob gas used", Header { blob_gas_used: Some(1), ..child() }),
+        ("blobs without a beacon chain", Header { blob_gas_used: Some(131_072), ..child() }),
+        (
+            "beacon root without a beacon chain",
+            Header { parent_beacon_block_root: Some(B256::with_last_byte(1)), ..child() },
+        ),
         ("no requests hash", Header { requests_hash: None, ..child() }),
         ("difficulty", Header { difficulty: U256::from(1), ..child() }),
         ("nonce", Header { nonce: B64::with_last_byte(1), ..child() }),

@@ -1,5 +1,6 @@
 //! Where the test data of others lies, and what to say where it does not.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The folder `name` in `../shared/data`, seen from the repository's root; says so and yields none where it is absent.
@@ -8,7 +9,10 @@ pub(crate) fn data(name: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    println!("skipped: {} is absent (test data that is not part of this repository)", path.display());
+    // Past the capture of passing tests' output.
+    let note =
+        format!("SKIPPED: {} is absent (test data that is not part of this repository)", path.display());
+    let _ = writeln!(std::io::stderr(), "{note}");
     None
 }
 

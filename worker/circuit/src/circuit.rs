@@ -17,8 +17,10 @@ use sp1_hypercube::{MachineVerifyingKey, SP1PcsProofOuter, ShardProof};
 use sp1_primitives::{SP1ExtensionField, SP1Field, SP1OuterGlobalContext};
 use sp1_prover::build::{build_constraints_and_witness, OuterWitness};
 use sp1_recursion_compiler::config::OuterConfig;
+use sp1_recursion_compiler::constraints::opcodes::ConstraintOpcode as Op;
 use sp1_recursion_compiler::constraints::Constraint;
 use std::collections::HashMap;
+use std::mem::discriminant;
 
 /// Key of the wrap program.
 pub type WrapVerifyingKey = MachineVerifyingKey<SP1OuterGlobalContext>;
@@ -46,12 +48,13 @@ pub struct WrapCircuit {
 impl WrapCircuit {
     /// Builds the circuit for proofs under `vk`; `proof` serves as a template for shapes only.
     ///
-    /// Cost: some ten seconds and 5 GiB, most of it the matrices.
+    /// Cost: some seven seconds and 3 GiB, most of it the matrices.
     ///
     /// # Errors
     /// [`CircuitError`] if the zkVM exports an operation that is unknown or malformed.
     pub fn build(vk: &WrapVerifyingKey, proof: &WrapProof) -> Result<Self, CircuitError> {
         let (constraints, _) = export(vk, proof)?;
+        check_commitments(&constraints)?;
         Self::from_operations(&constraints)
     }
 
@@ -175,6 +178,26 @@ fn export(
 ) -> Result<(Vec<Constraint>, OuterWitness<OuterConfig>), CircuitError> {
     build_constraints_and_witness(vk, proof)
         .map_err(|error| CircuitError::Export { message: format!("{error:#}") })
+}
+
+/// Every public input is committed to exactly once: one that is not would be free.
+fn check_commitments(constraints: &[Constraint]) -> Result<(), CircuitError> {
+    let commitments = [
+        Op::CommitVkeyHash,
+        Op::CommitCommitedValuesDigest,
+        Op::CommitExitCode,
+        Op::CommitVkRoot,
+        Op::CommitProofNonce,
+    ];
+    for commitment in commitments {
+        let is_it = |constraint: &&Constraint| discriminant(&constraint.opcode) == discriminant(&commitment);
+        let count = constraints.iter().filter(is_it).count();
+        if count != 1 {
+            let message = format!("{count} times {commitment:?}, expected once");
+            return Err(CircuitError::Unsupported { message });
+        }
+    }
+    Ok(())
 }
 
 fn inputs(witness: &OuterWitness<OuterConfig>) -> Inputs {

@@ -78,6 +78,7 @@ impl Builder {
 
     fn mul_polynomials(&mut self, a: &[Felt], b: &[Felt], product: &mut [Felt]) {
         let count = a.len() + b.len() - 1;
+        assert!(a.iter().chain(b).all(|value| value.bits() <= BITS_MAX), "bounds are kept below 2^250");
         let mut compact = |side: &[Felt]| -> Vec<Lc> {
             side.iter().map(|value| self.compact(value.lc.clone(), TERMS_MAX)).collect()
         };

@@ -25,7 +25,7 @@ use ark_bn254::Fr;
 use ark_ff::{BigInteger256, Field, PrimeField};
 use num_bigint::{BigInt, Sign};
 use num_integer::Integer;
-use num_traits::{ToPrimitive, Zero};
+use num_traits::Zero;
 
 /// The KoalaBear prime.
 pub(crate) const P: u32 = (1 << 31) - (1 << 24) + 1;
@@ -77,11 +77,12 @@ impl Felt {
         Self { lc: Lc::constant(Fr::from(value)), range: Interval::exactly(value) }
     }
 
-    /// The constant's value, if it is one.
+    /// The constant's value, if it is one. The interval may be wider: terms can cancel.
     pub(crate) fn as_constant(&self) -> Option<i64> {
-        self.lc.as_constant()?;
-        debug_assert_eq!(self.range.lo, self.range.hi);
-        self.range.lo.to_i64()
+        let value = self.lc.as_constant()?;
+        let small = |value: Fr| i64::try_from(value.into_bigint().as_ref().first().copied()?).ok();
+        let signed = |value: Fr| small(value).filter(|small| Fr::from(*small) == value);
+        signed(value).or_else(|| signed(-value).map(|negated| -negated))
     }
 
     /// Whether this is the constant zero.
@@ -173,10 +174,11 @@ impl Builder {
         assert!(x.bits() <= BITS_MAX, "bounds are kept below 2^250");
         let p = BigInt::from(P);
         let (least, most) = (x.range.lo.div_ceil(&p), x.range.hi.div_floor(&p));
-        if least > most {
+        let constant_holds = x.as_constant().map(|value| value.rem_euclid(i64::from(P)) == 0);
+        if least > most || constant_holds == Some(false) {
             return Err(CircuitError::Unsupported { message: "an equality that never holds".to_owned() });
         }
-        if x.as_constant().is_some() {
+        if constant_holds.is_some() {
             return Ok(());
         }
         let bits = bit_length(&(most - &least));
@@ -219,6 +221,7 @@ impl Builder {
         let bits_of = |lowest: Lc, first: u32| -> Vec<Lc> {
             std::iter::once(lowest).chain((first..first + BITS - 1).map(Lc::var)).collect()
         };
+        assert!(x.bits() <= BITS_MAX, "bounds are kept below 2^250");
         // A value that is already reduced has bits elsewhere, but finding them is not worth it: this is rare.
         let p = BigInt::from(P);
         let least = x.range.lo.div_floor(&p);

@@ -7,7 +7,7 @@ use ark_ff::{One, Zero};
 pub(crate) const ONE: u32 = 0;
 
 /// A linear combination: (variable, coefficient) pairs by increasing variable, no zero coefficients.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Lc {
     terms: Vec<(u32, Fr)>,
 }

@@ -59,16 +59,17 @@ pub(crate) struct Path {
 /// Products of index bits that several trees use.
 #[derive(Debug, Default)]
 pub(crate) struct Tops {
-    /// For index bits (their variables): the one-hot combinations of all nodes by heap index.
-    one_hot: HashMap<Vec<u32>, Vec<Lc>>,
+    /// For index bits: the one-hot combinations of all nodes by heap index.
+    one_hot: HashMap<Vec<Lc>, Vec<Lc>>,
     /// For the list of all openings' bits: variables `S_i`.
-    counts: HashMap<Vec<Vec<u32>>, Vec<Lc>>,
+    counts: HashMap<Vec<Vec<Lc>>, Vec<Lc>>,
     /// Tables for the witness program.
     pub(crate) tables: Vec<Top>,
 }
 
-fn key_of(path: &Path) -> Vec<u32> {
-    path.levels.iter().map(|(bit, _)| bit.terms().first().map_or(0, |term| term.0)).collect()
+/// The whole combinations: paths that share products must have the same bits under every assignment.
+fn key_of(path: &Path) -> Vec<Lc> {
+    path.levels.iter().map(|(bit, _)| bit.clone()).collect()
 }
 
 impl Tops {
@@ -97,7 +98,7 @@ impl Tops {
 
     /// Variables for the number of openings through each inner node.
     fn counts(&mut self, builder: &mut Builder, paths: &[Path]) -> Vec<Lc> {
-        let key: Vec<Vec<u32>> = paths.iter().map(key_of).collect();
+        let key: Vec<Vec<Lc>> = paths.iter().map(key_of).collect();
         if let Some(found) = self.counts.get(&key) {
             return found.clone();
         }

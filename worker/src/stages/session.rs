@@ -7,9 +7,8 @@ use assay_lvm_core::{
 };
 
 use super::{
-    ExecuteJob, ExecuteOutcome, Groth16ProveJob, Groth16ProveOutcome, Groth16SetupJob, Groth16SetupOutcome,
-    Job, KeysOutcome, Outcome, ProgramInfo, ProofOutcome, ProveFoldJob, ProveRunJob, StageConfig, Until,
-    WrapJob, WrapOutcome,
+    ExecuteJob, ExecuteOutcome, Groth16ProveJob, Groth16ProveOutcome, Groth16SetupOutcome, Job, KeysOutcome,
+    Outcome, ProgramInfo, ProofOutcome, ProveFoldJob, ProveRunJob, StageConfig, Until, WrapJob, WrapOutcome,
 };
 use crate::engine::{self, Engine, Proof, ProveInput};
 use crate::error::WorkerError;
@@ -17,14 +16,14 @@ use crate::files::{FileRef, Hex32, HexBytes};
 use crate::groth16;
 use crate::progress::{peak_rss_bytes, ProgressSink, Reporter};
 use crate::proof::{CompressedProof, ProgramKey, ProofFile, WrapProof};
-use crate::settings::EngineConfig;
+use crate::settings::{EngineConfig, ShardSize};
 use crate::verify;
 
 /// Runs jobs one after the other.
 pub struct Session {
     config: EngineConfig,
     sink: ProgressSink,
-    engine: Option<Engine>,
+    engine: Option<(Engine, ShardSize)>,
     circuit: Option<groth16::Circuit>,
 }
 
@@ -48,7 +47,7 @@ impl Session {
             Job::ProveRun(job) => self.prove_run(job, &reporter).map(Outcome::ProveRun),
             Job::ProveFold(job) => self.prove_fold(job, &reporter).map(Outcome::ProveFold),
             Job::Wrap(job) => self.wrap(job, &reporter).map(Outcome::Wrap),
-            Job::Groth16Setup(job) => self.groth16_setup(job, &reporter).map(Outcome::Groth16Setup),
+            Job::Groth16Setup(_) => self.groth16_setup(&reporter).map(Outcome::Groth16Setup),
             Job::Groth16Prove(job) => self.groth16_prove(job, &reporter).map(Outcome::Groth16Prove),
         }
     }
@@ -99,9 +98,9 @@ impl Session {
         let key = self.key(elf)?;
         // Seconds, and a guest that rejects its input is not proved for minutes.
         reporter.report("execute", 0, 1);
-        engine::execute(&self.config, elf, input)?;
+        let size = engine::execute(&self.config, elf, input)?.shard_size();
         reporter.report("execute", 1, 1);
-        let engine = self.engine(reporter)?;
+        let engine = self.engine(size, reporter)?;
         let (bytes, public_values, cycles, shards) = match engine.prove(elf, &key, input, until, reporter)? {
             Proof::Core(proof) => {
                 let shards = u32::try_from(proof.proof.0.len()).unwrap_or(u32::MAX);
@@ -122,7 +121,7 @@ impl Session {
 
     fn wrap(&mut self, job: &WrapJob, reporter: &Reporter) -> Result<WrapOutcome, WorkerError> {
         let fold = CompressedProof::decode(&job.fold.read()?)?;
-        let wrapped = self.engine(reporter)?.wrap(&fold, reporter)?;
+        let wrapped = self.engine(ShardSize::Small, reporter)?.wrap(&fold, reporter)?;
         let inputs = groth16::wrap_inputs(&wrapped)?;
         Ok(WrapOutcome {
             proof: FileRef::write(&job.output, &wrapped.encode()?)?,
@@ -132,22 +131,13 @@ impl Session {
         })
     }
 
-    fn groth16_setup(
-        &mut self,
-        job: &Groth16SetupJob,
-        reporter: &Reporter,
-    ) -> Result<Groth16SetupOutcome, WorkerError> {
-        let Some(wrap) = &job.wrap else {
-            return Err(WorkerError::BadJob {
-                reason: "groth16_setup needs a wrap proof as a template".into(),
-            });
-        };
-        let wrap = WrapProof::decode(&wrap.read()?)?;
+    fn groth16_setup(&mut self, reporter: &Reporter) -> Result<Groth16SetupOutcome, WorkerError> {
         let cache_dir = self.config.cache_dir.clone();
-        let circuit = self.circuit(&wrap, reporter)?;
+        let circuit = self.circuit(reporter)?;
         let parameters = groth16::parameters(circuit, &cache_dir, reporter)?;
         Ok(Groth16SetupOutcome {
             circuit_digest: Hex32(circuit.digest()),
+            proving_key_bytes: parameters.proving_key_bytes(),
             proving_key: parameters.proving_key,
             verifying_key: parameters.verifying_key,
             insecure: parameters.insecure,
@@ -169,7 +159,7 @@ impl Session {
         let statement = groth16::Statement { program: job.fold_program, public_values: values.to_vec() };
         statement.check(&groth16::wrap_inputs(&wrap)?)?;
         let cache_dir = self.config.cache_dir.clone();
-        let circuit = self.circuit(&wrap, reporter)?;
+        let circuit = self.circuit(reporter)?;
         let proved = groth16::prove(circuit, &wrap, &statement, &cache_dir, reporter)?;
         Ok(Groth16ProveOutcome {
             proof: FileRef::write(&job.output_dir.join("proof.bin"), &proved.proof)?,
@@ -184,22 +174,29 @@ impl Session {
 
     fn key(&self, elf: &[u8]) -> Result<ProgramKey, WorkerError> {
         match &self.engine {
-            Some(engine) => engine.setup(elf),
+            Some((engine, _)) => engine.setup(elf),
             None => engine::program_key(&self.config, elf),
         }
     }
 
-    fn engine(&mut self, reporter: &Reporter) -> Result<&Engine, WorkerError> {
-        if self.engine.is_none() {
-            self.engine = Some(Engine::start(&self.config, reporter)?);
+    /// The engine, started anew where the one there makes shards too large for executions of this size.
+    fn engine(&mut self, size: ShardSize, reporter: &Reporter) -> Result<&Engine, WorkerError> {
+        let too_large = |have: ShardSize| have == ShardSize::Small && size == ShardSize::Any;
+        if self.engine.as_ref().is_none_or(|(_, have)| too_large(*have)) {
+            // The old one's memory is free before the new one takes its own.
+            self.engine = None;
+            self.engine = Some((Engine::start_sized(&self.config, size, reporter)?, size));
         }
-        self.engine.as_ref().ok_or_else(|| WorkerError::internal("the engine is gone"))
+        self.engine
+            .as_ref()
+            .map(|(engine, _)| engine)
+            .ok_or_else(|| WorkerError::internal("the engine is gone"))
     }
 
-    fn circuit(&mut self, wrap: &WrapProof, reporter: &Reporter) -> Result<&groth16::Circuit, WorkerError> {
+    fn circuit(&mut self, reporter: &Reporter) -> Result<&groth16::Circuit, WorkerError> {
         if self.circuit.is_none() {
             reporter.report("build circuit", 0, 1);
-            self.circuit = Some(groth16::Circuit::build(wrap)?);
+            self.circuit = Some(groth16::Circuit::build()?);
             reporter.report("build circuit", 1, 1);
         }
         self.circuit.as_ref().ok_or_else(|| WorkerError::internal("the circuit is gone"))

@@ -1,5 +1,6 @@
 //! Running a program without proving it.
 
+use std::io::Write as _;
 use std::{path::PathBuf, sync::Arc};
 
 use sp1_core_executor::{with_output_consumers, MinimalExecutorEnum, OutputConsumers, Program};
@@ -85,7 +86,10 @@ pub(crate) fn shared_data(name: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    println!("skipped: {} is absent (test data that is not part of this repository)", path.display());
+    // Past the capture of passing tests' output.
+    let note =
+        format!("SKIPPED: {} is absent (test data that is not part of this repository)", path.display());
+    let _ = writeln!(std::io::stderr(), "{note}");
     None
 }
 

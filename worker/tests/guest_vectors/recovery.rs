@@ -111,6 +111,18 @@ fn extreme_values_give_what_plain_arithmetic_gives() {
     // R = -G: the sum of Shamir's trick is infinity.
     cases.push(Case { r: g.x().into(), s: small(9), parity: 1 - parity, hash: small(9) });
     cases.push(Case { r: g.x().into(), s: small(9), parity, hash: small(8) });
+    // R is a small multiple of G and so are the sums on the way: equal and opposite points are added, and doubled.
+    for multiple in 1..=3_u64 {
+        let point = (ProjectivePoint::GENERATOR * Scalar::from(multiple)).to_affine();
+        let r = <Scalar as Reduce<U256>>::reduce_bytes(&point.x());
+        for (a, b) in (1..=6_u64).flat_map(|a| (0..=6_u64).map(move |b| (a, b))) {
+            let s = (r * Scalar::from(a)).to_bytes().into();
+            for b in [Scalar::from(b), -Scalar::from(b)] {
+                let hash = (r * b).to_bytes().into();
+                cases.extend((0..2).map(|parity| Case { r: point.x().into(), s, parity, hash }));
+            }
+        }
+    }
     check(&cases);
     let found = cases.iter().filter(|case| case.expected().is_some()).count();
     assert!(found > 20 && found < cases.len() - 20, "both outcomes are covered: {found} of {}", cases.len());

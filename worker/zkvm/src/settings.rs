@@ -25,6 +25,30 @@ pub struct EngineConfig {
     pub memory_bytes: u64,
 }
 
+/// How large shards are made where memory is scarce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShardSize {
+    /// Right for every program: 2^27 cells.
+    Any,
+    /// For executions that fill no table of a shard: 3 * 2^26 cells, so that the memory image of a guest program of 2 MiB
+    /// is one shard and the core tables another. A full shard of that size of Keccak permutations takes over 23 GiB.
+    Small,
+}
+
+impl ShardSize {
+    /// The size for an execution of `cycles` with these counts of system calls by name.
+    pub fn of<'a>(cycles: u64, calls: impl IntoIterator<Item = (&'a str, u64)>) -> Self {
+        // A permutation takes some 2^16 cells, any other call at most some 2^11.
+        let few =
+            |(name, count): (&str, u64)| count <= if name.starts_with("KECCAK") { 2_000 } else { 50_000 };
+        if cycles <= 2_000_000 && calls.into_iter().all(few) {
+            Self::Small
+        } else {
+            Self::Any
+        }
+    }
+}
+
 /// Settings derived from an [`EngineConfig`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -49,7 +73,7 @@ pub struct Settings {
 impl Settings {
     /// Chooses settings that stay under `memory_bytes`.
     ///
-    /// One prover with shards of 3 * 2^26 cells peaks well below 20 GiB (`bench/RESULTS.md`); every further prover is given
+    /// One prover with shards of 2^27 cells peaks well below 20 GiB (`bench/RESULTS.md`); every further prover is given
     /// 20 GiB of its own. Smaller shards than the crate's default only move cells to other shards: every multiple of 2^21
     /// cells up to the default is in the release's table of allowed recursion keys, so verification is unchanged.
     ///
@@ -72,10 +96,19 @@ impl Settings {
             queue_depth: 2 * provers,
             keys_cached: if roomy { 8 } else { 3 },
             programs_cached: if roomy { 5 } else { 3 },
-            element_threshold: if roomy { sp1_core_executor::ELEMENT_THRESHOLD } else { 3 << 26 },
+            element_threshold: if roomy { sp1_core_executor::ELEMENT_THRESHOLD } else { 1 << 27 },
             height_threshold: if roomy { sp1_core_executor::HEIGHT_THRESHOLD } else { 1 << 21 },
             trace_chunk_slots: if roomy { 5 } else { 2 },
         })
+    }
+
+    /// These settings for executions of one size.
+    #[must_use]
+    pub fn sized(mut self, size: ShardSize) -> Self {
+        if size == ShardSize::Small {
+            self.element_threshold = self.element_threshold.max(3 << 26);
+        }
+        self
     }
 
     /// Settings for this machine under `config`.

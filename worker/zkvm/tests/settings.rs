@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use assay_worker_zkvm::error::WorkerError;
-use assay_worker_zkvm::settings::{machine_memory_bytes, Settings};
+use assay_worker_zkvm::settings::{machine_memory_bytes, Settings, ShardSize};
 
 const GIB: u64 = 1 << 30;
 
@@ -11,7 +11,25 @@ const GIB: u64 = 1 << 30;
 fn two_cores_and_24_gib_give_one_frugal_prover() {
     let settings = Settings::choose(2, 20 * GIB).unwrap();
     assert_eq!((settings.provers, settings.shards_ahead, settings.keys_cached), (1, 2, 3));
-    assert_eq!(settings.element_threshold, 3 << 26);
+    assert_eq!(settings.element_threshold, 1 << 27);
+}
+
+#[test]
+fn only_executions_that_fill_no_table_get_larger_shards() {
+    let frugal = Settings::choose(2, 20 * GIB).unwrap();
+    assert_eq!(
+        ShardSize::of(1_300_000, [("KECCAK_PERMUTE", 230), ("SECP256K1_ADD", 5_000)]),
+        ShardSize::Small
+    );
+    assert_eq!(frugal.clone().sized(ShardSize::Small).element_threshold, 3 << 26);
+    for (cycles, calls) in
+        [(2_000_001, vec![]), (1, vec![("KECCAK_PERMUTE", 2_001)]), (1, vec![("SHA_COMPRESS", 50_001)])]
+    {
+        assert_eq!(ShardSize::of(cycles, calls), ShardSize::Any);
+    }
+    assert_eq!(frugal.clone().sized(ShardSize::Any), frugal);
+    let roomy = Settings::choose(64, 256 * GIB).unwrap();
+    assert_eq!(roomy.clone().sized(ShardSize::Small), roomy);
 }
 
 #[test]

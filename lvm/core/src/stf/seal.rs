@@ -11,10 +11,10 @@ use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{keccak256, Address, Bloom, Bytes, B256};
 use alloy_rlp::Encodable;
 
-use super::{recover_senders, transact, BlockOutcome, Parent};
+use super::{check_body, recover_senders, transact, BlockOutcome, Parent};
 use crate::{
     block::{Block, Transaction},
-    consensus::{next_base_fee, next_excess_blob_gas},
+    consensus::{check_header, next_base_fee, next_excess_blob_gas},
     database::StateDb,
     error::StfError,
     spec::ChainSpec,
@@ -55,7 +55,7 @@ pub struct SealedBlock {
 /// Executes `transactions` on `db` as the block after `parent` (whose header must be given) and fills in the header.
 ///
 /// # Errors
-/// [`StfError`] if a transaction may not be included, `Unsupported` before Paris or without the parent's header. `db`
+/// [`StfError`] if a transaction may not be included or an attribute breaks a rule, `Unsupported` before Paris or without the parent's header. `db`
 /// is then unusable.
 pub fn seal_block(
     spec: &ChainSpec,
@@ -96,6 +96,9 @@ pub fn seal_block(
     header.blob_gas_used = header.blob_gas_used.map(|_| result.blob_gas_used);
     header.requests_hash =
         spec.is_prague_active_at_timestamp(attributes.timestamp).then(|| result.requests.requests_hash());
+    check_header(spec, &block.header)
+        .and_then(|()| check_body(spec, &block))
+        .map_err(|source| StfError::Header { number, source })?;
     let hash = keccak256(alloy_rlp::encode(&block.header));
     db.push_block_hash(number, hash);
     let outcome = BlockOutcome { receipts: result.receipts, gas_used: result.gas_used, state_root };

@@ -23,6 +23,40 @@ const G: [u64; 8] = [
     0x483a_da77_26a3_c465,
 ];
 
+/// Twice the generator.
+const G_DOUBLED: [u64; 8] = [
+    0xabac_09b9_5c70_9ee5,
+    0x5c77_8e4b_8cef_3ca7,
+    0x3045_406e_95c0_7cd8,
+    0xc604_7f94_41ed_7d6d,
+    0x2364_31a9_50cf_e52a,
+    0xf7f6_3265_3266_d0e1,
+    0xa3c5_8419_466c_eaee,
+    0x1ae1_68fe_a63d_c339,
+];
+/// The generator, negated.
+const G_NEGATED: [u64; 8] = [
+    0x59f2_815b_16f8_1798,
+    0x029b_fcdb_2dce_28d9,
+    0x55a0_6295_ce87_0b07,
+    0x79be_667e_f9dc_bbac,
+    0x63b8_2f6f_04ef_2777,
+    0x02e8_4bb7_597a_abe6,
+    0xa25b_0403_f1ee_f757,
+    0xb7c5_2588_d95c_3b9a,
+];
+/// Twice the generator, negated.
+const G_DOUBLED_NEGATED: [u64; 8] = [
+    0xabac_09b9_5c70_9ee5,
+    0x5c77_8e4b_8cef_3ca7,
+    0x3045_406e_95c0_7cd8,
+    0xc604_7f94_41ed_7d6d,
+    0xdc9b_ce55_af30_1705,
+    0x0809_cd9a_cd99_2f1e,
+    0x5c3a_7be6_b993_1511,
+    0xe51e_9701_59c2_3cc6,
+];
+
 /// Where square roots and inverses come from. Nothing that it returns is trusted.
 pub trait Hints {
     /// Announces the query: x, `x^3 + 7`, both big endian, and whether an odd root is wanted.
@@ -138,33 +172,57 @@ fn require(passes: bool) {
 }
 
 /// `u1 * G + u2 * point` by Shamir's trick; None if that is infinity.
+///
+/// Doublings are made of additions: `2 a + t` is `(a + t) + a`, and `2 a` is `(a + G) + (a - G)`. That is 128 more additions
+/// for a key, but the zkVM's call for doubling stays unused, and with it a table that costs a shard and its recursion.
 fn double_scalar_mul(u1: &U256, u2: &U256, point: &[u64; 8]) -> Option<[u64; 8]> {
-    let mut sum = Some(G);
-    add(&mut sum, point);
+    let mut both = Some(G);
+    add(&mut both, point);
     let mut acc = None;
     for (first, second) in bits(u1).zip(bits(u2)) {
-        if let Some(acc) = &mut acc {
-            double(acc);
-        }
-        match (first, second) {
-            (false, false) => {}
-            (true, false) => add(&mut acc, &G),
-            (false, true) => add(&mut acc, point),
-            (true, true) => {
-                if let Some(sum) = &sum {
-                    add(&mut acc, sum);
-                }
-            }
+        let addend = match (first, second) {
+            (false, false) => None,
+            (true, false) => Some(&G),
+            (false, true) => Some(point),
+            (true, true) => both.as_ref(),
+        };
+        let Some(addend) = addend else {
+            acc.iter_mut().for_each(double);
+            continue;
+        };
+        let in_place = acc.as_mut().is_some_and(|acc| twice_plus(acc, addend));
+        if !in_place {
+            let before = acc;
+            add(&mut acc, addend);
+            before.iter().for_each(|before| add(&mut acc, before));
         }
     }
     acc
+}
+
+/// `acc = 2 acc + addend`, unless a sum on the way is of equal or opposite points: then nothing changes and the answer is
+/// false. In place, because this is where the cycles go.
+fn twice_plus(acc: &mut [u64; 8], addend: &[u64; 8]) -> bool {
+    if same_x(acc, addend) {
+        return false;
+    }
+    let before = *acc;
+    // SAFETY: eight aligned limbs each, of points on the curve that differ in x.
+    unsafe { sp1_lib::syscall_secp256k1_add(acc, addend) }
+    if same_x(acc, &before) {
+        *acc = before;
+        return false;
+    }
+    // SAFETY: as above.
+    unsafe { sp1_lib::syscall_secp256k1_add(acc, &before) }
+    true
 }
 
 /// Complete addition; None is infinity. The call itself is only defined for different x.
 fn add(acc: &mut Option<[u64; 8]>, point: &[u64; 8]) {
     match acc {
         None => *acc = Some(*point),
-        Some(p) if p[..4] != point[..4] => {
+        Some(p) if !same_x(p, point) => {
             // SAFETY: both point to eight aligned limbs; the points lie on the curve and differ in x.
             unsafe { sp1_lib::syscall_secp256k1_add(p, point) }
         }
@@ -173,8 +231,23 @@ fn add(acc: &mut Option<[u64; 8]>, point: &[u64; 8]) {
     }
 }
 
-/// Doubles a point, whose y is never zero.
+/// Limb by limb: the first nearly always differs, and a comparison of slices is a call.
+fn same_x(a: &[u64; 8], b: &[u64; 8]) -> bool {
+    (0..4).all(|i| a[i] == b[i])
+}
+
+/// Doubles a point, whose y is never zero, as `(a + g) + (a - g)` for `g = G`, or `2 G` where `a` is `G` or `-G`.
+///
+/// The two sums are never equal or opposite: that would take `2 g = 0` or `2 a = 0`, and the group's order is odd.
 fn double(point: &mut [u64; 8]) {
-    // SAFETY: eight aligned limbs.
-    unsafe { sp1_lib::syscall_secp256k1_double(point) }
+    let (base, negated) =
+        if same_x(point, &G) { (&G_DOUBLED, &G_DOUBLED_NEGATED) } else { (&G, &G_NEGATED) };
+    let mut difference = *point;
+    // SAFETY: eight aligned limbs each, of points on the curve. `base` and `point` differ in x: neither is infinity, and
+    // the x of `2 G` is not that of `G`. The sums differ in x by the above.
+    unsafe {
+        sp1_lib::syscall_secp256k1_add(point, base);
+        sp1_lib::syscall_secp256k1_add(&mut difference, negated);
+        sp1_lib::syscall_secp256k1_add(point, &difference);
+    }
 }

@@ -54,7 +54,7 @@ pub(crate) fn mul_mod(x: &U256, y: &U256, modulus: &U256) -> U256 {
 /// `x * y mod modulus`, below the modulus, without the zkVM's call, where `modulus = 2^256 - complement` and the
 /// complement is below 2^130.
 ///
-/// About 300 cycles. Any use of the call costs a program a shard of its own, tens of seconds of proving, so the few
+/// About 600 cycles. Any use of the call costs a program a shard of its own, tens of seconds of proving, so the few
 /// products of a key recovery are cheaper here.
 pub(crate) fn mul_mod_sparse<const LEN: usize>(
     x: &U256,
@@ -80,7 +80,7 @@ pub(crate) fn mul_mod_sparse<const LEN: usize>(
 
 /// `sum += a * b`; the sum must fit in eight limbs.
 fn mul_add<const LEN: usize>(sum: &mut [u64; 8], a: &U256, b: &[u64; LEN]) {
-    for (i, digit) in a.iter().enumerate() {
+    for (i, digit) in a.iter().enumerate().filter(|(_, digit)| **digit != 0) {
         let mut carry = 0;
         for (j, other) in b.iter().enumerate() {
             let wide = u128::from(*digit) * u128::from(*other) + u128::from(sum[i + j]) + u128::from(carry);

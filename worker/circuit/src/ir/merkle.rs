@@ -70,7 +70,10 @@ impl<'a> Graph<'a> {
         let Inst::SelectV { out: right_out, bit: other_bit, a: other_node, b: other_sibling } = right else {
             return None;
         };
-        let used_here = self.uses[*left_out as usize] == 1 && self.uses[*right_out as usize] == 1;
+        // A value used elsewhere too would lose its tie to the path.
+        let used_here = self.uses[*left_out as usize] == 1
+            && self.uses[*right_out as usize] == 1
+            && self.uses[*sibling as usize] == 2;
         if out[0] != parent
             || !unused
             || !zero

@@ -6,6 +6,7 @@ use crate::koala::P;
 use ark_bn254::Fr;
 use ark_ff::Zero;
 use sp1_recursion_compiler::constraints::{opcodes::ConstraintOpcode as Op, Constraint};
+use std::collections::HashSet;
 
 const UNDEFINED: u32 = u32::MAX;
 
@@ -70,6 +71,7 @@ struct Parser {
     zero_vars: Vec<bool>,
     constants: Vec<Option<u32>>,
     shared_zero: Option<Slot>,
+    witnesses: HashSet<(char, u32)>,
     opcode: u8,
 }
 
@@ -271,6 +273,16 @@ impl Parser {
         }
     }
 
+    /// The index of a witness value. Each is read once: two readings would be two variables, free to differ.
+    fn witness(&mut self, kind: char, args: &Args<'_>) -> Result<u32, CircuitError> {
+        let index = number(args.get(1)?)?;
+        if self.witnesses.insert((kind, index)) {
+            Ok(index)
+        } else {
+            Err(CircuitError::Unsupported { message: format!("witness value {kind}{index} is read twice") })
+        }
+    }
+
     fn commit(&mut self, opcode: &Op, args: &Args<'_>) -> Result<(), CircuitError> {
         let index = match opcode {
             Op::CommitVkeyHash => 0,
@@ -329,7 +341,8 @@ impl Parser {
             }
             Op::WitnessV => {
                 let out = self.new_var();
-                self.push(Inst::WitnessV { out, index: number(args.get(1)?)? });
+                let index = self.witness('v', args)?;
+                self.push(Inst::WitnessV { out, index });
                 self.vars.set(args.get(0)?, out)
             }
             _ => {
@@ -380,7 +393,8 @@ impl Parser {
             }
             Op::WitnessF => {
                 let out = self.new_slot();
-                self.push(Inst::WitnessF { out, source: Source::Felt(number(args.get(1)?)?) });
+                let index = self.witness('f', args)?;
+                self.push(Inst::WitnessF { out, source: Source::Felt(index) });
                 out
             }
             _ => return self.felt_effect(opcode, args),
@@ -464,7 +478,7 @@ impl Parser {
                 out
             }
             Op::WitnessE => {
-                let index = number(args.get(1)?)?;
+                let index = self.witness('e', args)?;
                 std::array::from_fn(|i| {
                     let out = self.new_slot();
                     self.push(Inst::WitnessF { out, source: Source::Ext(index, i as u8) });

@@ -1,9 +1,9 @@
 //! Attacks on quotients and remainders, with bits recomputed as a cheating prover would.
 
-use super::{build, exts, felts, op, Op};
+use super::{build, exts, felts, holds, op, Op};
 use crate::koala::{fr_from_integer, BITS, P};
 use crate::steps::{signed, Step};
-use crate::WrapCircuit;
+use crate::{CircuitError, WrapCircuit};
 use ark_bn254::Fr;
 use ark_ff::{One, Zero};
 use assay_kernels::r1cs::SparseMatrix;
@@ -144,4 +144,35 @@ fn bits_of_a_second_representative_are_refused() {
             assert!(!system.c.evaluate_row(row, table, &assignment).is_zero());
         }
     }
+}
+
+#[test]
+fn a_witness_value_is_read_once() {
+    for opcode in [Op::WitnessV, Op::WitnessF, Op::WitnessE] {
+        let name = match opcode {
+            Op::WitnessV => "var",
+            Op::WitnessF => "felt",
+            _ => "ext",
+        };
+        let operations = [op(opcode.clone(), &format!("{name}0|0")), op(opcode, &format!("{name}1|0"))];
+        let error = WrapCircuit::from_operations(&operations).err();
+        assert!(matches!(error, Some(CircuitError::Unsupported { .. })), "{name}");
+    }
+}
+
+#[test]
+fn terms_that_cancel_do_not_hide_a_false_equality() {
+    let equals = |constant: u32| {
+        [
+            op(Op::WitnessF, "felt0|0"),
+            op(Op::ImmF, "felt1|5"),
+            op(Op::AddF, "felt2|felt0|felt1"),
+            op(Op::SubF, "felt3|felt2|felt0"),
+            op(Op::ImmF, &format!("felt4|{constant}")),
+            op(Op::AssertEqF, "felt3|felt4"),
+        ]
+    };
+    assert!(holds(&equals(5), &felts(&[7])));
+    let error = WrapCircuit::from_operations(&equals(0)).err();
+    assert!(matches!(error, Some(CircuitError::Unsupported { .. })));
 }

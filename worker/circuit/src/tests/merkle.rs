@@ -26,8 +26,13 @@ fn tree(height: u32) -> Vec<Vec<Fr>> {
 
 /// Openings of `indices` as the verifier exports them: root is value 0, then leaf and siblings of each opening.
 fn openings(height: u32, indices: &[u32]) -> (Vec<Constraint>, Inputs) {
+    openings_by(height, indices, false)
+}
+
+/// As [`openings`]; `complemented`: the felts hold the indices' complements, and the bits used are one less theirs.
+fn openings_by(height: u32, indices: &[u32], complemented: bool) -> (Vec<Constraint>, Inputs) {
     let layers = tree(height);
-    let mut operations = vec![op(Op::WitnessV, "var0|0"), op(Op::ImmV, "var1|0")];
+    let mut operations = vec![op(Op::WitnessV, "var0|0"), op(Op::ImmV, "var1|0"), op(Op::ImmV, "var2|1")];
     let mut inputs = Inputs { vars: vec![layers[height as usize][0]], ..Inputs::default() };
     let mut next = 10;
     let mut fresh = || {
@@ -38,7 +43,7 @@ fn openings(height: u32, indices: &[u32]) -> (Vec<Constraint>, Inputs) {
         let bits: Vec<String> = (0..31).map(|_| fresh()).collect();
         operations.push(op(Op::WitnessF, &format!("felt{query}|{query}")));
         operations.push(op(Op::Num2BitsF, &format!("{}|felt{query}", bits.join(" "))));
-        inputs.felts.push(index);
+        inputs.felts.push(if complemented { index ^ ((1 << height) - 1) } else { index });
         let mut node = fresh();
         operations.push(op(Op::WitnessV, &format!("{node}|{}", inputs.vars.len())));
         inputs.vars.push(layers[0][index as usize]);
@@ -46,7 +51,12 @@ fn openings(height: u32, indices: &[u32]) -> (Vec<Constraint>, Inputs) {
             let [sibling, left, right, zero] = [(); 4].map(|()| fresh());
             operations.push(op(Op::WitnessV, &format!("{sibling}|{}", inputs.vars.len())));
             inputs.vars.push(layers[level as usize][(index >> level ^ 1) as usize]);
-            let bit = &bits[level as usize];
+            let mut bit = bits[level as usize].clone();
+            if complemented {
+                let other = fresh();
+                operations.push(op(Op::SubV, &format!("{other}|var2|{bit}")));
+                bit = other;
+            }
             operations.push(op(Op::SelectV, &format!("{left}|{bit}|{sibling}|{node}")));
             operations.push(op(Op::SelectV, &format!("{right}|{bit}|{node}|{sibling}")));
             operations.push(op(Op::AddV, &format!("{zero}|var1|var1")));
@@ -75,8 +85,17 @@ fn a_shared_top_accepts_the_same_openings_and_is_smaller() {
 
 #[test]
 fn every_value_of_an_opening_is_bound_to_the_root() {
+    every_value_is_bound(false);
+}
+
+#[test]
+fn openings_by_complemented_bits_are_told_apart() {
+    every_value_is_bound(true);
+}
+
+fn every_value_is_bound(complemented: bool) {
     let height = 8;
-    let (operations, inputs) = openings(height, &indices(17, height));
+    let (operations, inputs) = openings_by(height, &indices(17, height), complemented);
     let circuit = build(&operations);
     let accepts = |inputs: &Inputs| circuit.check(&circuit.assign_inputs(inputs).unwrap()).is_ok();
     assert!(accepts(&inputs));

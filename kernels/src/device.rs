@@ -1,0 +1,148 @@
+//! Launch plans of the kernels in `cuda/`, over any [`Device`].
+//!
+//! A plan says which kernels run on which buffers in which shape; a [`Device`] runs them. Plans are the same for a GPU and for
+//! the CPU shim (`cuda/shim`), on which the tests run them; nothing here needs CUDA.
+//!
+//! Elements cross the border as arkworks keeps them: Montgomery form, 32 little-endian bytes. Results are those of
+//! [`crate::ntt`], [`crate::msm`] and [`crate::merkle`], bit for bit.
+
+mod merkle;
+mod msm;
+mod ntt;
+
+pub use merkle::DeviceTree;
+pub use msm::{encode_points, DevicePoint, MsmPlan, SortedScalars};
+pub use ntt::{DeviceDomain, Scale};
+
+use std::ops::Range;
+
+use ark_bn254::Fr;
+use ark_ff::BigInt;
+use thiserror::Error;
+
+use crate::ntt::NttError;
+
+/// The shape of one launch; grids and blocks have one dimension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launch {
+    /// Name of the `extern "C"` kernel.
+    pub kernel: &'static str,
+    /// Blocks.
+    pub grid: u32,
+    /// Threads of a block, a multiple of 32.
+    pub block: u32,
+    /// Dynamic shared memory of a block, in bytes.
+    pub shared: u32,
+}
+
+/// One kernel argument.
+#[derive(Debug)]
+pub enum Argument<'a, B> {
+    /// The address of a buffer.
+    Buffer(&'a B),
+    /// A number.
+    Number(u32),
+}
+
+/// Something that holds buffers and runs kernels, one after another in the order of the calls.
+///
+/// After an error the contents of the buffers that the call could have written are unknown; other buffers keep theirs, unless
+/// the error is [`DeviceError::Lost`], after which the device is of no more use.
+pub trait Device {
+    /// Memory of the device, given back when dropped.
+    type Buffer;
+
+    /// Reserves `bytes`, zeroed and aligned to 16.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`], [`DeviceError::Lost`].
+    fn alloc(&self, bytes: usize) -> Result<Self::Buffer, DeviceError>;
+
+    /// Copies `bytes` to a buffer of that length.
+    ///
+    /// # Errors
+    /// As [`Device::alloc`].
+    fn upload(&self, bytes: &[u8]) -> Result<Self::Buffer, DeviceError>;
+
+    /// Copies a range of bytes back, after everything launched before has ended.
+    ///
+    /// # Errors
+    /// [`DeviceError::Lost`], also if a launch before has failed.
+    fn download(&self, buffer: &Self::Buffer, range: Range<usize>) -> Result<Vec<u8>, DeviceError>;
+
+    /// Runs a kernel.
+    ///
+    /// # Errors
+    /// [`DeviceError::Lost`].
+    fn launch(&self, launch: Launch, arguments: &[Argument<'_, Self::Buffer>]) -> Result<(), DeviceError>;
+}
+
+/// Why a device did not do its work.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// The buffer does not fit.
+    #[error("out of device memory: {bytes} bytes asked for")]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: usize,
+    },
+    /// The device does not answer any more, or a kernel failed.
+    #[error("device lost: {reason}")]
+    Lost {
+        /// What the driver said.
+        reason: String,
+    },
+    /// The input is larger than the kernels' 32-bit indices allow.
+    #[error("too large for the device: {what} is {got}, expected at most {limit}")]
+    TooLarge {
+        /// What was measured.
+        what: &'static str,
+        /// The largest value allowed.
+        limit: u64,
+        /// The value.
+        got: u64,
+    },
+    /// There is no such domain.
+    #[error(transparent)]
+    Ntt(#[from] NttError),
+}
+
+/// Blocks of `block` threads for `threads` threads.
+fn per_thread(kernel: &'static str, threads: usize, block: u32) -> Result<Launch, DeviceError> {
+    let threads = narrow("threads of a launch", threads)?;
+    Ok(Launch { kernel, grid: threads.div_ceil(block), block, shared: 0 })
+}
+
+/// A size as the kernels' 32 bits.
+fn narrow(what: &'static str, value: usize) -> Result<u32, DeviceError> {
+    let limit = u32::MAX - 1024;
+    match u32::try_from(value) {
+        Ok(narrow) if narrow <= limit => Ok(narrow),
+        _ => Err(DeviceError::TooLarge { what, limit: u64::from(limit), got: value as u64 }),
+    }
+}
+
+/// The bytes of elements as the kernels take them: Montgomery form, 32 little-endian bytes each.
+#[must_use]
+pub fn encode(elements: &[Fr]) -> Vec<u8> {
+    elements.iter().flat_map(|element| element.0 .0).flat_map(u64::to_le_bytes).collect()
+}
+
+/// The inverse of [`encode`], for bytes that a kernel wrote.
+#[must_use]
+pub fn decode(bytes: &[u8]) -> Vec<Fr> {
+    words(bytes).chunks_exact(4).map(|w| Fr::new_unchecked(BigInt::new([w[0], w[1], w[2], w[3]]))).collect()
+}
+
+/// Little-endian words.
+fn words(bytes: &[u8]) -> Vec<u64> {
+    let word = |chunk: &[u8]| chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    bytes.chunks_exact(8).map(word).collect()
+}
+
+/// Reads one 32-bit word of a buffer.
+fn read_word<D: Device>(device: &D, buffer: &D::Buffer, index: usize) -> Result<u32, DeviceError> {
+    let bytes = device.download(buffer, 4 * index..4 * index + 4)?;
+    Ok(bytes.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte)))
+}

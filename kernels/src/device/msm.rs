@@ -1,0 +1,349 @@
+//! Multi-scalar multiplication on a device: `cuda/msm.cu`.
+
+use ark_bn254::{Fq, Fq2};
+use ark_ec::short_weierstrass::{Affine, Projective};
+use ark_ec::{AdditiveGroup, CurveConfig};
+use ark_ff::{BigInt, Field, Zero};
+
+use super::{narrow, per_thread, read_word, words, Argument, Device, DeviceError, Launch};
+use crate::msm::{G1Point, G2Point, Point};
+
+/// Bits of a scalar after negation, and one for the carry.
+const BITS: u32 = 254;
+/// Buckets that one thread weighs at most.
+const CHUNK: u32 = 64;
+
+/// A stored point that kernels exist for.
+pub trait DevicePoint: Point {
+    /// The kernels: accumulate, gather, weigh, fold.
+    const KERNELS: [&'static str; 4];
+
+    /// A coordinate from its Montgomery words.
+    fn coordinate(words: &[u64]) -> <Self::Curve as CurveConfig>::BaseField;
+}
+
+fn fq(words: &[u64]) -> Fq {
+    Fq::new_unchecked(BigInt::new([words[0], words[1], words[2], words[3]]))
+}
+
+impl DevicePoint for G1Point {
+    const KERNELS: [&'static str; 4] =
+        ["msm_accumulate_g1_kernel", "msm_gather_g1_kernel", "msm_weigh_g1_kernel", "msm_fold_g1_kernel"];
+
+    fn coordinate(words: &[u64]) -> Fq {
+        fq(words)
+    }
+}
+
+impl DevicePoint for G2Point {
+    const KERNELS: [&'static str; 4] =
+        ["msm_accumulate_g2_kernel", "msm_gather_g2_kernel", "msm_weigh_g2_kernel", "msm_fold_g2_kernel"];
+
+    fn coordinate(words: &[u64]) -> Fq2 {
+        Fq2::new(fq(&words[..4]), fq(&words[4..]))
+    }
+}
+
+/// The bytes of points as the kernels take them; [`Point::INFINITY`] stands for infinity.
+#[must_use]
+pub fn encode_points<P: Point>(points: &[P]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(points.len() * P::BYTES);
+    for point in points {
+        let parts = (0..2 * P::WIDTH).flat_map(|part| point.part(part));
+        parts.for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+    }
+    bytes
+}
+
+/// What may be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MsmPlan {
+    /// Bits of a window, 2 to 22; by the number of large scalars if none is given.
+    pub window: Option<u32>,
+    /// Entries that one thread adds at most, at least 2.
+    pub task: u32,
+}
+
+impl Default for MsmPlan {
+    fn default() -> Self {
+        Self { window: None, task: 64 }
+    }
+}
+
+/// One round of sums: tasks of each bucket, scanned, and their number.
+#[derive(Debug)]
+struct Round<B> {
+    tasks: B,
+    total: usize,
+}
+
+/// Scalars cut into digits and sorted by bucket; serves any number of point sets.
+#[derive(Debug)]
+pub struct SortedScalars<B> {
+    count: usize,
+    window: u32,
+    windows: u32,
+    task: u32,
+    /// Scalars that are 0, 1 or -1, below 2^64 in absolute value, larger.
+    classes: [u32; 4],
+    entries: B,
+    offsets: B,
+    rounds: Vec<Round<B>>,
+}
+
+impl<B> SortedScalars<B> {
+    /// Sorts `count` scalars in Montgomery form.
+    ///
+    /// Memory: 32 bytes a scalar (freed at the end), 4 bytes a digit that is not zero, 12 bytes and more a bucket. The
+    /// scratch buffers are not wiped: that is the device's part.
+    ///
+    /// # Errors
+    /// Those of the device; [`DeviceError::TooLarge`] from 2^31 scalars or 2^32 digits on.
+    ///
+    /// # Panics
+    /// If the plan is out of its bounds.
+    pub fn new<D: Device<Buffer = B>>(
+        device: &D,
+        scalars: &B,
+        count: usize,
+        plan: MsmPlan,
+    ) -> Result<Self, DeviceError> {
+        assert!(plan.task >= 2 && plan.window.is_none_or(|w| (2..=22).contains(&w)), "a plan within bounds");
+        if count >= 1 << 31 {
+            return Err(DeviceError::TooLarge { what: "scalars", limit: (1 << 31) - 1, got: count as u64 });
+        }
+        let (recoded, classes) = recode(device, scalars, count)?;
+        let window = plan.window.unwrap_or_else(|| window_for(classes[3]));
+        let windows = BITS.div_ceil(window);
+        narrow("digits", count * windows as usize)?;
+        let keys = (windows as usize) << (window - 1);
+        let offset: Vec<u8> = offset(window).iter().flat_map(|word| word.to_le_bytes()).collect();
+        let offset = device.upload(&offset)?;
+        let offsets = device.alloc(4 * (keys + 1))?;
+        if count > 0 {
+            device.launch(
+                per_thread("msm_count_kernel", count, 256)?,
+                &[
+                    Argument::Buffer(&recoded),
+                    Argument::Buffer(&offset),
+                    Argument::Buffer(&offsets),
+                    Argument::Number(count as u32),
+                    Argument::Number(window),
+                    Argument::Number(windows),
+                ],
+            )?;
+        }
+        scan(device, &offsets, keys + 1)?;
+        let entries = device.alloc(4 * (read_word(device, &offsets, keys)? as usize).max(1))?;
+        if count > 0 {
+            let taken = device.alloc(4 * keys)?;
+            device.launch(
+                per_thread("msm_scatter_kernel", count, 256)?,
+                &[
+                    Argument::Buffer(&recoded),
+                    Argument::Buffer(&offset),
+                    Argument::Buffer(&offsets),
+                    Argument::Buffer(&taken),
+                    Argument::Buffer(&entries),
+                    Argument::Number(count as u32),
+                    Argument::Number(window),
+                    Argument::Number(windows),
+                ],
+            )?;
+        }
+        let rounds = rounds(device, &offsets, keys, plan.task)?;
+        Ok(Self { count, window, windows, task: plan.task, classes, entries, offsets, rounds })
+    }
+
+    /// How many scalars are 0, 1 or -1, below 2^64 in absolute value, and larger.
+    #[must_use]
+    pub fn classes(&self) -> [u32; 4] {
+        self.classes
+    }
+
+    /// `sum_i scalar_i * points[i]`; `points` holds as many points as there are scalars, as [`encode_points`] lays them out.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn sum<D: Device<Buffer = B>, P: DevicePoint>(
+        &self,
+        device: &D,
+        points: &B,
+    ) -> Result<Projective<P::Curve>, DeviceError> {
+        if self.count == 0 {
+            return Ok(Projective::zero());
+        }
+        let bytes = 2 * P::BYTES;
+        let buckets = 1u32 << (self.window - 1);
+        let keys = Argument::Number(buckets * self.windows);
+        let task = Argument::Number(self.task);
+        let [accumulate, gather, weigh, fold] = P::KERNELS;
+        let [first, more @ ..] = &self.rounds[..] else { return Ok(Projective::zero()) };
+        let mut sums = device.alloc(bytes * first.total.max(1))?;
+        if first.total > 0 {
+            device.launch(
+                per_thread(accumulate, first.total, 128)?,
+                &[
+                    Argument::Buffer(&self.entries),
+                    Argument::Buffer(points),
+                    Argument::Buffer(&self.offsets),
+                    Argument::Buffer(&first.tasks),
+                    Argument::Buffer(&sums),
+                    keys,
+                    task,
+                ],
+            )?;
+        }
+        let mut offsets = &first.tasks;
+        for round in more {
+            let next = device.alloc(bytes * round.total.max(1))?;
+            device.launch(
+                per_thread(gather, round.total, 128)?,
+                &[
+                    Argument::Buffer(&sums),
+                    Argument::Buffer(offsets),
+                    Argument::Buffer(&round.tasks),
+                    Argument::Buffer(&next),
+                    Argument::Number(buckets * self.windows),
+                    Argument::Number(self.task),
+                ],
+            )?;
+            (sums, offsets) = (next, &round.tasks);
+        }
+        let chunk = buckets.min(CHUNK);
+        let mut before = buckets / chunk;
+        let mut partial = device.alloc(bytes * (before * self.windows) as usize)?;
+        device.launch(
+            per_thread(weigh, (before * self.windows) as usize, 128)?,
+            &[
+                Argument::Buffer(&sums),
+                Argument::Buffer(offsets),
+                Argument::Buffer(&partial),
+                Argument::Number(buckets),
+                Argument::Number(chunk),
+                Argument::Number(before * self.windows),
+            ],
+        )?;
+        while before > 1 {
+            let after = before.div_ceil(128);
+            let next = device.alloc(bytes * (after * self.windows) as usize)?;
+            device.launch(
+                Launch { kernel: fold, grid: after * self.windows, block: 64, shared: 64 * bytes as u32 },
+                &[
+                    Argument::Buffer(&partial),
+                    Argument::Buffer(&next),
+                    Argument::Number(before),
+                    Argument::Number(after),
+                ],
+            )?;
+            (partial, before) = (next, after);
+        }
+        let bytes = device.download(&partial, 0..bytes * self.windows as usize)?;
+        Ok(combine::<P>(&words(&bytes), self.window))
+    }
+}
+
+/// Absolute values with signs, and the number of scalars in each class.
+fn recode<D: Device>(
+    device: &D,
+    scalars: &D::Buffer,
+    count: usize,
+) -> Result<(D::Buffer, [u32; 4]), DeviceError> {
+    let recoded = device.alloc(32 * count.max(1))?;
+    let classes = device.alloc(16)?;
+    if count > 0 {
+        device.launch(
+            per_thread("msm_recode_kernel", count, 256)?,
+            &[
+                Argument::Buffer(scalars),
+                Argument::Buffer(&recoded),
+                Argument::Buffer(&classes),
+                Argument::Number(count as u32),
+            ],
+        )?;
+    }
+    let pairs = words(&device.download(&classes, 0..16)?);
+    let half = |word: u64| [word as u32, (word >> 32) as u32];
+    let ([a, b], [c, d]) = (half(pairs[0]), half(pairs[1]));
+    Ok((recoded, [a, b, c, d]))
+}
+
+/// Exclusive sums of `count` words in place.
+fn scan<D: Device>(device: &D, values: &D::Buffer, count: usize) -> Result<(), DeviceError> {
+    let tiles = count.div_ceil(1024);
+    let sums = device.alloc(4 * tiles)?;
+    let number = Argument::Number(narrow("words to scan", count)?);
+    device.launch(
+        Launch { kernel: "msm_scan_kernel", grid: tiles as u32, block: 256, shared: 0 },
+        &[Argument::Buffer(values), Argument::Buffer(&sums), number],
+    )?;
+    if tiles > 1 {
+        scan(device, &sums, tiles)?;
+        let arguments = [Argument::Buffer(values), Argument::Buffer(&sums), Argument::Number(count as u32)];
+        device.launch(per_thread("msm_scan_add_kernel", count, 256)?, &arguments)?;
+    }
+    Ok(())
+}
+
+/// Cuts buckets into tasks, and those sums into tasks again, until every bucket has one sum at most.
+fn rounds<D: Device>(
+    device: &D,
+    offsets: &D::Buffer,
+    keys: usize,
+    task: u32,
+) -> Result<Vec<Round<D::Buffer>>, DeviceError> {
+    let mut rounds: Vec<Round<D::Buffer>> = Vec::new();
+    loop {
+        let tasks = device.alloc(4 * (keys + 1))?;
+        let longest = device.alloc(4)?;
+        let offsets = rounds.last().map_or(offsets, |round| &round.tasks);
+        device.launch(
+            per_thread("msm_tasks_kernel", keys + 1, 256)?,
+            &[
+                Argument::Buffer(offsets),
+                Argument::Buffer(&tasks),
+                Argument::Buffer(&longest),
+                Argument::Number(keys as u32),
+                Argument::Number(task),
+            ],
+        )?;
+        scan(device, &tasks, keys + 1)?;
+        let total = read_word(device, &tasks, keys)? as usize;
+        rounds.push(Round { tasks, total });
+        if read_word(device, &longest, 0)? <= task {
+            return Ok(rounds);
+        }
+    }
+}
+
+/// The window that makes `windows * (entries + 3 * buckets)` least; small scalars fill few windows and are not counted.
+fn window_for(large: u32) -> u32 {
+    let cost = |window: &u32| u64::from(BITS.div_ceil(*window)) * (u64::from(large) + (3 << (window - 1)));
+    (4..=22).min_by_key(cost).unwrap_or(4)
+}
+
+/// `2^(c-1)` in every window but the top one.
+fn offset(window: u32) -> [u64; 4] {
+    let mut words = [0; 4];
+    for index in 0..BITS.div_ceil(window) - 1 {
+        let bit = index * window + window - 1;
+        words[(bit / 64) as usize] |= 1 << (bit % 64);
+    }
+    words
+}
+
+/// `sum 2^(window i) * point_i` over the windows' XYZZ points.
+fn combine<P: DevicePoint>(words: &[u64], window: u32) -> Projective<P::Curve> {
+    let width = 4 * P::WIDTH;
+    let mut sum = Projective::<P::Curve>::zero();
+    for point in words.chunks_exact(4 * width).rev() {
+        for _ in 0..window {
+            sum.double_in_place();
+        }
+        let part = |index: usize| P::coordinate(&point[index * width..(index + 1) * width]);
+        if let (Some(zz), Some(zzz)) = (part(2).inverse(), part(3).inverse()) {
+            sum += Affine::<P::Curve>::new_unchecked(part(0) * zz, part(1) * zzz);
+        }
+    }
+    sum
+}

@@ -1,0 +1,282 @@
+//! A signer refuses every graph that is not the specification's, whichever one field differs.
+
+#[path = "common/contract.rs"]
+mod contract;
+
+use assay_l1::graph::contract::build::{Graph, GraphError, Surroundings, TxRole};
+use assay_l1::graph::contract::keys::EpochKeys;
+use assay_l1::graph::contract::review::{compare, review, Proposal, ProposedTx, Refusal};
+use assay_l1::graph::contract::spec::{AssertLayout, ContractSpec, GameLocks};
+use assay_l1::{OperatorSecret, TimeLocks};
+use bitcoin::hashes::Hash;
+use bitcoin::sighash::TapSighashType;
+use bitcoin::{absolute, transaction, Amount, OutPoint, ScriptBuf, Sequence, TapLeafHash, Txid, Witness};
+use contract::{epoch, graph, EqualEnds, TRUNK};
+
+const ANNOUNCE: [u8; 32] = [0xaa; 32];
+
+fn funding() -> OutPoint {
+    OutPoint::new(Txid::from_byte_array([5; 32]), 1)
+}
+
+fn judge(spec: &ContractSpec, proposal: &Proposal) -> Result<Graph, Refusal> {
+    let coin = contract::coin(spec, None);
+    let around = Surroundings {
+        keys: &proposal.keys,
+        verifier: &EqualEnds,
+        coin: &coin,
+        previous: None,
+        announce: ANNOUNCE,
+    };
+    review(spec, around, proposal)
+}
+
+fn valid() -> ((EpochKeys, ContractSpec), Proposal) {
+    let parts = epoch(0, funding());
+    let proposal = graph(&parts, None, ANNOUNCE).unwrap().proposal(&parts.0);
+    (parts, proposal)
+}
+
+/// Every way to change one field of a transaction.
+fn mutations(good: &ProposedTx) -> Vec<(String, ProposedTx)> {
+    let mut all = Vec::new();
+    let mut add = |name: String, change: &dyn Fn(&mut ProposedTx)| {
+        let mut other = good.clone();
+        change(&mut other);
+        assert_ne!(&other, good, "{name} changes something");
+        all.push((name, other));
+    };
+    let version = good.tx.version.0;
+    add("version".into(), &|tx| tx.tx.version = transaction::Version(if version == 3 { 2 } else { 3 }));
+    add("lock time".into(), &|tx| tx.tx.lock_time = absolute::LockTime::from_consensus(1));
+    for at in 0..good.tx.input.len() {
+        add(format!("input {at} id"), &|tx| {
+            tx.tx.input[at].previous_output.txid = Txid::from_byte_array([0xee; 32]);
+        });
+        add(format!("input {at} index"), &|tx| tx.tx.input[at].previous_output.vout ^= 1);
+        add(format!("input {at} sequence"), &|tx| {
+            tx.tx.input[at].sequence = Sequence(tx.tx.input[at].sequence.0 - 1);
+        });
+        add(format!("input {at} script"), &|tx| {
+            tx.tx.input[at].script_sig = ScriptBuf::from_bytes(vec![0x51]);
+        });
+        add(format!("input {at} witness"), &|tx| tx.tx.input[at].witness = Witness::from_slice(&[[1]]));
+        add(format!("input {at} twice"), &|tx| tx.tx.input.push(tx.tx.input[at].clone()));
+        add(format!("input {at} gone"), &|tx| drop(tx.tx.input.remove(at)));
+    }
+    for at in 0..good.tx.output.len() {
+        add(format!("output {at} value up"), &|tx| tx.tx.output[at].value += Amount::from_sat(1));
+        add(format!("output {at} script"), &|tx| {
+            let mut bytes = tx.tx.output[at].script_pubkey.to_bytes();
+            *bytes.last_mut().unwrap() ^= 1;
+            tx.tx.output[at].script_pubkey = bytes.into();
+        });
+        add(format!("output {at} twice"), &|tx| tx.tx.output.push(tx.tx.output[at].clone()));
+        add(format!("output {at} gone"), &|tx| drop(tx.tx.output.remove(at)));
+    }
+    for at in 0..good.spent.len() {
+        add(format!("spent {at} value"), &|tx| tx.spent[at].value += Amount::from_sat(1));
+        add(format!("spent {at} script"), &|tx| tx.spent[at].script_pubkey = ScriptBuf::new());
+        add(format!("spent {at} gone"), &|tx| drop(tx.spent.remove(at)));
+    }
+    for at in 0..good.requests.len() {
+        add(format!("request {at} role"), &|tx| tx.requests[at].role = TxRole::Claim(77));
+        add(format!("request {at} input"), &|tx| tx.requests[at].input += 1);
+        add(format!("request {at} leaf"), &|tx| tx.requests[at].leaf += 1);
+        add(format!("request {at} leaf hash"), &|tx| {
+            tx.requests[at].leaf_hash = TapLeafHash::from_byte_array([1; 32]);
+        });
+        add(format!("request {at} type"), &|tx| {
+            tx.requests[at].sighash = TapSighashType::AllPlusAnyoneCanPay;
+        });
+        add(format!("request {at} message"), &|tx| tx.requests[at].message[31] ^= 1);
+        add(format!("request {at} twice"), &|tx| tx.requests.push(tx.requests[at]));
+        add(format!("request {at} gone"), &|tx| {
+            tx.requests.remove(at);
+        });
+    }
+    all
+}
+
+#[test]
+fn the_specification_itself_is_accepted_and_is_the_same_for_everyone() {
+    let ((keys, spec), proposal) = valid();
+    let own = judge(&spec, &proposal).unwrap();
+    assert_eq!(own.proposal(&keys), proposal);
+}
+
+#[test]
+fn every_one_field_mutation_of_every_transaction_is_refused_by_its_name() {
+    let ((_, spec), mut proposal) = valid();
+    // What `review` does after it has built the signer's own graph, which takes a second.
+    let own = judge(&spec, &proposal).unwrap();
+    // Each role once: the slots and later claims have the same fields.
+    let roles: Vec<TxRole> = proposal.transactions.keys().copied().collect();
+    let mut count = 0;
+    for role in roles {
+        let seldom = !matches!(
+            role,
+            TxRole::Reconfiguration
+                | TxRole::PayOut
+                | TxRole::Claim(1)
+                | TxRole::ClaimTimeout(1)
+                | TxRole::OptimisticAcceptance(1)
+                | TxRole::Challenge(1)
+                | TxRole::Assert(1)
+                | TxRole::AssertSlot(1, 1)
+                | TxRole::AssertTimeout(1)
+                | TxRole::SlotTimeout(1, 1)
+                | TxRole::DisproveInput(1)
+                | TxRole::Disprove(1)
+                | TxRole::Acceptance(1)
+        );
+        let good = proposal.transactions[&role].clone();
+        let chosen = mutations(&good);
+        let chosen = if seldom { &chosen[..1] } else { &chosen[..] };
+        for (name, other) in chosen {
+            proposal.transactions.insert(role, other.clone());
+            match compare(&own, &proposal) {
+                Err(Refusal::Differs { role: named, .. }) => assert_eq!(named, role, "{name}"),
+                other => panic!("{role}, {name}: {other:?}"),
+            }
+            count += 1;
+        }
+        proposal.transactions.insert(role, good);
+    }
+    assert!(count > 300, "{count} mutations were tried");
+    judge(&spec, &proposal).expect("all mutations were taken back");
+}
+
+#[test]
+fn a_transaction_too_few_or_too_many_is_refused() {
+    let ((_, spec), good) = valid();
+    let own = judge(&spec, &good).unwrap();
+    for role in good.transactions.keys() {
+        let mut proposal = good.clone();
+        proposal.transactions.remove(role);
+        assert_eq!(compare(&own, &proposal).unwrap_err(), Refusal::Missing { role: *role });
+    }
+    let mut proposal = good.clone();
+    let role = TxRole::Claim(contract::CLAIMS);
+    let claim = proposal.transactions[&TxRole::Claim(0)].clone();
+    proposal.transactions.insert(role, claim);
+    assert_eq!(judge(&spec, &proposal).unwrap_err(), Refusal::Surplus { role });
+}
+
+#[test]
+fn one_time_keys_that_the_spec_does_not_commit_to_are_refused() {
+    let ((_, spec), good) = valid();
+    let keys = |change: &dyn Fn(&mut EpochKeys)| {
+        let mut proposal = good.clone();
+        change(&mut proposal.keys);
+        judge(&spec, &proposal).unwrap_err()
+    };
+    let expected = Refusal::Graph(GraphError::Keys);
+    assert_eq!(keys(&|keys| keys.0.swap(0, 1)), expected);
+    assert_eq!(keys(&|keys| drop(keys.0.pop())), expected);
+    assert_eq!(keys(&|keys| keys.0[0].words.clear()), expected);
+    assert_eq!(keys(&|keys| keys.0[2].hashes.swap(0, 12)), expected);
+    assert_eq!(keys(&|keys| keys.0[1].claim.0.swap(0, 4)), expected);
+    let other = OperatorSecret::from_bytes([4; 32]);
+    let other = EpochKeys::derive(&other, &TRUNK, (0, contract::CLAIMS), contract::LAYOUT);
+    assert_eq!(keys(&|keys| *keys = other.clone()), expected);
+}
+
+/// Every way to change one field of the spec; all are in range.
+fn other_specs(good: &ContractSpec) -> Vec<ContractSpec> {
+    let mut all = Vec::new();
+    let mut add = |change: &dyn Fn(&mut ContractSpec)| {
+        let mut other = good.clone();
+        change(&mut other);
+        all.push(other);
+    };
+    let key = contract::pair(0x77).x_only_public_key().0;
+    add(&|spec| spec.terms.trunk_id[0] ^= 1);
+    add(&|spec| spec.terms.epoch = 1);
+    add(&|spec| spec.terms.params.start_commitment[0] ^= 1);
+    add(&|spec| spec.terms.params.code_root[0] ^= 1);
+    add(&|spec| spec.terms.params.verifier_commitment[0] ^= 1);
+    add(&|spec| spec.terms.operator_key = key);
+    add(&|spec| spec.terms.key_commitment[0] ^= 1);
+    add(&|spec| spec.terms.locks.cadence_blocks += 1);
+    add(&|spec| spec.terms.locks.collateral_blocks += 1);
+    add(&|spec| spec.terms.claims_max -= 1);
+    add(&|spec| spec.terms.collateral += Amount::from_sat(1));
+    add(&|spec| spec.attesters = key);
+    add(&|spec| spec.sink = key);
+    add(&|spec| spec.locks.challenge_blocks -= 1);
+    add(&|spec| spec.locks.assert_blocks -= 1);
+    add(&|spec| spec.locks.disprove_blocks -= 1);
+    add(&|spec| spec.locks.claim_timeout_blocks += 1);
+    add(&|spec| spec.locks.sink_blocks += 1);
+    add(&|spec| spec.challenge_deposit += Amount::from_sat(1));
+    add(&|spec| spec.slashed_to_sink += Amount::from_sat(1));
+    add(&|spec| spec.layout.words += 1);
+    add(&|spec| spec.layout.hashes -= 1);
+    add(&|spec| spec.assert_key_commitment[0] ^= 1);
+    add(&|spec| spec.verifier_leaves[0] ^= 1);
+    add(&|spec| spec.funding.vout ^= 1);
+    all
+}
+
+#[test]
+fn a_graph_of_any_other_spec_is_refused() {
+    let (parts, good) = valid();
+    let ids: std::collections::BTreeSet<_> = other_specs(&parts.1).iter().map(ContractSpec::id).collect();
+    assert_eq!(ids.len(), 25, "each field changes the id");
+    for other in other_specs(&parts.1) {
+        other.validate().expect("in range");
+        // The signer's own spec decides, whatever id the proposal claims.
+        let refusal = judge(&other, &good).unwrap_err();
+        assert_eq!(refusal, Refusal::Agreement { field: "spec" });
+        let mut claimed = good.clone();
+        claimed.spec_id = other.id();
+        assert!(judge(&other, &claimed).is_err(), "{other:?}");
+        assert_eq!(judge(&parts.1, &claimed).unwrap_err(), Refusal::Agreement { field: "spec" });
+    }
+    let mut silent = good.clone();
+    silent.announce[0] ^= 1;
+    assert_eq!(judge(&parts.1, &silent).unwrap_err(), Refusal::Agreement { field: "announcement" });
+}
+
+#[test]
+fn specs_that_would_not_be_safe_are_refused() {
+    let (_, good) = epoch(0, funding());
+    let with = |change: &dyn Fn(&mut ContractSpec)| {
+        let mut spec = good.clone();
+        change(&mut spec);
+        spec.validate().is_err()
+    };
+    assert!(!with(&|_| {}));
+    // 3 claims, 4 blocks apart at most, and a game of 10 + 6 + 6 + 8 blocks: 42.
+    let collateral = |blocks| TimeLocks { cadence_blocks: 2, collateral_blocks: blocks };
+    assert!(with(&|spec| spec.terms.locks = collateral(42)));
+    assert!(!with(&|spec| spec.terms.locks = collateral(43)));
+    assert!(with(&|spec| spec.locks.sink_blocks = 60));
+    assert!(with(&|spec| spec.locks.claim_timeout_blocks = 2));
+    assert!(with(&|spec| spec.locks.challenge_blocks = 0));
+    assert!(with(&|spec| spec.locks.assert_blocks = 0));
+    assert!(with(&|spec| spec.locks.disprove_blocks = 0));
+    assert!(with(&|spec| spec.slashed_to_sink = spec.terms.collateral));
+    assert!(with(&|spec| spec.challenge_deposit = Amount::from_sat(1)));
+    assert!(with(&|spec| spec.layout = AssertLayout { words: 0, hashes: 0 }));
+    assert!(with(&|spec| spec.layout = AssertLayout { words: 0, hashes: 1_000 }));
+    assert!(with(&|spec| spec.attesters = spec.terms.operator_key));
+    assert!(with(&|spec| spec.funding = OutPoint::null()));
+    assert!(with(&|spec| spec.locks = GameLocks::MAINNET), "regtest's collateral lock is too short for it");
+}
+
+#[test]
+fn an_epoch_that_was_not_announced_or_does_not_follow_is_refused() {
+    let second = epoch(1, OutPoint::new(Txid::from_byte_array([6; 32]), 0));
+    let first = epoch(0, funding());
+    let opened = graph(&first, None, second.1.id()).unwrap();
+    graph(&second, Some(opened.end()), ANNOUNCE).unwrap();
+    let mut unannounced = second.clone();
+    unannounced.1.challenge_deposit += Amount::from_sat(1);
+    let refused = graph(&unannounced, Some(opened.end()), ANNOUNCE).unwrap_err();
+    assert_eq!(refused, GraphError::NotAnnounced);
+    assert_eq!(graph(&second, None, ANNOUNCE).unwrap_err(), GraphError::Order { epoch: 1, previous: None });
+    let refused = graph(&first, Some(opened.end()), ANNOUNCE).unwrap_err();
+    assert_eq!(refused, GraphError::Order { epoch: 0, previous: Some(0) });
+}
