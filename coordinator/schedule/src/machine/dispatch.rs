@@ -87,8 +87,11 @@ impl Machine {
         millis(units, if speed.samples == 0 { self.ns_per_unit(kind) } else { speed.ns_per_unit })
     }
 
-    pub(super) fn is_held_back(&self, kind: Kind) -> bool {
-        kind.grows() && (self.store_full || self.held_bytes >= self.limits.store_bytes_max)
+    /// Whether a task waits because the store is nearly full. The oldest batch goes on: it can be finished, which frees
+    /// what it holds, and with it the batches after it.
+    pub(super) fn is_held_back(&self, kind: Kind, batch: BatchId) -> bool {
+        let is_full = self.store_full || self.held_bytes >= self.limits.store_bytes_max;
+        kind.grows() && is_full && self.live().map(|(id, _)| id).min() != Some(batch)
     }
 
     /// Sends what can be sent.
@@ -118,11 +121,12 @@ impl Machine {
     /// Sends one task of a class; false if none of the first few can go.
     fn dispatch_from(&mut self, class: Class, now: Time) -> bool {
         let running = self.tenants.get(&class.tenant).map_or(0, |usage| usage.running);
-        if self.is_held_back(class.kind) || running >= self.limits.tenant_running_max {
+        if running >= self.limits.tenant_running_max {
             return false;
         }
         let Some(ranks) = self.ready.get(&class) else { return false };
-        let choice = ranks.iter().take(SCAN).find_map(|rank| match self.choose(rank.batch, rank.node, now) {
+        let open = ranks.iter().filter(|rank| !self.is_held_back(class.kind, rank.batch));
+        let choice = open.take(SCAN).find_map(|rank| match self.choose(rank.batch, rank.node, now) {
             Choice::Now(worker) => Some((*rank, worker)),
             _ => None,
         });
@@ -237,7 +241,7 @@ impl Machine {
             let running = self.tenants.get(&class.tenant).map_or(0, |usage| usage.running);
             if entry.attempts.len() >= self.limits.attempts_max as usize
                 || running >= self.limits.tenant_running_max
-                || self.is_held_back(class.kind)
+                || self.is_held_back(class.kind, id)
             {
                 continue;
             }

@@ -222,7 +222,7 @@ impl Machine {
         if !self.store_available {
             return Wait::StoreDown;
         }
-        if self.is_held_back(class.kind) {
+        if self.is_held_back(class.kind, id) {
             return Wait::StoreFull;
         }
         if self
