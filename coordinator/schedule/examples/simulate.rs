@@ -65,6 +65,7 @@ fn main() -> ExitCode {
         "{} parts and {} other tasks done, {} again after a loss",
         total.parts, total.tasks, total.redone_lost
     );
+    println!("paths that only faults lead to: {:#?}", assay_schedule::marks());
     println!("{steps} steps, {takeovers} takeovers, {} records replayed, {faults} faults", total.replayed);
     println!(
         "{seconds:.1} s: {:.0} batches/s, {:.0} steps/s",

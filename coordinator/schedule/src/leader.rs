@@ -1,8 +1,8 @@
 //! Leadership by lease, fenced by a number that only grows.
 //!
-//! The store keeps one [`Lease`] and changes it by compare-and-set. A clock that is wrong costs a needless takeover; it
-//! never makes two leaders harmful, because everything that a leader writes or asks for carries its [`Epoch`] and the
-//! store refuses lower ones ([`Fence`]).
+//! The queue keeps one [`Lease`] and changes it by compare-and-set. A clock that is wrong costs a needless takeover; it
+//! never makes two leaders harmful, because whatever a leader commits carries its [`Epoch`] and the queue refuses all but
+//! the latest.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,19 +33,5 @@ impl Lease {
             _ if self.until <= now => Some(Lease { epoch: Epoch(self.epoch.0 + 1), holder: me, until }),
             _ => None,
         }
-    }
-}
-
-/// What a resource remembers to refuse coordinators that were deposed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fence {
-    highest: Epoch,
-}
-
-impl Fence {
-    /// Whether a request of `epoch` may pass. The first one of a higher epoch shuts the lower ones out.
-    pub fn admit(&mut self, epoch: Epoch) -> bool {
-        self.highest = self.highest.max(epoch);
-        epoch == self.highest
     }
 }

@@ -42,6 +42,7 @@ mod error;
 mod event;
 mod leader;
 mod machine;
+mod mark;
 #[cfg(feature = "simulate")]
 pub mod sim;
 mod spec;
@@ -53,10 +54,12 @@ pub use config::{LimitError, Limits};
 pub use effect::{Action, Dispatch, Effect, Input, Message, Recipient, Role, Work, LIST_MAX};
 pub use error::{Class, Error};
 pub use event::{Event, Output, Part, Profile, Report, Verdict};
-pub use leader::{Fence, Lease};
+pub use leader::Lease;
 #[cfg(feature = "simulate")]
 pub use machine::Weak;
 pub use machine::{BatchStatus, ChainStatus, Machine, Poison, TaskStatus, Wait, WorkerStatus};
+#[cfg(feature = "simulate")]
+pub use mark::marks;
 pub use spec::{Facts, Spec, TEXT_BYTES_MAX};
 pub use types::{
     Artifact, AttemptId, BatchId, ChainId, EffectId, Epoch, Hash, HashError, Holder, Kind, Parent, PerKind,

@@ -23,7 +23,7 @@ pub mod rng;
 mod workers;
 mod world;
 
-use crate::Weak;
+use crate::{Effect, Event, Machine, Time, Weak};
 
 /// What to simulate.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +97,47 @@ pub struct Violation {
     pub at_ms: u64,
     /// Which one.
     pub what: String,
+}
+
+/// A step that was committed.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// What happened.
+    pub event: Event,
+    /// When, as the machine was told.
+    pub at: Time,
+    /// What came of it.
+    pub effects: Vec<Effect>,
+}
+
+/// All that was committed in a simulation.
+#[derive(Clone, Debug)]
+pub struct Tape {
+    /// The machine before.
+    pub start: Machine,
+    /// The log.
+    pub steps: Vec<Step>,
+    /// The last leader's machine.
+    pub end: Machine,
+}
+
+/// Runs one simulation to its end and tells what was committed.
+///
+/// # Errors
+/// The first [`Violation`].
+pub fn record(options: Options) -> Result<Tape, Violation> {
+    let mut world = world::World::new(options);
+    let start = world.start_machine();
+    world.tape = Some(Vec::new());
+    let violation = |world: &world::World, what| Violation {
+        seed: options.seed,
+        step: world.summary.steps,
+        at_ms: world.now,
+        what,
+    };
+    world.run().map_err(|what| violation(&world, what))?;
+    let end = world.newest().cloned().ok_or_else(|| violation(&world, "nobody leads at the end".into()))?;
+    Ok(Tape { start, steps: world.tape.take().unwrap_or_default(), end })
 }
 
 /// Runs one simulation to its end.

@@ -10,6 +10,7 @@ use super::pool::{Pool, PoolKey, Rank};
 use super::Machine;
 use crate::batch::{Node, NodeState};
 use crate::effect::{Dispatch, Input};
+use crate::mark::mark;
 use crate::worker::{millis, Attempt, AttemptPhase};
 use crate::{Action, AttemptId, BatchId, Hash, Kind, Message, Stage, TenantId, WorkerId};
 
@@ -101,7 +102,10 @@ impl Machine {
         }
         let last = ranks.last().filter(|rank| has_later && !self.is_held_back(key.kind, rank.batch))?;
         match self.choose(last.batch, last.node, pool.ready_count() as u64 - 1) {
-            Choice::Now(worker) => Some((*last, worker)),
+            Choice::Now(worker) => {
+                mark("slow worker takes the last of a long queue");
+                Some((*last, worker))
+            }
             _ => None,
         }
     }
@@ -127,10 +131,14 @@ impl Machine {
         let is_patient = self.now.since(entry.since) < self.limits.patience_ms;
         match (best, avoided) {
             (Some((ns, _)), _) if is_patient && self.is_worth_waiting(pool, entry, memory, ns, ahead) => {
+                mark("task waits for a faster worker");
                 Choice::Later
             }
             (Some((_, worker)), _) => Choice::Now(worker),
-            (None, Some(_)) if is_patient && self.has_other(pool, entry, memory) => Choice::Later,
+            (None, Some(_)) if is_patient && self.has_other(pool, entry, memory) => {
+                mark("task waits for a worker that it has not failed on");
+                Choice::Later
+            }
             (None, Some(worker)) => Choice::Now(worker),
             (None, None) => Choice::None,
         }
@@ -165,8 +173,11 @@ impl Machine {
             pool(kind).is_none_or(idle)
         };
         let (parts, controllers) = ([Kind::Shard, Kind::Reduce], [Kind::Block, Kind::Fold]);
-        parts.into_iter().all(leaves)
-            || parts.into_iter().all(has_no_parts) && controllers.into_iter().all(has_no_controllers)
+        if parts.into_iter().all(leaves) {
+            return true;
+        }
+        mark("controller would leave no room for parts");
+        parts.into_iter().all(has_no_parts) && controllers.into_iter().all(has_no_controllers)
     }
 
     /// Whether a busy worker that is much faster than the best free one will have finished a task first.
@@ -290,6 +301,7 @@ impl Machine {
                 continue;
             }
             if let Choice::Now(worker) = self.choose(id, node, 0) {
+                mark("straggler duplicated");
                 self.dispatch(id, node, worker);
             }
         }
@@ -308,6 +320,7 @@ impl Machine {
                 }
                 let able = here().find(|(_, worker)| worker.profile.memory_bytes >= memory);
                 let Some((_, worker)) = able else { continue };
+                mark("controllers evicted");
                 let controllers = worker.running.iter().filter(|id| self.attempts[*id].kind.is_controller());
                 victims.extend(controllers.copied());
             }

@@ -2,6 +2,7 @@
 
 use super::{Machine, Poison};
 use crate::batch::Failure;
+use crate::mark::mark;
 use crate::{Artifact, BatchId, Phase, Stage};
 
 impl Machine {
@@ -22,6 +23,7 @@ impl Machine {
         match self.batch(id).phase {
             Phase::Refolding => self.end(id, Phase::Settled),
             Phase::Settling => {
+                mark("gave up while settling");
                 self.stop_tasks(id);
                 self.batch_mut(id).gave_up = true;
             }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{Issued, Machine};
 use crate::batch::{Need, NodeState};
 use crate::effect::{Input, LIST_MAX};
+use crate::mark::mark;
 use crate::{Action, Artifact, AttemptId, BatchId, Effect, EffectId, Error, Holder, Message, Phase, Work};
 
 impl Machine {
@@ -128,6 +129,7 @@ impl Machine {
         node.attempts.retain(|other| *other != id);
         match &mut node.controller {
             Some(controller) if controller.publishes(id) => {
+                mark("controller died before its parts");
                 controller.dead.insert(id);
             }
             _ => self.issued.fences.push((batch, id)),

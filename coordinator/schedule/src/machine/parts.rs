@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::results::Setback;
 use super::Machine;
 use crate::batch::{Controller, Item, Need, NodeState, PartOf};
+use crate::mark::mark;
 use crate::{Action, Artifact, AttemptId, BatchId, Error, Hash, Holder, Message, Part, Work, WorkerId};
 
 impl Controller {
@@ -46,6 +47,7 @@ impl Machine {
             });
         }
         if let Err(reason) = self.check_parts(batch, parent, id, &parts) {
+            mark("request for parts refused");
             self.retry(id, Setback::Failure(reason));
             return Ok(());
         }
@@ -134,12 +136,17 @@ impl Machine {
         let is_same = is_same || of.spare == part.inputs;
         match state {
             NodeState::Done => {
+                mark("part found done");
                 self.deliver(batch, at);
                 self.let_go_unused(batch, parent, id, &part.inputs);
             }
             _ if is_same => {}
-            NodeState::Waiting => self.supply(batch, at, worker, part.inputs),
+            NodeState::Waiting => {
+                mark("parked part supplied");
+                self.supply(batch, at, worker, part.inputs);
+            }
             NodeState::Ready { .. } => {
+                mark("inputs of a ready part replaced");
                 self.claim(batch, parent, &part.inputs);
                 let before: Vec<Artifact> = self.node(batch, at).given().collect();
                 let entry = self.node_mut(batch, at);
@@ -148,6 +155,7 @@ impl Machine {
                 self.unclaim(batch, parent, &before);
             }
             NodeState::Running => {
+                mark("spare inputs kept");
                 self.claim(batch, parent, &part.inputs);
                 let before = std::mem::replace(&mut self.node_mut(batch, at).part_mut().spare, part.inputs);
                 self.unclaim(batch, parent, &before);
@@ -197,6 +205,7 @@ impl Machine {
             controller.shelf.remove(&(holder, number));
             let is_last = controller.dead.contains(&holder) && !controller.publishes(holder);
             if is_last {
+                mark("dead controller fenced");
                 controller.dead.remove(&holder);
             }
             self.release(batch, *input, is_last);
@@ -233,6 +242,7 @@ impl Machine {
             return;
         };
         let (worker, session, attempt, key) = (attempt.worker, attempt.session, part.asked_by, part.key);
+        mark("controller asked to publish again");
         self.issue(batch, Action::Message(Message::Respawn { worker, session, attempt, key }));
     }
 
@@ -275,6 +285,7 @@ impl Machine {
                 let held = entry.outputs.get(output as usize).ok_or(unknown)?;
                 let artifact = held.artifact;
                 if entry.part.as_ref().is_some_and(|part| part.audit.is_none()) {
+                    mark("output of a part audited");
                     let effect = self.issue(batch, Action::Work(Work::Audit { artifact, attempt: id }));
                     self.node_mut(batch, at).part_mut().audit = Some(effect);
                     self.audits.insert(effect, (batch, at));
@@ -282,6 +293,7 @@ impl Machine {
                 self.node_mut(batch, at).part_mut().asked_by = id;
             }
             NodeState::Waiting => {
+                mark("lost part complained of");
                 self.node_mut(batch, at).part_mut().asked_by = id;
                 self.ask_again(batch, at);
             }
@@ -305,7 +317,9 @@ impl Machine {
         let failures_max = self.limits.failures_max;
         let Some(attempt) = self.attempts.get_mut(&reader) else { return };
         attempt.complaints += 1;
+        mark("complaint about an intact output");
         if attempt.complaints >= failures_max {
+            mark("too many complaints");
             self.retry(reader, Setback::Failure("cannot read results of its parts that are intact".into()));
         } else {
             self.deliver(batch, at);
@@ -322,6 +336,7 @@ impl Machine {
             if !self.batch(batch).nodes.contains_key(&at) {
                 continue;
             }
+            mark("liar's part forgotten");
             stack.extend(self.readers(batch, at));
             self.drop_part(batch, at);
         }
@@ -346,7 +361,10 @@ impl Machine {
         let Some(part) = &self.node(batch, at).part else { return };
         let controller = self.node(batch, part.parent).controller.as_ref().expect("of a controller's task");
         match controller.shelf.get(&(holder, number)).map(|item| item.output_of) {
-            Some(Some(producer)) => self.lose_part(batch, producer),
+            Some(Some(producer)) => {
+                mark("part lost an output of another");
+                self.lose_part(batch, producer);
+            }
             _ if self.lose_once(batch, at) => {}
             _ => self.park(batch, at),
         }
@@ -365,6 +383,7 @@ impl Machine {
             let of = entry.part_mut();
             let parent = of.parent;
             if of.spare.iter().any(|input| outputs.contains(input)) {
+                mark("spare inputs lost");
                 let spare = std::mem::take(&mut of.spare);
                 self.unclaim(batch, parent, &spare);
             }
@@ -399,8 +418,10 @@ impl Machine {
         entry.needs = spare.iter().copied().map(Need::Given).collect();
         self.unclaim(batch, parent, &inputs);
         if spare.is_empty() {
+            mark("part parked");
             self.ask_again(batch, at);
         } else {
+            mark("part goes on with its spare inputs");
             let now = self.now;
             self.make_ready(batch, at, now);
         }
@@ -420,6 +441,7 @@ impl Machine {
             }
         }
         if let Some(effect) = audit {
+            mark("audit of a part dropped");
             self.audits.remove(&effect);
             self.drop_effect(effect);
         }

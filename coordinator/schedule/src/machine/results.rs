@@ -3,6 +3,7 @@
 use super::dispatch::outputs_max;
 use super::Machine;
 use crate::batch::{Failure, NodeState};
+use crate::mark::mark;
 use crate::spec::TEXT_BYTES_MAX;
 use crate::worker::AttemptPhase;
 use crate::{Action, Artifact, AttemptId, BatchId, Error, Holder, Output, Report, Stage, Work, WorkerId};
@@ -142,6 +143,7 @@ impl Machine {
             self.make_ready(batch, node, now.plus(wait.min(backoff_ms_max)));
         }
         if is_last_try {
+            mark("last try of a controller");
             // Perhaps a part of an attempt that lied is to blame: the last try takes nothing over.
             self.drop_parts(batch, node);
         }

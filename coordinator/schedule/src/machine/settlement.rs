@@ -3,6 +3,7 @@
 use super::results::shorten;
 use super::Machine;
 use crate::batch::Failure;
+use crate::mark::mark;
 use crate::{Action, BatchId, EffectId, Error, Phase, Work};
 
 impl Machine {
@@ -35,6 +36,7 @@ impl Machine {
         let batch = self.batch_mut(id);
         batch.own = None;
         if batch.fold_proof().is_none() && !batch.gave_up {
+            mark("refolding");
             self.enter(id, Phase::Refolding);
         } else {
             self.end(id, Phase::Settled);

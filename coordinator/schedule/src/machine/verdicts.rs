@@ -3,6 +3,7 @@
 use super::results::Setback;
 use super::Machine;
 use crate::batch::{Failure, Need};
+use crate::mark::mark;
 use crate::worker::AttemptPhase;
 use crate::{Action, Artifact, AttemptId, BatchId, EffectId, Error, Hash, Phase, Verdict, Work};
 
@@ -96,7 +97,10 @@ impl Machine {
         }
         match self.node(batch, node).needs[input as usize] {
             Need::Given(_) => self.lose_input(batch, node, artifact),
-            Need::Output { node: producer, .. } => self.lose(batch, producer),
+            Need::Output { node: producer, .. } => {
+                mark("output lost");
+                self.lose(batch, producer);
+            }
             Need::Payload => {
                 let stage = self.node(batch, node).stage;
                 let reason = "the payload is lost".into();
@@ -107,6 +111,7 @@ impl Machine {
                 let before = self.chains[&spec.chain].live.get(&(spec.sequence - 1)).copied();
                 match before.and_then(|before| Some((before, self.batch(before).fold?))) {
                     Some((before, fold)) => {
+                        mark("fold proof lost");
                         self.lose(before, fold);
                     }
                     None => self.lose_history(batch),

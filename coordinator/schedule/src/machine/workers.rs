@@ -2,6 +2,7 @@
 
 use super::results::Setback;
 use super::Machine;
+use crate::mark::mark;
 use crate::worker::{AttemptPhase, Worker};
 use crate::{AttemptId, Error, Kind, Profile, WorkerId};
 
@@ -126,7 +127,10 @@ impl Machine {
             let limit = (attempt.expected_ms.saturating_mul(percent) / 100).max(min);
             attempt.is_running() && !attempt.kind.is_controller() && self.now.since(attempt.started) > limit
         });
-        let late = late.map(|(id, _)| *id).collect();
+        let late: Vec<AttemptId> = late.map(|(id, _)| *id).collect();
+        if !late.is_empty() {
+            mark("late attempt taken back");
+        }
         self.lose_attempts(late);
     }
 
@@ -151,6 +155,7 @@ impl Machine {
         if worker.strikes < limits.strikes_max {
             return;
         }
+        mark("worker quarantined");
         // On probation afterwards: one more strike is enough.
         worker.strikes = limits.strikes_max - 1;
         let length = limits.quarantine_ms.saturating_mul(1 << worker.quarantines.min(20));

@@ -72,6 +72,7 @@ impl World {
             Phase::Failed(Failure::Rejected { .. }) => info.is_bad,
             Phase::Failed(Failure::Deadline { .. }) => info.is_urgent,
             Phase::Failed(Failure::Predecessor { .. }) => true,
+            Phase::Failed(Failure::History) => self.may_lose_history.contains(&info.chain),
             _ => false,
         };
         if !is_just || (phase != Phase::Settled && is_settled) {

@@ -8,6 +8,7 @@ use crate::{BatchId, ChainId, Class, Error, Event, Hash, Spec, TenantId, Time};
 /// A batch that a client has sent.
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
+    pub chain: u64,
     pub batch: Option<BatchId>,
     pub is_bad: bool,
     pub is_urgent: bool,
@@ -72,9 +73,12 @@ impl World {
                 self.clients[which].next_sequence = expected;
                 self.give_back(which, &spec);
             }
-            // The batch has ended and is forgotten; its number is another's by now.
             Err(Error::State { .. }) => {
                 return Err("the client and the chain disagree about the state".into())
+            }
+            Err(Error::HistoryLost { .. }) if self.may_lose_history.contains(&spec.chain.0) => {
+                self.give_back(which, &spec);
+                self.clients[which].left = 0;
             }
             Err(error) if error.class() == Class::Permanent => self.give_back(which, &spec),
             Err(_) => {}
@@ -106,7 +110,13 @@ impl World {
             deadline: (is_urgent || is_patient).then_some(Time(deadline)),
             deadline_is_hard: is_urgent,
         };
-        let sent = Sent { batch: None, is_bad: is_bad_payload(content), is_urgent, cancelled: false };
+        let sent = Sent {
+            chain: client.chain,
+            batch: None,
+            is_bad: is_bad_payload(content),
+            is_urgent,
+            cancelled: false,
+        };
         let blob = Blob { content: spec.payload, kind: None, batch: None };
         self.store.insert(spec.holder(), blob);
         client.draft = Some((spec, sent));

@@ -3,6 +3,7 @@
 use super::queue::Mail;
 use super::rng::{mix, Rng};
 use super::world::{Msg, Outcome, World};
+use super::Step;
 use crate::{
     Action, AttemptId, BatchId, Class, Effect, Error, Event, Hash, Kind, Machine, Message, Recipient, Time,
     Verdict, Work, WorkerId,
@@ -231,6 +232,9 @@ impl World {
             }
         }
         self.watch(which, &event);
+        if let Some(tape) = &mut self.tape {
+            tape.push(Step { event, at: now, effects: effects.clone() });
+        }
         self.check_step(which, &effects)?;
         self.begin(which, effects);
         Ok(Some(Ok(())))

@@ -9,7 +9,9 @@ impl World {
         if !self.is_faulty() {
             return;
         }
-        let wait = 300 + self.rng.below(3_000);
+        // Some seeds are storms.
+        let wait =
+            if self.options.seed % 3 == 0 { 100 + self.rng.below(600) } else { 300 + self.rng.below(3_000) };
         self.send(wait, Msg::Fault);
         self.summary.faults += 1;
         let which = self.rng.below(self.workers.len() as u64) as usize;
@@ -38,11 +40,14 @@ impl World {
         }
     }
 
-    /// Corrupts an artifact at rest. Not a fold proof: the settled one is all that is left of the history, and losing it
-    /// is a failure that the machine reports and nobody can repair.
+    /// Corrupts an artifact at rest. Seldom a fold proof: the settled one is all that is left of the history, and losing
+    /// it is a failure that the machine reports and nobody can repair.
     fn rot(&mut self) {
-        let candidates =
-            self.store.iter().filter(|(_, blob)| blob.kind.is_some_and(|kind| kind != Kind::Fold));
+        let is_fold = self.rng.permille(100);
+        let candidates = self
+            .store
+            .iter()
+            .filter(|(_, blob)| blob.kind.is_some_and(|kind| (kind == Kind::Fold) == is_fold));
         let candidates: Vec<Holder> = candidates.map(|(holder, _)| *holder).collect();
         if candidates.is_empty() {
             return;
@@ -50,8 +55,11 @@ impl World {
         let holder = candidates[self.rng.below(candidates.len() as u64) as usize];
         let blob = self.store.get_mut(&holder).expect("one of the candidates");
         blob.content.0[31] ^= 1;
-        if let Some(batch) = blob.batch {
-            self.lossy.insert(batch);
+        let batch = blob.batch;
+        self.lossy.extend(batch);
+        if is_fold {
+            let status = self.newest().and_then(|machine| machine.status(batch?));
+            self.may_lose_history.extend(status.map(|status| status.spec.chain.0));
         }
     }
 

@@ -8,7 +8,7 @@ use super::coordinators::Coordinator;
 use super::queue::Queue;
 use super::rng::Rng;
 use super::workers::SimWorker;
-use super::{Options, Summary};
+use super::{Options, Step, Summary};
 use crate::{AttemptId, BatchId, Effect, Event, Hash, Holder, Kind, Limits, Machine, PerKind, Phase};
 
 /// After this long nothing may be left to do.
@@ -78,9 +78,18 @@ pub(super) struct World {
     /// Folds that are right, by chain.
     pub folds: BTreeMap<u64, Vec<u64>>,
     pub settled: BTreeMap<(u64, u64), BatchId>,
+    /// Chains that have lost a fold proof, and perhaps their history with it.
+    pub may_lose_history: BTreeSet<u64>,
+    /// What was committed, if it is recorded.
+    pub tape: Option<Vec<Step>>,
 }
 
-pub(super) fn limits() -> Limits {
+/// Whether no worker has room for a controller and a part at the same time.
+fn is_cramped(seed: u64) -> bool {
+    seed % 4 == 3
+}
+
+fn limits(seed: u64) -> Limits {
     Limits {
         batches_max: 6,
         tenant_batches_max: 4,
@@ -107,19 +116,32 @@ pub(super) fn limits() -> Limits {
         horizon_ms: 60_000,
         store_bytes_max: 100,
         memory_bytes: PerKind([2, 3, 4, 4, 3, 6, 6]),
-        memory_bytes_max: 12,
+        memory_bytes_max: if is_cramped(seed) { 6 } else { 12 },
         ns_per_unit: PerKind([500_000_000; 7]),
         ..Limits::default()
     }
 }
 
+fn new_machine(options: Options) -> Machine {
+    let mut machine = Machine::new(limits(options.seed)).expect("the limits are sensible");
+    machine.weaken(options.weak);
+    machine
+}
+
 impl World {
+    /// The machine before anything happened.
+    pub(super) fn start_machine(&self) -> Machine {
+        new_machine(self.options)
+    }
+
     pub(super) fn new(options: Options) -> Self {
         let mut rng = Rng(options.seed ^ 0x00a5_5a75);
-        let mut machine = Machine::new(limits()).expect("the limits are sensible");
-        machine.weaken(options.weak);
-        let checkpoint = bincode::serialize(&machine).expect("the state serialises");
-        let workers = (0..3 + rng.below(3)).map(|id| SimWorker::new(id, &mut rng)).collect::<Vec<_>>();
+        let checkpoint = bincode::serialize(&new_machine(options)).expect("the state serialises");
+        let count = 3 + rng.below(3);
+        let mut workers: Vec<SimWorker> = (0..count).map(|id| SimWorker::new(id, &mut rng)).collect();
+        if is_cramped(options.seed) {
+            workers.iter_mut().for_each(|worker| worker.profile.memory_bytes = 6);
+        }
         let bad_worker = rng.permille(350).then(|| rng.below(workers.len() as u64));
         let coordinators = [Coordinator::new(&mut rng), Coordinator::new(&mut rng)];
         let batches = options.batches.max(1);
@@ -150,6 +172,8 @@ impl World {
             outcomes: BTreeMap::new(),
             folds: BTreeMap::new(),
             settled: BTreeMap::new(),
+            may_lose_history: BTreeSet::new(),
+            tape: None,
         };
         world.send(0, Msg::Coordinator(0));
         world.send(700, Msg::Coordinator(1));
