@@ -1,4 +1,5 @@
 //! Controllers and their parts.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
 
@@ -174,17 +175,26 @@ fn a_controller_is_neither_doubled_nor_taken_back_for_being_slow() {
     cluster.join(2, 1, 1);
     let block = cluster.controller();
     cluster.spawn(&block, vec![shard(&block, "a", 1)]).unwrap();
-    let shard = cluster.last(Kind::Shard);
-    for _ in 0..100 {
-        for (worker, running) in [(block.worker, block.attempt), (shard.worker, shard.attempt)] {
-            let running = vec![running, block.attempt, shard.attempt];
-            cluster.ok(Event::Heartbeat { worker, session: 1, running });
+    let first = cluster.last(Kind::Shard);
+    let pass = |cluster: &mut Cluster, seconds: u64| {
+        for _ in 0..seconds {
+            let shards = cluster.dispatched(Kind::Shard).into_iter().map(|shard| shard.attempt);
+            let running: Vec<_> = shards.chain([block.attempt]).collect();
+            for worker in [1, 2] {
+                let event =
+                    Event::Heartbeat { worker: WorkerId(worker), session: 1, running: running.clone() };
+                cluster.ok(event);
+            }
+            cluster.pass(1_000);
         }
-        cluster.pass(1_000);
-    }
+    };
+    pass(&mut cluster, 3);
+    assert!(cluster.dispatched(Kind::Shard).len() > 1, "a part is doubled");
+    assert!(cluster.is_revoked(first.attempt), "and taken back");
+    cluster.finish(&cluster.last(Kind::Shard), &["proof"]);
+    pass(&mut cluster, 200);
     assert_eq!(cluster.dispatched(Kind::Block).len(), 1);
     assert!(!cluster.is_revoked(block.attempt));
-    assert!(cluster.dispatched(Kind::Shard).len() > 1, "while its part is");
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! What goes over the wire, or into the log, comes back as it was.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use assay_schedule::sim::{record, Options};
 use assay_schedule::{

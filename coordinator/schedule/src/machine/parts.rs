@@ -15,7 +15,7 @@ use super::results::Setback;
 use super::Machine;
 use crate::batch::{Controller, Item, Need, NodeState, PartOf};
 use crate::mark::mark;
-use crate::{Action, Artifact, AttemptId, BatchId, Error, Hash, Holder, Message, Part, Work, WorkerId};
+use crate::{Action, Artifact, AttemptId, BatchId, Error, Hash, Holder, Kind, Message, Part, Work, WorkerId};
 
 impl Controller {
     /// Whether an attempt has published inputs that parts still read.
@@ -72,7 +72,7 @@ impl Machine {
         let limits = &self.limits;
         let controller = self.node(batch, parent).controller.as_ref().expect("of a controller's task");
         let mut fresh: BTreeMap<Holder, Artifact> = BTreeMap::new();
-        let mut new: BTreeSet<Hash> = BTreeSet::new();
+        let mut new: BTreeMap<Hash, Kind> = BTreeMap::new();
         for part in parts {
             if !part.kind.is_part() {
                 return Err(format!("asks for a part of kind {}", part.kind));
@@ -81,14 +81,12 @@ impl Machine {
                 let (got, max) = (part.inputs.len(), limits.part_inputs_max);
                 return Err(format!("asks for a part with {got} inputs; it may have 1 to {max}"));
             }
-            match controller.parts.get(&part.key) {
-                Some(known) if self.node(batch, *known).kind() != part.kind => {
-                    return Err(format!("asks for part {} as another kind", part.key));
-                }
-                Some(_) => {}
-                None => {
-                    new.insert(part.key);
-                }
+            let kind = match controller.parts.get(&part.key) {
+                Some(known) => self.node(batch, *known).kind(),
+                None => *new.entry(part.key).or_insert(part.kind),
+            };
+            if kind != part.kind {
+                return Err(format!("asks for part {} as another kind", part.key));
             }
             for input in &part.inputs {
                 let Holder::Attempt(holder, number) = input.holder else {

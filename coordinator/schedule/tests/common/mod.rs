@@ -3,7 +3,7 @@
 use assay_schedule::*;
 
 /// Limits with round numbers.
-pub fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits {
         memory_bytes: PerKind([1; 7]),
         memory_bytes_max: 64,
@@ -23,50 +23,50 @@ pub fn limits() -> Limits {
     }
 }
 
-pub struct Cluster {
-    pub machine: Machine,
-    pub now: u64,
+pub(crate) struct Cluster {
+    pub(crate) machine: Machine,
+    pub(crate) now: u64,
     /// Every message, oldest first.
-    pub mail: Vec<(BatchId, Message)>,
+    pub(crate) mail: Vec<(BatchId, Message)>,
     /// All work that was done.
-    pub done: Vec<Work>,
+    pub(crate) done: Vec<Work>,
     /// Whether outputs verify.
-    pub is_valid: bool,
+    pub(crate) is_valid: bool,
     /// Artifacts that are not in the store.
-    pub missing: Vec<Artifact>,
+    pub(crate) missing: Vec<Artifact>,
 }
 
-pub fn hash(text: &str) -> Hash {
+pub(crate) fn hash(text: &str) -> Hash {
     Hash(*blake3::hash(text.as_bytes()).as_bytes())
 }
 
-pub fn output(text: &str) -> Output {
+pub(crate) fn output(text: &str) -> Output {
     Output { hash: hash(text), bytes: 10, units: 1 }
 }
 
-pub fn own(attempt: AttemptId, number: u32, text: &str) -> Artifact {
+pub(crate) fn own(attempt: AttemptId, number: u32, text: &str) -> Artifact {
     Artifact { holder: Holder::Attempt(attempt, number), hash: hash(text), bytes: 10 }
 }
 
-pub fn part(kind: Kind, key: &str, inputs: Vec<Artifact>) -> Part {
+pub(crate) fn part(kind: Kind, key: &str, inputs: Vec<Artifact>) -> Part {
     Part { kind, key: hash(key), inputs, units: 1 }
 }
 
 impl Cluster {
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         let mut machine = Machine::new(limits).unwrap();
         machine.step(Event::TakeOver { epoch: Epoch(1) }, Time(0)).unwrap();
         Self { machine, now: 0, mail: Vec::new(), done: Vec::new(), is_valid: true, missing: Vec::new() }
     }
 
     /// One step; all work that it asks for is done and answered.
-    pub fn step(&mut self, event: Event) -> Result<(), Error> {
+    pub(crate) fn step(&mut self, event: Event) -> Result<(), Error> {
         let mut events = vec![event];
         let mut result = None;
         while let Some(event) = events.pop() {
             let answer = self.machine.step(event, Time(self.now));
             self.machine.check().unwrap();
-            let effects = answer.as_ref().map(Vec::clone).unwrap_or_default();
+            let effects = answer.clone().unwrap_or_default();
             result.get_or_insert(answer.map(drop));
             for effect in effects {
                 let id = effect.id;
@@ -82,7 +82,7 @@ impl Cluster {
         result.unwrap()
     }
 
-    pub fn ok(&mut self, event: Event) {
+    pub(crate) fn ok(&mut self, event: Event) {
         self.step(event).unwrap();
     }
 
@@ -104,7 +104,7 @@ impl Cluster {
     }
 
     /// Lets time pass in steps of at most 100 ms, workers being alive.
-    pub fn pass(&mut self, ms: u64) {
+    pub(crate) fn pass(&mut self, ms: u64) {
         let end = self.now + ms;
         while self.now < end {
             self.now = end.min(self.now + 100);
@@ -112,23 +112,23 @@ impl Cluster {
         }
     }
 
-    pub fn join(&mut self, worker: u64, slots: u32, controllers: u32) {
+    pub(crate) fn join(&mut self, worker: u64, slots: u32, controllers: u32) {
         self.join_with(worker, slots, controllers, 32);
     }
 
-    pub fn join_with(&mut self, worker: u64, slots: u32, controllers: u32, memory_bytes: u64) {
+    pub(crate) fn join_with(&mut self, worker: u64, slots: u32, controllers: u32, memory_bytes: u64) {
         let profile = Profile { kinds: Kind::ALL.to_vec(), version: 1, memory_bytes, slots, controllers };
         self.ok(Event::Join { worker: WorkerId(worker), session: 1, profile });
     }
 
-    pub fn submit(&mut self, chain: u64, sequence: u64) -> BatchId {
+    pub(crate) fn submit(&mut self, chain: u64, sequence: u64) -> BatchId {
         let spec = spec(chain, sequence);
         self.ok(Event::Submit { spec: spec.clone() });
         self.machine.batch_by_key(spec.tenant, &spec.key).unwrap()
     }
 
     /// The dispatches so far of tasks that are a kind's, oldest first.
-    pub fn dispatched(&self, kind: Kind) -> Vec<Dispatch> {
+    pub(crate) fn dispatched(&self, kind: Kind) -> Vec<Dispatch> {
         let dispatch = |(_, message): &(BatchId, Message)| match message {
             Message::Dispatch(dispatch) if dispatch.stage.kind() == kind => Some(Dispatch::clone(dispatch)),
             _ => None,
@@ -137,11 +137,11 @@ impl Cluster {
     }
 
     /// The latest dispatch of a kind.
-    pub fn last(&self, kind: Kind) -> Dispatch {
+    pub(crate) fn last(&self, kind: Kind) -> Dispatch {
         self.dispatched(kind).pop().unwrap_or_else(|| panic!("no {kind} was sent"))
     }
 
-    pub fn deliveries(&self, attempt: AttemptId) -> Vec<(Hash, Vec<Artifact>)> {
+    pub(crate) fn deliveries(&self, attempt: AttemptId) -> Vec<(Hash, Vec<Artifact>)> {
         let delivery = |(_, message): &(BatchId, Message)| match message {
             Message::Deliver { attempt: to, key, outputs, .. } if *to == attempt => {
                 Some((*key, outputs.clone()))
@@ -151,62 +151,62 @@ impl Cluster {
         self.mail.iter().filter_map(delivery).collect()
     }
 
-    pub fn is_revoked(&self, attempt: AttemptId) -> bool {
+    pub(crate) fn is_revoked(&self, attempt: AttemptId) -> bool {
         let is_it = |(_, message): &(BatchId, Message)| matches!(message, Message::Revoke { attempt: other, .. } if *other == attempt);
         self.mail.iter().any(is_it)
     }
 
-    pub fn is_fenced(&self, attempt: AttemptId) -> bool {
+    pub(crate) fn is_fenced(&self, attempt: AttemptId) -> bool {
         self.done.iter().any(|work| matches!(work, Work::Fence { attempts } if attempts.contains(&attempt)))
     }
 
-    pub fn is_released(&self, artifact: Artifact) -> bool {
+    pub(crate) fn is_released(&self, artifact: Artifact) -> bool {
         let is_it =
             |work: &Work| matches!(work, Work::Release { artifacts } if artifacts.contains(&artifact));
         self.done.iter().any(is_it)
     }
 
-    pub fn report(&mut self, dispatch: &Dispatch, report: Report) -> Result<(), Error> {
+    pub(crate) fn report(&mut self, dispatch: &Dispatch, report: Report) -> Result<(), Error> {
         let (worker, session, attempt) = (dispatch.worker, dispatch.session, dispatch.attempt);
         self.step(Event::Result { worker, session, attempt, report })
     }
 
-    pub fn finish(&mut self, dispatch: &Dispatch, outputs: &[&str]) {
+    pub(crate) fn finish(&mut self, dispatch: &Dispatch, outputs: &[&str]) {
         let outputs = outputs.iter().map(|text| output(text)).collect();
         self.report(dispatch, Report::Finished { outputs }).unwrap();
     }
 
-    pub fn fail(&mut self, dispatch: &Dispatch) {
+    pub(crate) fn fail(&mut self, dispatch: &Dispatch) {
         self.report(dispatch, Report::Transient { reason: "device reset".into() }).unwrap();
     }
 
-    pub fn spawn(&mut self, controller: &Dispatch, parts: Vec<Part>) -> Result<(), Error> {
+    pub(crate) fn spawn(&mut self, controller: &Dispatch, parts: Vec<Part>) -> Result<(), Error> {
         let (worker, session, attempt) = (controller.worker, controller.session, controller.attempt);
         self.step(Event::Spawn { worker, session, attempt, parts })
     }
 
-    pub fn leave(&mut self, worker: WorkerId) {
+    pub(crate) fn leave(&mut self, worker: WorkerId) {
         self.ok(Event::Leave { worker, session: 1 });
     }
 
     /// Submits a batch of one run and executes it; its controller, which has just been sent.
-    pub fn controller(&mut self) -> Dispatch {
+    pub(crate) fn controller(&mut self) -> Dispatch {
         self.submit(0, 0);
         let execute = self.last(Kind::Execute);
         self.finish(&execute, &["witness"]);
         self.last(Kind::Block)
     }
 
-    pub fn phase(&self, batch: u64) -> Phase {
+    pub(crate) fn phase(&self, batch: u64) -> Phase {
         self.machine.phase(BatchId(batch)).unwrap().clone()
     }
 }
 
-pub fn state(chain: u64, sequence: u64) -> Hash {
+pub(crate) fn state(chain: u64, sequence: u64) -> Hash {
     hash(&format!("state {chain}/{sequence}"))
 }
 
-pub fn spec(chain: u64, sequence: u64) -> Spec {
+pub(crate) fn spec(chain: u64, sequence: u64) -> Spec {
     Spec {
         tenant: TenantId(chain),
         key: format!("{chain}/{sequence}"),
