@@ -15,9 +15,7 @@ use crate::error::{BackendError, QueueError};
 use crate::journal::{lock_folder, Durability, Journal};
 use crate::limits::QueueLimits;
 use crate::queue::{check, TaskQueue};
-use crate::types::{
-    Commit, Committed, Cursor, Epoch, Health, Leader, Mailbox, Page, Position, Stored,
-};
+use crate::types::{Commit, Committed, Cursor, Epoch, Health, Leader, Mailbox, Page, Position, Stored};
 use state::{Change, State};
 
 const MAGIC: [u8; 8] = *b"assayqu1";
@@ -62,11 +60,7 @@ impl EmbeddedQueue {
     ///
     /// # Errors
     /// [`BackendError::InUse`], [`BackendError::Journal`], [`BackendError::File`].
-    pub fn open(
-        folder: &Path,
-        limits: QueueLimits,
-        durability: Durability,
-    ) -> Result<Self, BackendError> {
+    pub fn open(folder: &Path, limits: QueueLimits, durability: Durability) -> Result<Self, BackendError> {
         let lock = lock_folder(folder)?;
         let mut state = State::default();
         let journal = Journal::open(&folder.join("queue.journal"), MAGIC, durability, |payload| {
@@ -82,8 +76,7 @@ impl EmbeddedQueue {
         let is_stored = journal.is_some();
         let compact_at = COMPACT_BYTES_MIN.max(2 * state.bytes());
         let bells = Bells::new(false);
-        let core =
-            Core { state, bells: bells.clone(), lease_until: None, journal, compact_at, _lock: lock };
+        let core = Core { state, bells: bells.clone(), lease_until: None, journal, compact_at, _lock: lock };
         let shared = Shared { limits, bells, core: Mutex::new(core), is_stored };
         Self { shared: Arc::new(shared) }
     }

@@ -12,13 +12,12 @@ use rand::Rng as _;
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::{
-    MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr,
-};
+use redis::cluster_routing::{MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ErrorKind, IntoConnectionInfo as _, Pipeline,
-    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, ServerErrorKind, TlsCertificates, Value,
+    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, ServerErrorKind, TlsCertificates,
+    Value,
 };
 use tokio::time::{timeout, timeout_at, Instant};
 
@@ -96,6 +95,15 @@ enum Reply {
     Values(Vec<Value>),
     Info(Vec<(String, String)>),
     Subscribed { is_old: bool },
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error(transparent)]
+    Unfit(#[from] Refusal),
+    #[error(transparent)]
+    Failed(#[from] RedisError),
 }
 
 /// What to do after a failed call.
@@ -260,7 +268,10 @@ impl Link {
             }
             tracing::debug!(%error, "redis: trying again");
             if Instant::now() + pause >= deadline {
-                return Err(BackendError::Unavailable { tried: started.elapsed(), reason: error.to_string() });
+                return Err(BackendError::Unavailable {
+                    tried: started.elapsed(),
+                    reason: error.to_string(),
+                });
             }
             tokio::time::sleep(jittered(pause)).await;
             pause = (2 * pause).min(BACKOFF_MAX);
@@ -298,10 +309,14 @@ impl Link {
                     self.shared.bells.ring_all();
                     return Ok(live);
                 }
-                Ok(Err(Verdict::Fail(error))) => return Err(error),
-                Ok(Err(Verdict::Reconnect | Verdict::Wait)) => reason = self.last_failure(),
+                Ok(Err(ConnectError::Unfit(refusal))) => return Err(refusal.into()),
+                Ok(Err(ConnectError::Failed(error))) => match verdict(&error, &self.shared.target) {
+                    Verdict::Fail(error) => return Err(error),
+                    Verdict::Reconnect | Verdict::Wait => reason = format!("{}: {error}", self.shared.target),
+                },
                 Err(_) => reason = format!("{} does not answer", self.shared.target),
             }
+            tracing::warn!(reason, "redis: not connected");
             let backoff = BACKOFF_MIN.saturating_mul(1 << pause.failures.min(16)).min(BACKOFF_MAX);
             pause.failures = pause.failures.saturating_add(1);
             pause.until = Some(Instant::now() + jittered(backoff));
@@ -311,25 +326,15 @@ impl Link {
         }
     }
 
-    fn last_failure(&self) -> String {
-        format!("{} cannot be reached, or does not serve now", self.shared.target)
-    }
-
-    async fn connect(&self) -> Result<Live, Verdict> {
+    async fn connect(&self) -> Result<Live, ConnectError> {
         let shared = &self.shared;
         let generation = shared.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let is_dead = Arc::new(AtomicBool::new(false));
         let listener = self.listener(is_dead.clone());
-        let connected = shared.source.connect(&shared.config, &shared.target, listener).await;
-        let mut connection = connected.map_err(|error| {
-            tracing::warn!(server = %shared.target, %error, "redis: not connected");
-            verdict(&error, &shared.target)
-        })?;
-        let answers = connection.info(&shared.target.to_string()).await;
-        let answers = answers.map_err(|error| verdict(&error, &shared.target))?;
+        let mut connection = shared.source.connect(&shared.config, &shared.target, listener).await?;
         let mut warnings = Vec::new();
-        for (server, info) in answers {
-            warnings.extend(inspect(&server, &info).map_err(|refusal| Verdict::Fail(refusal.into()))?);
+        for (server, info) in connection.info(&shared.target.to_string()).await? {
+            warnings.extend(inspect(&server, &info)?);
         }
         let mut known = shared.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         if *known != warnings {
@@ -567,6 +572,7 @@ fn jittered(pause: Duration) -> Duration {
 
 fn verdict(error: &RedisError, target: &Target) -> Verdict {
     let reason = error.to_string();
+    let forbidden = |reason| Verdict::Fail(Refusal::Forbidden { server: target.to_string(), reason }.into());
     match error.kind() {
         ErrorKind::Io
         | ErrorKind::MasterNameNotFoundBySentinel
@@ -581,20 +587,20 @@ fn verdict(error: &RedisError, target: &Target) -> Verdict {
             | ServerErrorKind::TryAgain
             | ServerErrorKind::Moved
             | ServerErrorKind::Ask => Verdict::Wait,
-            ServerErrorKind::NoPerm => {
-                Verdict::Fail(Refusal::Forbidden { server: target.to_string(), reason }.into())
+            ServerErrorKind::NoPerm => forbidden(reason),
+            // How scripts are told, in 7.0 and later.
+            _ if reason.contains("The user executing the script")
+                || reason.contains("ACL failure in script") =>
+            {
+                forbidden(reason)
             }
             _ => Verdict::Fail(BackendError::Protocol { reason }),
         },
-        ErrorKind::AuthenticationFailed => {
-            Verdict::Fail(Refusal::Forbidden { server: target.to_string(), reason }.into())
-        }
+        ErrorKind::AuthenticationFailed => forbidden(reason),
         ErrorKind::InvalidClientConfig => Verdict::Fail(BackendError::Config { reason }),
         _ => match error.code() {
             Some("OOM") => Verdict::Fail(BackendError::OutOfMemory { reason }),
-            Some("NOAUTH" | "WRONGPASS") => {
-                Verdict::Fail(Refusal::Forbidden { server: target.to_string(), reason }.into())
-            }
+            Some("NOAUTH" | "WRONGPASS") => forbidden(reason),
             // A disk that is full, replicas that are away, a script of somebody else that takes long.
             Some("MISCONF" | "NOREPLICAS" | "BUSY" | "UNBLOCKED") => Verdict::Wait,
             _ => Verdict::Fail(BackendError::Protocol { reason }),

@@ -21,9 +21,7 @@ use crate::error::{BackendError, Bound, QueueError};
 use crate::journal::checksum;
 use crate::limits::QueueLimits;
 use crate::queue::{check, TaskQueue};
-use crate::types::{
-    Commit, Committed, Cursor, Epoch, Health, Leader, Mail, Mailbox, Page, Position, Stored,
-};
+use crate::types::{Commit, Committed, Cursor, Epoch, Health, Leader, Mail, Mailbox, Page, Position, Stored};
 
 /// Records fetched at a time.
 const LOAD_PAGE: usize = 1024;
@@ -417,7 +415,8 @@ impl TaskQueue for RedisQueue {
 
     async fn forget(&self, mailbox: &Mailbox, upto: Cursor) -> Result<(), QueueError> {
         let key = self.keys.mailbox(mailbox);
-        let call = Call::new(&call::FORGET).key(&self.keys.head).key(&self.keys.boxes).key(key).number(upto.0);
+        let call =
+            Call::new(&call::FORGET).key(&self.keys.head).key(&self.keys.boxes).key(key).number(upto.0);
         self.call(call).await?;
         Ok(())
     }
