@@ -26,6 +26,7 @@ use super::inspect::inspect;
 use super::url::{RedisConfig, Target, TargetKind};
 use crate::bells::{Bells, Ear};
 use crate::error::{BackendError, FileError, Refusal};
+use crate::queue::deadline;
 
 /// Whoever waits for a ring looks by himself this often: a ring can be lost with its connection.
 pub(crate) const RECHECK: Duration = Duration::from_secs(2);
@@ -66,6 +67,14 @@ enum Source {
 struct Pause {
     failures: u32,
     until: Option<Instant>,
+}
+
+impl Pause {
+    fn grow(&mut self) {
+        let backoff = BACKOFF_MIN.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.until = Some(Instant::now() + jittered(backoff));
+    }
 }
 
 #[derive(Clone)]
@@ -122,8 +131,7 @@ impl Link {
     /// # Errors
     /// [`BackendError::Config`], [`BackendError::Refused`], [`BackendError::Unavailable`]; [`BackendError::File`].
     pub(crate) async fn open(config: RedisConfig) -> Result<Self, BackendError> {
-        // Fails only if there is a provider already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        install_tls();
         let target = Target::read(&config)?;
         let source = Source::new(&config, &target)?;
         let shared = Shared {
@@ -247,7 +255,7 @@ impl Link {
     }
 
     fn deadline(&self) -> Instant {
-        Instant::now() + self.shared.config.retry_for
+        deadline(self.shared.config.retry_for)
     }
 
     /// Performs a request until it succeeds, fails for good, or the time is over.
@@ -302,24 +310,31 @@ impl Link {
                 }
                 tokio::time::sleep_until(until).await;
             }
-            match timeout(self.shared.config.response_timeout, self.connect()).await {
+            let refused = match timeout(self.shared.config.response_timeout, self.connect()).await {
                 Ok(Ok(live)) => {
                     *pause = Pause::default();
                     *self.shared.current.write().unwrap_or_else(PoisonError::into_inner) = Some(live.clone());
                     self.shared.bells.ring_all();
                     return Ok(live);
                 }
-                Ok(Err(ConnectError::Unfit(refusal))) => return Err(refusal.into()),
-                Ok(Err(ConnectError::Failed(error))) => match verdict(&error, &self.shared.target) {
-                    Verdict::Fail(error) => return Err(error),
-                    Verdict::Reconnect | Verdict::Wait => reason = format!("{}: {error}", self.shared.target),
-                },
-                Err(_) => reason = format!("{} does not answer", self.shared.target),
+                Ok(Err(ConnectError::Unfit(refusal))) => Some(refusal.into()),
+                Ok(Err(ConnectError::Failed(error))) => {
+                    reason = format!("{}: {error}", self.shared.target);
+                    match verdict(&error, &self.shared.target) {
+                        Verdict::Fail(error) => Some(error),
+                        Verdict::Reconnect | Verdict::Wait => None,
+                    }
+                }
+                Err(_) => {
+                    reason = format!("{} does not answer", self.shared.target);
+                    None
+                }
+            };
+            pause.grow();
+            if let Some(error) = refused {
+                return Err(error);
             }
             tracing::warn!(reason, "redis: not connected");
-            let backoff = BACKOFF_MIN.saturating_mul(1 << pause.failures.min(16)).min(BACKOFF_MAX);
-            pause.failures = pause.failures.saturating_add(1);
-            pause.until = Some(Instant::now() + jittered(backoff));
             if Instant::now() >= deadline {
                 return Err(unavailable(reason));
             }
@@ -376,6 +391,12 @@ impl Link {
         }
         Ok(())
     }
+}
+
+/// Chooses the cryptography of all TLS connections of this process, unless that is done already.
+pub(crate) fn install_tls() {
+    // Fails only if there is a provider, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 type Listener = Box<dyn Fn(PushInfo) + Send + Sync>;
@@ -551,7 +572,9 @@ fn login(target: &Target) -> RedisConnectionInfo {
 }
 
 fn tcp(config: &RedisConfig) -> redis::io::tcp::TcpSettings {
-    redis::io::tcp::TcpSettings::default().set_nodelay(true).set_user_timeout(2 * config.response_timeout)
+    redis::io::tcp::TcpSettings::default()
+        .set_nodelay(true)
+        .set_user_timeout(config.response_timeout.saturating_mul(2))
 }
 
 fn certificates(config: &RedisConfig) -> Result<Option<TlsCertificates>, BackendError> {

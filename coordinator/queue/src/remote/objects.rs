@@ -13,6 +13,7 @@ use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload, WriteMultipart};
 use tokio::io::AsyncReadExt as _;
 
+use super::link::install_tls;
 use crate::error::{BackendError, FileError, StoreError};
 use crate::store::Swept;
 
@@ -92,6 +93,7 @@ impl Objects {
             let secret = std::fs::read_to_string(path).map_err(FileError::of("read", path))?;
             builder = builder.with_secret_access_key(secret.trim_end_matches(['\n', '\r']));
         }
+        install_tls();
         let store = builder.build().map_err(|error| bad(error.to_string()))?;
         let prefix =
             ObjectPath::from_iter(prefix.split('/').filter(|part| !part.is_empty()).chain([deployment]));
