@@ -128,7 +128,8 @@ async fn measure_commits(queue: &Arc<dyn TaskQueue>, batch: usize) -> Result<(f6
 async fn measure_reads(handles: &Handles, batch: usize) -> Result<f64, Failure> {
     let started = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
-    for queue in handles.iter().cloned() {
+    for queue in handles {
+        let queue = queue.clone();
         tasks.spawn(async move {
             let (mailbox, mut cursor, mut read) = (mailbox(0), Cursor(0), 0);
             while started.elapsed() < SPAN {

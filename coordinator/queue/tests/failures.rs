@@ -171,6 +171,29 @@ async fn a_killed_server_without_an_append_only_file_loses_everything_and_warns_
     assert_eq!(queue.events(Cursor(0), 9, Duration::ZERO).await.unwrap(), []);
 }
 
+/// Redis closes a connection with subscriptions when more than 32 MiB wait on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_answers_and_waiting_readers_do_not_disturb_each_other() {
+    let server = RedisServer::start();
+    let queue = Arc::new(open(server.url()).await);
+    let epoch = queue.lead("a", LONG).await.unwrap().unwrap();
+    let waiting = {
+        let queue = queue.clone();
+        tokio::spawn(async move { queue.read(&mailbox("m"), Cursor(0), 9, Duration::from_secs(20)).await })
+    };
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let state = vec![7; 100 << 20];
+    queue.checkpoint(epoch, Position(0), &state).await.unwrap();
+    assert_eq!(queue.load().await.unwrap().checkpoint.unwrap(), state);
+    queue.post(b"event".to_vec()).await.unwrap();
+    queue.commit(epoch, &step(1)).await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().mails.len(), 1);
+    let Value::BulkString(stats) = server.command(&["INFO", "stats"]) else { panic!("a text") };
+    let stats = String::from_utf8(stats).unwrap();
+    let closed = stats.lines().find(|line| line.starts_with("client_output_buffer_limit_disconnections"));
+    assert_eq!(closed.unwrap(), "client_output_buffer_limit_disconnections:0");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_stays_away_is_reported_in_time_and_taken_again_later() {
     let mut server = RedisServer::start();
@@ -330,7 +353,7 @@ const CHILD_FOLDER: &str = "ASSAY_QUEUE_TEST_CHILD";
 async fn store_step(store: &dyn ArtifactStore, number: u64) {
     let bytes = format!("artifact {number}").repeat(1000).into_bytes();
     store.put(&holder(&format!("a/{number}/0")), bytes).await.unwrap();
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         store.revoke(&holder(&format!("a/{}", number - 1))).await.unwrap();
     }
 }

@@ -1,8 +1,9 @@
-//! The connection to Redis: one per process, shared by all calls, made again with growing pauses when it is lost.
+//! The connection to Redis, shared by all calls of a process, made again with growing pauses when it is lost.
 //!
 //! Every call that goes through [`Link::call`] may be carried out twice when an answer is lost, so the scripts are
-//! idempotent. Rings come over the same connection (RESP3 pushes) and may get lost with it; whoever waits looks again
-//! after a reconnect and every [`RECHECK`].
+//! idempotent. Rings (RESP3 pushes) come over a second connection, made when somebody first waits: Redis closes a
+//! connection with subscriptions when an answer of more than 32 MiB waits on it. They may get lost; whoever waits looks
+//! again after a reconnect and every [`RECHECK`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -34,7 +35,9 @@ const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// Channels that nobody listened to for this long are unsubscribed.
 const CHANNEL_IDLE: Duration = Duration::from_secs(60);
-const CHANNELS_SWEPT_MAX: usize = 64;
+const CHANNELS_SWEPT_MAX: usize = 256;
+/// How often idle channels are looked for.
+const CHANNEL_SWEEP: Duration = Duration::from_secs(5);
 
 /// Handle to the connection. Clones share it.
 #[derive(Clone)]
@@ -81,6 +84,9 @@ impl Pause {
 struct Live {
     generation: u64,
     connection: Connection,
+    /// For subscriptions; as long as nobody waits there is none.
+    rings: Arc<tokio::sync::Mutex<Option<Connection>>>,
+    /// One of the two is lost.
     is_dead: Arc<AtomicBool>,
 }
 
@@ -197,7 +203,7 @@ impl Link {
     /// # Errors
     /// [`BackendError`].
     pub(crate) async fn subscribe(&self, name: &str, ear: &Ear) -> Result<bool, BackendError> {
-        self.unsubscribe_idle().await;
+        self.sweep_idle();
         match self.repeat(&Request::Subscribe { name, ear }).await? {
             Reply::Subscribed { is_old } => Ok(is_old),
             _ => Err(BackendError::internal("a reply to SUBSCRIBE of another kind")),
@@ -224,7 +230,7 @@ impl Link {
                 let mut generation = ear.state().lock().await;
                 let is_old = *generation == live.generation;
                 if !is_old {
-                    live.connection.subscribe(name).await?;
+                    self.rings(live).await?.subscribe(name).await?;
                     *generation = live.generation;
                 }
                 Ok(Reply::Subscribed { is_old })
@@ -232,21 +238,39 @@ impl Link {
         }
     }
 
-    async fn unsubscribe_idle(&self) {
-        {
-            let mut swept = self.shared.swept.lock().unwrap_or_else(PoisonError::into_inner);
-            if swept.elapsed() < CHANNEL_IDLE {
-                return;
-            }
-            *swept = Instant::now();
+    /// The connection for rings; made if this is the first one who waits.
+    async fn rings(&self, live: &Live) -> Result<Connection, RedisError> {
+        let mut rings = live.rings.lock().await;
+        if let Some(rings) = &*rings {
+            return Ok(rings.clone());
         }
+        let shared = &self.shared;
+        let listener = self.listener(live.is_dead.clone());
+        let connected = shared.source.connect(&shared.config, &shared.target, Some(listener)).await?;
+        Ok(rings.insert(connected).clone())
+    }
+
+    /// Unsubscribes, now and then and in the background, from what nobody listens to any more.
+    fn sweep_idle(&self) {
+        let mut swept = self.shared.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if swept.elapsed() >= CHANNEL_SWEEP {
+            *swept = Instant::now();
+            let link = self.clone();
+            tokio::spawn(async move { link.unsubscribe_idle().await });
+        }
+    }
+
+    async fn unsubscribe_idle(&self) {
         for (name, state) in self.shared.bells.idle(CHANNEL_IDLE, CHANNELS_SWEPT_MAX) {
             let mut generation = state.lock().await;
             // Whoever listens from here on finds 0 and subscribes again, after this.
-            *generation = 0;
-            if let Some(mut live) = self.current() {
-                if live.connection.unsubscribe(&name).await.is_err() {
-                    continue;
+            let subscribed = std::mem::take(&mut *generation);
+            if let Some(live) = self.current().filter(|live| live.generation == subscribed) {
+                let rings = live.rings.lock().await.clone();
+                if let Some(mut rings) = rings {
+                    if let Err(error) = rings.unsubscribe(&name).await {
+                        tracing::debug!(%error, "redis: not unsubscribed");
+                    }
                 }
             }
             drop(generation);
@@ -344,9 +368,7 @@ impl Link {
     async fn connect(&self) -> Result<Live, ConnectError> {
         let shared = &self.shared;
         let generation = shared.generations.fetch_add(1, Ordering::Relaxed) + 1;
-        let is_dead = Arc::new(AtomicBool::new(false));
-        let listener = self.listener(is_dead.clone());
-        let mut connection = shared.source.connect(&shared.config, &shared.target, listener).await?;
+        let mut connection = shared.source.connect(&shared.config, &shared.target, None).await?;
         let mut warnings = Vec::new();
         for (server, info) in connection.info(&shared.target.to_string()).await? {
             warnings.extend(inspect(&server, &info)?);
@@ -357,14 +379,14 @@ impl Link {
             *known = warnings;
         }
         tracing::debug!(server = %shared.target, generation, "redis: connected");
-        Ok(Live { generation, connection, is_dead })
+        Ok(Live { generation, connection, rings: Arc::default(), is_dead: Arc::default() })
     }
 
     fn listener(&self, is_dead: Arc<AtomicBool>) -> Listener {
         let bells = self.shared.bells.clone();
         // A Cluster connection mends itself: losing one node is not losing the connection.
         let is_cluster = matches!(self.shared.source, Source::Cluster(_));
-        Box::new(move |push: PushInfo| match push.kind {
+        Arc::new(move |push: PushInfo| match push.kind {
             PushKind::Message => {
                 if let Some(Value::BulkString(channel)) = push.data.first() {
                     if let Ok(channel) = std::str::from_utf8(channel) {
@@ -399,7 +421,7 @@ pub(crate) fn install_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-type Listener = Box<dyn Fn(PushInfo) + Send + Sync>;
+type Listener = Arc<dyn Fn(PushInfo) + Send + Sync>;
 
 impl Source {
     fn new(config: &RedisConfig, target: &Target) -> Result<Self, BackendError> {
@@ -460,24 +482,27 @@ impl Source {
         &self,
         config: &RedisConfig,
         target: &Target,
-        listener: Listener,
+        listener: Option<Listener>,
     ) -> Result<Connection, RedisError> {
-        let listener = move |push: PushInfo| -> Result<(), redis::aio::SendError> {
-            listener(push);
-            Ok(())
-        };
+        let listener = listener.map(|listener| {
+            move |push: PushInfo| -> Result<(), redis::aio::SendError> {
+                listener(push);
+                Ok(())
+            }
+        });
         let wait = config.response_timeout;
-        let settings = AsyncConnectionConfig::new()
+        let mut settings = AsyncConnectionConfig::new()
             .set_response_timeout(Some(wait))
             .set_connection_timeout(Some(wait))
             .set_pipeline_buffer_size(1024);
+        if let (Some(listener), false) = (&listener, matches!(self, Self::Cluster(_))) {
+            settings = settings.set_push_sender(listener.clone());
+        }
         match self {
             Self::Server(client) => {
-                let settings = settings.set_push_sender(listener);
                 Ok(Connection::One(client.get_multiplexed_async_connection_with_config(&settings).await?))
             }
             Self::Sentinel(client) => {
-                let settings = settings.set_push_sender(listener);
                 Ok(Connection::One(client.lock().await.get_async_connection_with_config(&settings).await?))
             }
             Self::Cluster(certificates) => {
@@ -486,8 +511,10 @@ impl Source {
                     .use_protocol(ProtocolVersion::RESP3)
                     .connection_timeout(wait)
                     .response_timeout(wait)
-                    .tcp_settings(tcp(config))
-                    .push_sender(listener);
+                    .tcp_settings(tcp(config));
+                if let Some(listener) = listener {
+                    builder = builder.push_sender(listener);
+                }
                 if target.has_tls {
                     builder = builder.tls(redis::TlsMode::Secure);
                 }

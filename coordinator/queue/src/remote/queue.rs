@@ -99,6 +99,9 @@ impl RedisQueue {
         look: impl Fn() -> Look<'a, T> + Send + Sync,
     ) -> Result<T, QueueError> {
         let deadline = deadline(wait.min(self.limits.wait_max));
+        if wait.is_zero() {
+            return Ok(look().await?.1);
+        }
         let ear = self.link.bells().listen(channel);
         loop {
             let ring = ear.ring();
