@@ -199,28 +199,34 @@ fn mebibytes(bytes: u64) -> u32 {
 
 impl App {
     async fn read(&self) -> Result<tokio::sync::RwLockReadGuard<'_, crate::state::State>, Problem> {
-        self.parts.shared.read().await.map_err(|error| unavailable(error))
+        self.parts.shared.read().await.map_err(unavailable)
     }
 
     /// Has the leader decide, and waits until its decision is committed.
     async fn ask(&self, command: Command) -> Result<Reply, Problem> {
         let id = RequestId::random();
-        let too_many = || Problem::with(Code::Overloaded, "too many requests wait for the leader").retry_after(1);
+        let too_many =
+            || Problem::with(Code::Overloaded, "too many requests wait for the leader").retry_after(1);
         let answer = self.parts.shared.expect(id).ok_or_else(too_many)?;
-        let post = self.parts.cluster.seal(&Post::Request(Question { id, command }));
+        let post = self.parts.cluster.seal(&Post::Request(Box::new(Question { id, command })));
         let posted = tokio::time::timeout(self.limits.answer_time, self.parts.queue.post(post)).await;
         let waited = match posted {
-            Ok(Ok(_)) => tokio::time::timeout(self.limits.answer_time, answer).await.ok().and_then(Result::ok),
+            Ok(Ok(_)) => {
+                tokio::time::timeout(self.limits.answer_time, answer).await.ok().and_then(Result::ok)
+            }
             Ok(Err(error)) => {
                 self.parts.shared.forget(id);
                 tracing::warn!(%error, "a request cannot be posted");
-                return Err(Problem::with(Code::Unavailable, "the queue does not take the request").retry_after(5));
+                return Err(
+                    Problem::with(Code::Unavailable, "the queue does not take the request").retry_after(5)
+                );
             }
             Err(_) => None,
         };
         self.parts.shared.forget(id);
         let late = || {
-            let detail = "no coordinator has answered in time; the request may still be granted, so repeat it with \
+            let detail =
+                "no coordinator has answered in time; the request may still be granted, so repeat it with \
                           the same idempotency key";
             Problem::with(Code::Unavailable, detail).retry_after(5)
         };
@@ -242,7 +248,9 @@ fn refused(refusal: &Refusal) -> Problem {
     };
     match error {
         Error::KeyReused { batch } => Problem::with(Code::KeyReused, error).about(batch.0),
-        Error::ForeignChain { .. } => Problem::with(Code::ChainUnavailable, "the chain belongs to another tenant"),
+        Error::ForeignChain { .. } => {
+            Problem::with(Code::ChainUnavailable, "the chain belongs to another tenant")
+        }
         Error::HistoryLost { .. } => Problem::with(Code::ChainUnavailable, error),
         Error::Sequence { .. } => Problem::with(Code::OutOfSequence, error),
         Error::DeadlinePassed { .. } => Problem::with(Code::DeadlinePassed, "the hard deadline has passed"),

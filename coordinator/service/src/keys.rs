@@ -205,13 +205,15 @@ impl Keys {
         }
         let webhook_secret = match &entry.webhook_secret {
             None => None,
-            Some(text) => Some(secret(text).ok_or_else(|| {
-                wrong("webhook_secret must be whsec_ and at least 24 bytes in base64")
-            })?),
+            Some(text) => Some(
+                secret(text)
+                    .ok_or_else(|| wrong("webhook_secret must be whsec_ and at least 24 bytes in base64"))?,
+            ),
         };
         for key in &entry.keys {
             let mut hash = [0; 32];
-            hex::decode_to_slice(&key.blake3, &mut hash).map_err(|_| wrong("blake3 must be 64 hex digits"))?;
+            hex::decode_to_slice(&key.blake3, &mut hash)
+                .map_err(|_| wrong("blake3 must be 64 hex digits"))?;
             if key.name.len() > 64 {
                 return Err(wrong("a name has 1 to 64 bytes"));
             }

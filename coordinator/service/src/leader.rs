@@ -118,7 +118,13 @@ enum End {
 
 impl Coordinator {
     /// A coordinator. `limits` hold for a deployment that has no state yet; later ones keep theirs.
-    pub fn new(parts: Parts, limits: Limits, work: WorkLimits, config: LeaderConfig, shared: Arc<Shared>) -> Self {
+    pub fn new(
+        parts: Parts,
+        limits: Limits,
+        work: WorkLimits,
+        config: LeaderConfig,
+        shared: Arc<Shared>,
+    ) -> Self {
         let holder = format!("coordinator-{}-{:016x}", std::process::id(), rand::random::<u64>());
         Self { parts, limits, work, config, shared, holder }
     }

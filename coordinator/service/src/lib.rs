@@ -29,4 +29,5 @@ pub mod server;
 pub mod shared;
 pub mod state;
 pub mod webhook;
+mod wire;
 pub mod work;

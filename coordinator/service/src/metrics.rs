@@ -137,7 +137,12 @@ impl Metrics {
         let r = &mut registry;
         Self {
             scrape: Mutex::new(()),
-            task_seconds: histograms(r, "task_seconds", "Time of attempts whose result counts", &TASK_SECONDS),
+            task_seconds: histograms(
+                r,
+                "task_seconds",
+                "Time of attempts whose result counts",
+                &TASK_SECONDS,
+            ),
             attempts: add(r, "attempts", "Attempts that ended, by how"),
             wasted_seconds: add(r, "wasted_seconds", "Time of attempts whose result does not count"),
             verification_failures: add(r, "verification_failures", "Results that did not verify"),
@@ -145,7 +150,11 @@ impl Metrics {
             submitted: add(r, "batches_submitted", "Batches taken"),
             ended: add(r, "batches_ended", "Batches that ended, by how"),
             batch_seconds: histograms(r, "batch_seconds", "Time from submission to end", &TASK_SECONDS),
-            requests_refused: add(r, "requests_refused", "Submissions and cancellations refused by the leader"),
+            requests_refused: add(
+                r,
+                "requests_refused",
+                "Submissions and cancellations refused by the leader",
+            ),
             webhooks: add(r, "webhooks", "Calls of webhooks"),
             bad_messages: add(r, "bad_messages", "Messages in the inbox that were not taken"),
             events_refused: add(r, "events_refused", "Events that the schedule refused"),
@@ -168,7 +177,11 @@ impl Metrics {
             mailboxes: add(r, "mailboxes", "Mailboxes"),
             mail_bytes: add(r, "mail_bytes", "Size of all mails"),
             redis_bytes: add(r, "redis_memory_bytes", "Memory that Redis uses"),
-            redis_bytes_max: add(r, "redis_memory_bytes_max", "Memory that Redis may use, 0 if it has no limit"),
+            redis_bytes_max: add(
+                r,
+                "redis_memory_bytes_max",
+                "Memory that Redis may use, 0 if it has no limit",
+            ),
             queue_warnings: add(r, "queue_warnings", "What an operator should change"),
             artifacts: add(r, "artifacts", "Artifacts in the store"),
             artifact_bytes: add(r, "artifact_bytes", "Their size, publications under way included"),
@@ -244,7 +257,13 @@ impl Metrics {
     }
 
     /// The text of a scrape.
-    pub fn text(&self, role: Role, state: Option<&State>, queue: Option<&Health>, store: Option<&Usage>) -> String {
+    pub fn text(
+        &self,
+        role: Role,
+        state: Option<&State>,
+        queue: Option<&Health>,
+        store: Option<&Usage>,
+    ) -> String {
         let _one = self.scrape.lock();
         let leads = match role {
             Role::Leading { epoch } => {
@@ -261,7 +280,9 @@ impl Metrics {
             store.into_iter().for_each(|usage| self.set_store(usage));
         }
         let mut text = String::new();
-        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        if encode(&mut text, &self.registry).is_err() {
+            tracing::error!("metrics cannot be written");
+        }
         text
     }
 

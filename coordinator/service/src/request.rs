@@ -120,7 +120,7 @@ impl std::fmt::Debug for ClusterKey {
 #[serde(rename_all = "snake_case")]
 pub enum Post {
     /// An API call.
-    Request(Request),
+    Request(Box<Request>),
     /// A standby wants to hear of what is committed.
     Follow {
         /// Which; random.
@@ -174,9 +174,9 @@ impl ClusterKey {
 
     /// A message for the inbox.
     pub fn seal(&self, post: &Post) -> Vec<u8> {
-        let coordinator = serde_json::to_string(post).expect("a message has only string keys");
+        let coordinator = String::from_utf8(crate::wire::json(post)).unwrap_or_default();
         let mac = blake3::keyed_hash(&self.0, coordinator.as_bytes()).to_hex().to_string();
-        serde_json::to_vec(&Envelope { coordinator, mac }).expect("a message has only string keys")
+        crate::wire::json(&Envelope { coordinator, mac })
     }
 
     /// Reads a message from the inbox.
@@ -204,10 +204,7 @@ impl ClusterKey {
 
 /// Whether an event is a worker's to tell.
 fn is_from_worker(event: &Event) -> bool {
-    matches!(
-        event,
-        Event::Join { .. } | Event::Heartbeat { .. } | Event::Leave { .. } | Event::Result { .. }
-    )
+    matches!(event, Event::Join { .. } | Event::Heartbeat { .. } | Event::Leave { .. } | Event::Result { .. })
 }
 
 #[cfg(test)]
@@ -217,10 +214,10 @@ mod tests {
     use super::*;
 
     fn cancel() -> Post {
-        Post::Request(Request {
+        Post::Request(Box::new(Request {
             id: RequestId(1, 2),
             command: Command::Cancel { tenant: TenantId(1), batch: BatchId(3) },
-        })
+        }))
     }
 
     #[test]

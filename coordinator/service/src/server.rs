@@ -56,7 +56,12 @@ impl Default for ServerLimits {
 pub struct Peer(pub SocketAddr);
 
 /// Serves `router` on `listener` until `stop` is ready, then waits for requests under way, as long as the limits say.
-pub async fn serve(listener: TcpListener, router: Router, limits: ServerLimits, stop: impl Future<Output = ()>) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: ServerLimits,
+    stop: impl Future<Output = ()>,
+) {
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let (end, ending) = watch::channel(());
     tokio::pin!(stop);

@@ -10,13 +10,13 @@ mod observe;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use assay_schedule::{
-    AttemptId, BatchId, ChainId, Effect, EffectId, Epoch, Error, Event, Hash, Kind, LimitError, Limits, Machine, Stage,
-    TenantId, Time, WorkerId,
+    AttemptId, BatchId, ChainId, Effect, EffectId, Epoch, Error, Event, Hash, Kind, LimitError, Limits,
+    Machine, Stage, TenantId, Time, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::observe::{phase_name, PHASES};
 pub use self::history::{AttemptState, History, Notice, Span, What, NOTICES_MAX, SPANS_MAX};
+pub use self::observe::{phase_name, PHASES};
 use crate::request::{Command, Request};
 use crate::webhook;
 
@@ -274,7 +274,7 @@ impl State {
 
     /// The bytes of a checkpoint; they begin with [`FORMAT`].
     pub fn encode(&self) -> Vec<u8> {
-        bincode::serialize(self).expect("the state has nothing that bincode cannot write")
+        crate::wire::binary(self)
     }
 
     /// The schedule.
@@ -383,14 +383,20 @@ impl State {
         match event {
             Event::Join { worker, session, .. } => {
                 let before = self.sessions.insert(*worker, *session);
-                applied.ended.extend(before.filter(|before| before != session).map(|before| (*worker, before)));
+                applied
+                    .ended
+                    .extend(before.filter(|before| before != session).map(|before| (*worker, before)));
             }
             Event::Leave { worker, .. } => {
                 applied.ended.extend(self.sessions.remove(worker).map(|session| (*worker, session)));
             }
             Event::Tick => {
-                let present: BTreeSet<WorkerId> =
-                    self.machine.workers().filter(|worker| worker.present).map(|worker| worker.worker).collect();
+                let present: BTreeSet<WorkerId> = self
+                    .machine
+                    .workers()
+                    .filter(|worker| worker.present)
+                    .map(|worker| worker.worker)
+                    .collect();
                 let gone = self.sessions.iter().filter(|(worker, _)| !present.contains(worker));
                 applied.ended.extend(gone.map(|(worker, session)| (*worker, *session)));
                 self.sessions.retain(|worker, _| present.contains(worker));
@@ -439,7 +445,7 @@ impl State {
 
 /// The bytes of a record.
 pub fn encode_record(record: &Record) -> Vec<u8> {
-    serde_json::to_vec(record).expect("a record has only string keys")
+    crate::wire::json(record)
 }
 
 /// Reads a record.

@@ -76,7 +76,7 @@ pub fn message(batch: BatchId, history: &History, url: &str) -> Message {
             failure: FailureView::of(&history.phase),
         },
     };
-    let body = serde_json::to_vec(&body).expect("the body has only string keys");
+    let body = crate::wire::json(&body);
     // Numbers begin again in another deployment, so the time is part of the name.
     Message { url: url.to_owned(), id: format!("batch_{batch}_{}", history.submitted.0), body }
 }
@@ -180,7 +180,10 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_an_hour() {
-        assert_eq!([1, 2, 3, 9, 10, 64].map(wait_ms), [10_000, 20_000, 40_000, 2_560_000, 3_600_000, 3_600_000]);
+        assert_eq!(
+            [1, 2, 3, 9, 10, 64].map(wait_ms),
+            [10_000, 20_000, 40_000, 2_560_000, 3_600_000, 3_600_000]
+        );
         let total: u64 = (1..TRIES_MAX).map(wait_ms).sum();
         assert!((6 * 3_600_000..9 * 3_600_000).contains(&total), "{total}");
     }

@@ -78,7 +78,8 @@ pub(crate) async fn batch(
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let wrong = |_| Problem::with(Code::InvalidRequest, "header last-event-id is not a number");
-    let after = header_text(&headers, "last-event-id")?.map(|text| text.parse().map_err(wrong)).transpose()?;
+    let after =
+        header_text(&headers, "last-event-id")?.map(|text| text.parse().map_err(wrong)).transpose()?;
     if app.read().await?.history_of(tenant.id, id).is_none() {
         return Err(Problem::new(Code::NotFound));
     }
@@ -230,9 +231,9 @@ impl<S: Source> Live<S> {
 
     /// Waits until there may be something new, or something to be done.
     async fn wait(&mut self) {
-        let pause = self.looked.map_or(Duration::ZERO, |at| {
-            self.app.limits.stream_pause.saturating_sub(at.elapsed())
-        });
+        let pause = self
+            .looked
+            .map_or(Duration::ZERO, |at| self.app.limits.stream_pause.saturating_sub(at.elapsed()));
         let changed = async {
             tokio::time::sleep(pause).await;
             // Gone only together with the process.

@@ -1,7 +1,6 @@
 //! The proof and the other files of a result.
 
 use assay_queue::StoreError;
-use assay_schedule::Hash;
 use axum::extract::State as Extract;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -84,8 +83,7 @@ async fn send(
             _ => Problem::new(Code::NotFound),
         });
     };
-    let hash: Hash = file.blake3.parse().map_err(|_| Problem::new(Code::Internal))?;
-    let hash = blake3::Hash::from_bytes(hash.0);
+    let hash = blake3::Hash::from_hex(&file.blake3).map_err(|_| Problem::new(Code::Internal))?;
     let read = tokio::time::timeout(STORE_TIME, app.parts.store.get(&hash)).await;
     let lost = || Problem::with(Code::Unavailable, "the file cannot be read now").retry_after(10).about(id.0);
     let bytes = match read {

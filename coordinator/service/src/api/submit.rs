@@ -128,9 +128,15 @@ pub(crate) fn wishes(headers: &HeaderMap) -> Result<Wishes, Problem> {
             let is_hard = match rest.trim() {
                 "" if !text.contains(';') => false,
                 "hard" => true,
-                _ => return Err(wrong(DEADLINE, "is milliseconds since the Unix epoch, then nothing or `; hard`")),
+                _ => {
+                    return Err(wrong(
+                        DEADLINE,
+                        "is milliseconds since the Unix epoch, then nothing or `; hard`",
+                    ))
+                }
             };
-            let time = number.trim().parse().map_err(|_| wrong(DEADLINE, "is milliseconds since the Unix epoch"))?;
+            let time =
+                number.trim().parse().map_err(|_| wrong(DEADLINE, "is milliseconds since the Unix epoch"))?;
             (Some(Time(time)), is_hard)
         }
     };
@@ -179,7 +185,13 @@ async fn examine(app: &SharedApp, bytes: Vec<u8>) -> Result<(Vec<u8>, BatchFacts
     }
 }
 
-fn as_submit(tenant: &Tenant, wishes: Wishes, facts: &BatchFacts, payload: Hash, payload_bytes: u64) -> Submit {
+fn as_submit(
+    tenant: &Tenant,
+    wishes: Wishes,
+    facts: &BatchFacts,
+    payload: Hash,
+    payload_bytes: u64,
+) -> Submit {
     Submit {
         tenant: tenant.id,
         key: wishes.key.unwrap_or_else(|| format!("blake3-{}", hex::encode(payload.0))),

@@ -270,11 +270,9 @@ impl EventView {
     pub fn of(notice: &Notice) -> Self {
         let at_ms = notice.at.0;
         match &notice.what {
-            What::Phase(phase) => Self::Phase {
-                at_ms,
-                phase: phase_name(phase).into(),
-                failure: FailureView::of(phase),
-            },
+            What::Phase(phase) => {
+                Self::Phase { at_ms, phase: phase_name(phase).into(), failure: FailureView::of(phase) }
+            }
             What::Attempt { attempt, stage, worker, state } => Self::Attempt {
                 at_ms,
                 attempt: attempt.0,
@@ -339,7 +337,11 @@ impl BatchDetail {
         let mut files: Vec<FileView> = history
             .files
             .iter()
-            .map(|file| FileView { name: file.name.clone(), bytes: file.bytes, blake3: hex::encode(file.hash.0) })
+            .map(|file| FileView {
+                name: file.name.clone(),
+                bytes: file.bytes,
+                blake3: hex::encode(file.hash.0),
+            })
             .collect();
         if let Some(proof) = status.proof {
             let blake3 = hex::encode(proof.hash.0);
@@ -408,10 +410,14 @@ impl WaitView {
         let (code, text) = match wait {
             Wait::Inputs { missing: 1 } => ("inputs", "one task before it is not done".into()),
             Wait::Inputs { missing } => ("inputs", format!("{missing} tasks before it are not done")),
-            Wait::PreviousFold => ("previous_fold", "the fold proof of the batch before is not there yet".into()),
+            Wait::PreviousFold => {
+                ("previous_fold", "the fold proof of the batch before is not there yet".into())
+            }
             Wait::Backoff { until } => ("backoff", format!("failed; tried again at {}", until.0)),
             Wait::StoreDown => ("store_down", "the queue or the store cannot be reached".into()),
-            Wait::StoreFull => ("store_full", "the store is nearly full; what is there is consumed first".into()),
+            Wait::StoreFull => {
+                ("store_full", "the store is nearly full; what is there is consumed first".into())
+            }
             Wait::TenantQuota => ("tenant_quota", "the tenant has as many tasks running as it may".into()),
             Wait::NoWorker { kind, version } => {
                 ("no_worker", format!("no worker is here for {} in version {version}", kind_name(*kind)))
@@ -421,7 +427,9 @@ impl WaitView {
                 ("too_large", format!("no worker has {} MiB of memory", memory_bytes >> 20))
             }
             Wait::Busy => ("busy", "all workers that could do it are busy".into()),
-            Wait::FasterWorker => ("faster_worker", "a busy worker will have finished it earlier than a free one".into()),
+            Wait::FasterWorker => {
+                ("faster_worker", "a busy worker will have finished it earlier than a free one".into())
+            }
             Wait::Turn => ("turn", "more urgent tasks come first".into()),
         };
         Self { code: code.into(), text }
@@ -442,8 +450,12 @@ impl FailureView {
             Failure::Deadline { earliest } => {
                 ("deadline", format!("cannot be proved before {} ms", earliest.0))
             }
-            Failure::Predecessor { batch } => ("predecessor", format!("batch {batch} before it did not settle")),
-            Failure::Statement => ("statement", "the proof verifies but says something else than the batch".into()),
+            Failure::Predecessor { batch } => {
+                ("predecessor", format!("batch {batch} before it did not settle"))
+            }
+            Failure::Statement => {
+                ("statement", "the proof verifies but says something else than the batch".into())
+            }
             Failure::Settlement { reason } => ("settlement", format!("could not be settled: {reason}")),
             Failure::History => ("history", "the settled fold proof that it builds on is lost".into()),
         };

@@ -82,8 +82,7 @@ impl Standbys {
         if !mail.records.is_empty() {
             mails.push(mail);
         }
-        let mails: Vec<Vec<u8>> =
-            mails.iter().map(|mail| serde_json::to_vec(mail).expect("records have only string keys")).collect();
+        let mails: Vec<Vec<u8>> = mails.iter().map(crate::wire::json).collect();
         self.mails += mails.len() as u64;
         self.bytes += mails.iter().map(|mail| mail.len() as u64).sum::<u64>();
         (false, mails)

@@ -47,7 +47,11 @@ type Page = Vec<(Cursor, Vec<u8>)>;
 
 impl Coordinator {
     /// Leads until somebody else does or the process is to stop.
-    pub(super) async fn lead(&self, epoch: Epoch, stop: &mut watch::Receiver<bool>) -> Result<End, LeaderError> {
+    pub(super) async fn lead(
+        &self,
+        epoch: Epoch,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<End, LeaderError> {
         let mut helpers = JoinSet::new();
         let lost = self.keep_lease(epoch, &mut helpers);
         let (answers, mut answered) = mpsc::channel(ANSWERS_MAX);
@@ -101,12 +105,10 @@ impl Coordinator {
     /// Loads, replays, takes over, and begins all work that is outstanding.
     async fn begin(&self, epoch: Epoch, answers: mpsc::Sender<Entry>) -> Result<Term, LeaderError> {
         let stored = self.parts.queue.load().await?;
-        let mut state = self.restore(&stored)?;
-        if stored.checkpoint.is_none() {
+        let state = self.restore(&stored)?;
+        if stored.checkpoint.is_none() && stored.records.is_empty() {
             // The limits are part of the state: whoever comes next has to have the same.
-            if stored.records.is_empty() {
-                self.parts.queue.checkpoint(epoch, stored.position, &state.encode()).await?;
-            }
+            self.parts.queue.checkpoint(epoch, stored.position, &state.encode()).await?;
         }
         let parts = &self.parts;
         let executor = Executor::new(

@@ -93,8 +93,8 @@ impl Coordinator {
             self.shared.answer(id, outcome);
         }
         draft.stale.into_iter().for_each(|stale| term.executor.release(stale));
-        let mut next: Vec<Entry> = draft.sent.iter().map(|effect| done(effect)).collect();
-        next.extend(refused.iter().filter_map(|mailbox| leave(mailbox)));
+        let mut next: Vec<Entry> = draft.sent.iter().map(done).collect();
+        next.extend(refused.iter().filter_map(leave));
         if !next.is_empty() {
             let answers = term.answers.clone();
             term.calls.spawn(async move {
@@ -103,7 +103,7 @@ impl Coordinator {
                 }
             });
         }
-        self.parts.metrics.leading(term.executor.len() as u64, term.standbys.len() as u64);
+        self.parts.metrics.leading(term.executor.running() as u64, term.standbys.len() as u64);
         if let Some(upto) = draft.forget_log {
             match self.parts.queue.forget(&names::log(), upto).await {
                 Ok(()) => term.standbys.forgotten(),
@@ -133,7 +133,7 @@ impl Coordinator {
         match self.parts.cluster.open(bytes) {
             Ok(Inbox::Worker(event)) => Some(Entry::Event(*event)),
             Ok(Inbox::Post(post)) => match *post {
-                Post::Request(request) => Some(Entry::Request(request)),
+                Post::Request(request) => Some(Entry::Request(*request)),
                 Post::Follow { standby, cursor } => {
                     draft.forget_log = Some(term.standbys.sign(standby, Cursor(cursor), Instant::now()));
                     None
@@ -188,7 +188,7 @@ impl Coordinator {
             _ => None,
         };
         if let Some(mailbox) = to {
-            let mail = serde_json::to_vec(&effect).expect("an effect has only string keys");
+            let mail = crate::wire::json(&effect);
             draft.mails.push((mailbox, mail));
         }
         match effect.action {
@@ -212,7 +212,8 @@ impl Coordinator {
             commit.mails = draft.mails.iter().filter(|(to, _)| !refused.contains(to)).cloned().collect();
             commit.mails.extend(log_mails.iter().map(|mail| (names::log(), mail.clone())));
             commit.remove.extend(remove_log.then(names::log));
-            commit.close = draft.ended.iter().map(|(worker, session)| names::worker(*worker, *session)).collect();
+            commit.close =
+                draft.ended.iter().map(|(worker, session)| names::worker(*worker, *session)).collect();
             commit.close.extend(refused.iter().filter(|mailbox| **mailbox != names::log()).cloned());
             match self.commit_patiently(term, &commit).await {
                 Ok(committed) => return Ok((committed, refused.into_iter().collect())),
@@ -276,14 +277,20 @@ impl Coordinator {
             if term.calling.len() >= CALLS_MAX {
                 return;
             }
-            let Some(history) = state.history(batch).filter(|_| callback.due <= state.now()) else { continue };
+            let Some(history) = state.history(batch).filter(|_| callback.due <= state.now()) else {
+                continue;
+            };
             // A try is answered by a record, which moves the time it is due; until then it is under way.
             if !term.calling.insert(batch) {
                 continue;
             }
             let message = webhook::message(batch, history, &callback.url);
-            let secret =
-                self.parts.keys.get().tenant(callback.tenant).and_then(|tenant| tenant.webhook_secret.clone());
+            let secret = self
+                .parts
+                .keys
+                .get()
+                .tenant(callback.tenant)
+                .and_then(|tenant| tenant.webhook_secret.clone());
             let (sender, answers) = (self.parts.webhooks.clone(), term.answers.clone());
             term.calls.spawn(async move {
                 let sent = match secret {

@@ -50,7 +50,8 @@ impl State {
         if live().count() as u64 >= u64::from(submit.quota.batches_max) {
             return Err(Refusal::Quota { what: "batches", max: submit.quota.batches_max.into() });
         }
-        let bytes = live().map(|history| history.spec.payload_bytes).fold(submit.payload_bytes, u64::saturating_add);
+        let bytes =
+            live().map(|history| history.spec.payload_bytes).fold(submit.payload_bytes, u64::saturating_add);
         if bytes > submit.quota.bytes_max {
             return Err(Refusal::Quota { what: "bytes", max: submit.quota.bytes_max });
         }

@@ -69,7 +69,15 @@ impl State {
         }
         if history.spans.len() < SPANS_MAX {
             let state = AttemptState::Running;
-            history.spans.push(Span { attempt, stage, worker, started: at, reported: None, ended: None, state });
+            history.spans.push(Span {
+                attempt,
+                stage,
+                worker,
+                started: at,
+                reported: None,
+                ended: None,
+                state,
+            });
         } else {
             history.spans_dropped += 1;
         }
@@ -89,9 +97,9 @@ impl State {
     ) -> Option<BatchId> {
         let attempt = self.verifying.remove(&effect)?;
         let batch = self.open.get(&attempt)?.batch;
-        let is_refused = effects
-            .iter()
-            .any(|effect| matches!(effect.action, Action::Revoke { attempt: revoked, .. } if revoked == attempt));
+        let is_refused = effects.iter().any(
+            |effect| matches!(effect.action, Action::Revoke { attempt: revoked, .. } if revoked == attempt),
+        );
         let state = match (is_refused, verdict) {
             (false, _) => AttemptState::Accepted,
             (true, Verdict::Read { .. }) => AttemptState::Rejected,
@@ -132,7 +140,9 @@ impl State {
     /// Notices that a batch is in another phase, and its end.
     fn follow_phase(&mut self, batch: BatchId, at: Time, applied: &mut Applied) {
         let Some(phase) = self.machine.phase(batch).cloned() else { return };
-        let Some(history) = self.histories.get_mut(&batch).filter(|history| history.phase != phase) else { return };
+        let Some(history) = self.histories.get_mut(&batch).filter(|history| history.phase != phase) else {
+            return;
+        };
         history.phase = phase.clone();
         history.note(at, What::Phase(phase.clone()));
         if !phase.is_terminal() {

@@ -141,7 +141,9 @@ mod tests {
 
     #[test]
     fn public_addresses_pass() {
-        for url in ["https://example.com/hook?x=1", "https://93.184.216.34/", "https://[2606:4700::1111]:8443/a"] {
+        for url in
+            ["https://example.com/hook?x=1", "https://93.184.216.34/", "https://[2606:4700::1111]:8443/a"]
+        {
             assert!(STRICT.check(url).is_ok(), "{url}");
         }
     }
@@ -149,13 +151,34 @@ mod tests {
     #[test]
     fn other_addresses_do_not_however_they_are_spelt() {
         let private = [
-            "https://127.0.0.1/", "https://127.1/", "https://2130706433/", "https://0x7f000001/", "https://0177.0.0.1/",
-            "https://localhost/", "https://LOCALHOST./", "https://a.localhost/", "https://10.0.0.1/",
-            "https://172.16.3.4/", "https://192.168.1.1/", "https://169.254.169.254/latest/meta-data",
-            "https://100.64.0.1/", "https://0.0.0.0/", "https://255.255.255.255/", "https://224.0.0.1/",
-            "https://198.18.0.1/", "https://[::1]/", "https://[::]/", "https://[fe80::1]/", "https://[fc00::1]/",
-            "https://[::ffff:127.0.0.1]/", "https://[::ffff:10.1.2.3]/", "https://[64:ff9b::7f00:1]/",
-            "https://[2002:7f00:1::]/", "https://[2001:db8::1]/", "https://[2001::1]/", "https://[ff02::1]/",
+            "https://127.0.0.1/",
+            "https://127.1/",
+            "https://2130706433/",
+            "https://0x7f000001/",
+            "https://0177.0.0.1/",
+            "https://localhost/",
+            "https://LOCALHOST./",
+            "https://a.localhost/",
+            "https://10.0.0.1/",
+            "https://172.16.3.4/",
+            "https://192.168.1.1/",
+            "https://169.254.169.254/latest/meta-data",
+            "https://100.64.0.1/",
+            "https://0.0.0.0/",
+            "https://255.255.255.255/",
+            "https://224.0.0.1/",
+            "https://198.18.0.1/",
+            "https://[::1]/",
+            "https://[::]/",
+            "https://[fe80::1]/",
+            "https://[fc00::1]/",
+            "https://[::ffff:127.0.0.1]/",
+            "https://[::ffff:10.1.2.3]/",
+            "https://[64:ff9b::7f00:1]/",
+            "https://[2002:7f00:1::]/",
+            "https://[2001:db8::1]/",
+            "https://[2001::1]/",
+            "https://[ff02::1]/",
         ];
         for url in private {
             assert_eq!(STRICT.check(url), Err(CallbackError::Private), "{url}");
@@ -172,7 +195,10 @@ mod tests {
         ] {
             assert_eq!(STRICT.check(url), Err(error), "{url}");
         }
-        assert_eq!(STRICT.check(&format!("https://example.com/{}", "x".repeat(3000))), Err(CallbackError::NotUrl));
+        assert_eq!(
+            STRICT.check(&format!("https://example.com/{}", "x".repeat(3000))),
+            Err(CallbackError::NotUrl)
+        );
         assert!(CallbackPolicy { allow_private: true }.check("http://127.0.0.1:9/").is_ok());
     }
 

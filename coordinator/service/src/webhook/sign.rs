@@ -21,12 +21,14 @@ pub fn signature(secret: &[u8], id: &str, timestamp: u64, body: &[u8]) -> String
 /// Whether one of the signatures in `header` (there may be several, between spaces) is right. For receivers.
 pub fn verify(secret: &[u8], id: &str, timestamp: u64, body: &[u8], header: &str) -> bool {
     let mac = mac(secret, id, timestamp, body);
-    header.split(' ').filter_map(|one| one.strip_prefix("v1,")).filter_map(|one| STANDARD.decode(one).ok()).any(
-        |bytes| {
+    header
+        .split(' ')
+        .filter_map(|one| one.strip_prefix("v1,"))
+        .filter_map(|one| STANDARD.decode(one).ok())
+        .any(|bytes| {
             // Constant time.
             mac.clone().verify_slice(&bytes).is_ok()
-        },
-    )
+        })
 }
 
 fn mac(secret: &[u8], id: &str, timestamp: u64, body: &[u8]) -> Hmac<Sha256> {

@@ -77,7 +77,7 @@ impl Executor {
     }
 
     /// How many effects are under way.
-    pub fn len(&mut self) -> usize {
+    pub fn running(&mut self) -> usize {
         while self.tasks.try_join_next().is_some() {}
         self.tasks.len()
     }
