@@ -243,7 +243,6 @@ fn refused(refusal: &Refusal) -> Problem {
     use assay_schedule::Error;
     let error = match refusal {
         Refusal::Quota { .. } => return Problem::with(Code::QuotaExceeded, refusal).retry_after(30),
-        Refusal::Link { .. } => return Problem::with(Code::OutOfSequence, refusal),
         Refusal::Schedule(error) => error,
     };
     match error {
@@ -252,7 +251,7 @@ fn refused(refusal: &Refusal) -> Problem {
             Problem::with(Code::ChainUnavailable, "the chain belongs to another tenant")
         }
         Error::HistoryLost { .. } => Problem::with(Code::ChainUnavailable, error),
-        Error::Sequence { .. } => Problem::with(Code::OutOfSequence, error),
+        Error::Sequence { .. } | Error::State { .. } => Problem::with(Code::OutOfSequence, error),
         Error::DeadlinePassed { .. } => Problem::with(Code::DeadlinePassed, "the hard deadline has passed"),
         Error::UnknownBatch { .. } => Problem::new(Code::NotFound),
         Error::Ended { batch } | Error::Settling { batch } => {

@@ -48,6 +48,11 @@ struct KindLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeviceLabel {
+    device: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PhaseLabel {
     phase: &'static str,
 }
@@ -89,6 +94,8 @@ pub struct Metrics {
     attempts: Family<AttemptLabels, Counter>,
     wasted_seconds: Family<KindLabel, Seconds>,
     verification_failures: Family<KindLabel, Counter>,
+    gpu_seconds: Family<DeviceLabel, Seconds>,
+    cpu_seconds: Family<DeviceLabel, Seconds>,
     retries: Counter,
     submitted: Counter,
     ended: Family<PhaseLabel, Counter>,
@@ -107,6 +114,7 @@ pub struct Metrics {
     standbys: GaugeU64,
     batches: Family<PhaseLabel, GaugeU64>,
     tasks_running: Family<KindLabel, GaugeU64>,
+    tasks_queued: Family<KindLabel, GaugeU64>,
     workers: Family<StateLabel, GaugeU64>,
     webhooks_pending: GaugeU64,
     inbox: GaugeU64,
@@ -146,6 +154,8 @@ impl Metrics {
             attempts: add(r, "attempts", "Attempts that ended, by how"),
             wasted_seconds: add(r, "wasted_seconds", "Time of attempts whose result does not count"),
             verification_failures: add(r, "verification_failures", "Results that did not verify"),
+            gpu_seconds: add(r, "gpu_seconds", "Device time, as workers' receipts say"),
+            cpu_seconds: add(r, "cpu_seconds", "CPU time, as workers' receipts say"),
             retries: add(r, "retries", "Attempts that ended without their result counting"),
             submitted: add(r, "batches_submitted", "Batches taken"),
             ended: add(r, "batches_ended", "Batches that ended, by how"),
@@ -167,6 +177,7 @@ impl Metrics {
             work: add(r, "work_running", "Effects that the leader carries out"),
             standbys: add(r, "standbys", "Coordinators that follow"),
             batches: add(r, "batches", "Batches known, by phase"),
+            tasks_queued: add(r, "tasks_queued", "Tasks that could be sent and are not"),
             tasks_running: add(r, "tasks_running", "Attempts under way"),
             workers: add(r, "workers", "Workers known"),
             webhooks_pending: add(r, "webhooks_pending", "Webhooks still to be delivered"),
@@ -208,6 +219,11 @@ impl Metrics {
                 if *state == AttemptState::Rejected {
                     self.verification_failures.get_or_create(&KindLabel { kind }).inc();
                 }
+            }
+            Fact::Usage { device, gpu_ms, cpu_ms } => {
+                let labels = DeviceLabel { device: device.clone() };
+                self.gpu_seconds.get_or_create(&labels).inc_by(*gpu_ms as f64 / 1000.0);
+                self.cpu_seconds.get_or_create(&labels).inc_by(*cpu_ms as f64 / 1000.0);
             }
             Fact::Submitted => {
                 self.submitted.inc();
@@ -290,6 +306,7 @@ impl Metrics {
     fn clear(&self) {
         self.batches.clear();
         self.tasks_running.clear();
+        self.tasks_queued.clear();
         self.workers.clear();
         for gauge in [&self.inbox, &self.inbox_bytes, &self.log_records, &self.log_bytes, &self.mailboxes] {
             gauge.set(0);
@@ -316,6 +333,10 @@ impl Metrics {
         }
         for (kind, count) in running {
             self.tasks_running.get_or_create(&KindLabel { kind }).set(count);
+        }
+        let queued = state.machine().queued();
+        for kind in assay_schedule::Kind::ALL {
+            self.tasks_queued.get_or_create(&KindLabel { kind: kind_name(kind) }).set(queued[kind]);
         }
         for worker in state.machine().workers() {
             let state = match (worker.present, worker.quarantined_until) {

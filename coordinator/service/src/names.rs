@@ -27,10 +27,7 @@ pub fn log() -> Mailbox {
 
 /// Who holds an artifact, in the store's words.
 pub fn holder(holder: schedule::Holder) -> Holder {
-    match holder {
-        schedule::Holder::Intake(hash) => name(Holder::new(format!("{INTAKE}{}", hex::encode(hash.0)))),
-        schedule::Holder::Attempt(attempt, index) => name(Holder::new(format!("attempt/{attempt}/{index}"))),
-    }
+    name(Holder::new(holder.to_string()))
 }
 
 /// What holders of payloads begin with.

@@ -6,6 +6,8 @@
 use assay_schedule::{BatchId, ChainId, Event, Hash, Spec, TenantId, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::state::About;
+
 /// Tells the answer to one request from all others; random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestId(pub u64, pub u64);
@@ -69,6 +71,8 @@ impl Submit {
             key: self.key.clone(),
             chain: self.chain,
             sequence,
+            from: self.from,
+            to: self.to,
             payload: self.payload,
             payload_bytes: self.payload_bytes,
             units: self.units,
@@ -157,8 +161,27 @@ pub enum PostError {
 pub enum Inbox {
     /// From a coordinator.
     Post(Box<Post>),
-    /// From a worker.
+    /// From a worker, for the schedule.
     Worker(Box<Event>),
+    /// From a worker, for people.
+    Extra(Box<Extra>),
+}
+
+/// What workers say that the schedule does not need. Unknown fields are passed over: workers may be newer.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Extra {
+    /// What an attempt took, signed.
+    Receipt(serde_json::Value),
+    /// Who a worker is.
+    About(About),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum FromWorker {
+    Event(Box<Event>),
+    Extra(Box<Extra>),
 }
 
 impl ClusterKey {
@@ -194,17 +217,12 @@ impl ClusterKey {
             }
             return Ok(Inbox::Post(serde_json::from_str(&envelope.coordinator).map_err(json)?));
         }
-        let event: Event = serde_json::from_slice(bytes).map_err(json)?;
-        if !is_from_worker(&event) {
-            return Err(PostError::Forbidden);
+        match serde_json::from_slice(bytes).map_err(json)? {
+            FromWorker::Event(event) if event.worker().is_none() => Err(PostError::Forbidden),
+            FromWorker::Event(event) => Ok(Inbox::Worker(event)),
+            FromWorker::Extra(extra) => Ok(Inbox::Extra(extra)),
         }
-        Ok(Inbox::Worker(Box::new(event)))
     }
-}
-
-/// Whether an event is a worker's to tell.
-fn is_from_worker(event: &Event) -> bool {
-    matches!(event, Event::Join { .. } | Event::Heartbeat { .. } | Event::Leave { .. } | Event::Result { .. })
 }
 
 #[cfg(test)]
@@ -241,7 +259,7 @@ mod tests {
         for event in [
             Event::TakeOver { epoch: Epoch(9) },
             Event::Settled { effect: EffectId(1) },
-            Event::Done { effect: EffectId(1) },
+            Event::Done { effects: vec![EffectId(1)] },
             Event::Cancel { tenant: TenantId(1), batch: BatchId(1) },
             Event::Tick,
         ] {

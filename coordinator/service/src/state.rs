@@ -6,24 +6,29 @@
 mod history;
 mod intake;
 mod observe;
+mod receipts;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use assay_schedule::{
-    AttemptId, BatchId, ChainId, Effect, EffectId, Epoch, Error, Event, Hash, Kind, LimitError, Limits,
-    Machine, Stage, TenantId, Time, WorkerId,
+    AttemptId, BatchId, Effect, EffectId, Epoch, Error, Event, Hash, Kind, LimitError, Limits, Machine,
+    Stage, TenantId, Time, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 
 pub use self::history::{AttemptState, History, Notice, Span, What, NOTICES_MAX, SPANS_MAX};
 pub use self::observe::{phase_name, PHASES};
+pub use self::receipts::{Receipt, RECEIPTS_FILE, RECEIPTS_MAX, RECEIPT_BYTES_MAX};
 use crate::request::{Command, Request};
 use crate::webhook;
 
 /// Version of checkpoints and records; a coordinator does not lead over another one's.
 pub const FORMAT: u32 = 1;
-/// Chain links that are remembered, for each chain.
-const LINKS_MAX: usize = 1024;
+
+/// How long the mailbox of a session that is over stays, so that the worker learns of it.
+const OVER_MS: u64 = 600_000;
+/// Such mailboxes, at most.
+const OVER_MAX: usize = 4096;
 
 /// A record of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +48,10 @@ pub enum Entry {
     Event(Event),
     /// An API call.
     Request(Request),
+    /// What a worker says of itself.
+    About(About),
+    /// What an attempt took, as its worker has signed it.
+    Receipt(Receipt),
     /// A webhook was tried.
     Called {
         /// Whose end it told.
@@ -58,6 +67,22 @@ pub enum Entry {
         files: Vec<ResultFile>,
     },
 }
+
+/// A worker, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// Which.
+    pub worker: WorkerId,
+    /// What its operator calls it.
+    pub name: String,
+    /// Models of its devices, in the order of its slots.
+    pub devices: Vec<String>,
+    /// Its program.
+    pub build: String,
+}
+
+/// Longest text of [`About`], in bytes, and most devices.
+pub const ABOUT_MAX: usize = 64;
 
 /// A file of a result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,14 +131,6 @@ pub enum Refusal {
         /// The limit.
         max: u64,
     },
-    /// The batch does not begin where the one before it ends.
-    #[error("batch number {sequence} of chain {chain} does not begin in the state in which the one before it ends")]
-    Link {
-        /// The rollup.
-        chain: ChainId,
-        /// The number it would have.
-        sequence: u64,
-    },
 }
 
 /// What a record has led to, besides a new state.
@@ -129,6 +146,8 @@ pub struct Applied {
     pub stale: Vec<StaleHold>,
     /// Worker sessions that are over: their mailboxes end.
     pub ended: Vec<(WorkerId, u64)>,
+    /// Sessions that have been over for a while: their mailboxes go.
+    pub removed: Vec<(WorkerId, u64)>,
 }
 
 /// A hold that the schedule does not know of.
@@ -164,6 +183,15 @@ pub enum Fact {
         phase: &'static str,
         /// Since its submission.
         elapsed_ms: u64,
+    },
+    /// A worker has told what an attempt took.
+    Usage {
+        /// Model of the device.
+        device: String,
+        /// Device time.
+        gpu_ms: u64,
+        /// CPU time.
+        cpu_ms: u64,
     },
     /// A request was refused.
     Refused,
@@ -206,13 +234,17 @@ pub struct State {
     now: Time,
     histories: BTreeMap<BatchId, History>,
     callbacks: BTreeMap<BatchId, Callback>,
-    /// Where each batch of a chain ends, by number.
-    links: BTreeMap<ChainId, BTreeMap<u64, Hash>>,
     /// Attempts whose end has not been seen.
     open: BTreeMap<AttemptId, Open>,
     verifying: BTreeMap<EffectId, AttemptId>,
     /// Sessions of workers that are here.
     sessions: BTreeMap<WorkerId, u64>,
+    /// Bytes of all receipts.
+    receipt_bytes: u64,
+    /// Sessions that are over, and since when, oldest first.
+    over: VecDeque<(Time, WorkerId, u64)>,
+    /// What workers say of themselves.
+    about: BTreeMap<WorkerId, About>,
     /// Ended batches, oldest first, whose spans are kept.
     with_spans: VecDeque<BatchId>,
 }
@@ -250,7 +282,9 @@ impl State {
             now: Time(0),
             histories: BTreeMap::new(),
             callbacks: BTreeMap::new(),
-            links: BTreeMap::new(),
+            receipt_bytes: 0,
+            over: VecDeque::new(),
+            about: BTreeMap::new(),
             open: BTreeMap::new(),
             verifying: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -322,6 +356,21 @@ impl State {
         self.sessions.get(&worker).copied()
     }
 
+    /// What a worker says of itself.
+    pub fn about(&self, worker: WorkerId) -> Option<&About> {
+        self.about.get(&worker)
+    }
+
+    /// The model of a worker's devices; a worker with several kinds of them is `mixed`.
+    fn device(&self, worker: WorkerId) -> String {
+        let Some(about) = self.about.get(&worker) else { return "unknown".into() };
+        match about.devices.split_first() {
+            None => "cpu".into(),
+            Some((first, rest)) if rest.iter().all(|other| other == first) => first.clone(),
+            Some(_) => "mixed".into(),
+        }
+    }
+
     /// Kinds of the attempts that have not ended.
     pub fn running(&self) -> impl Iterator<Item = Kind> + '_ {
         self.open.values().map(|open| open.stage.kind())
@@ -349,6 +398,8 @@ impl State {
                 }
                 applied.outcome = Some(outcome);
             }
+            Entry::About(about) => self.introduce(about),
+            Entry::Receipt(receipt) => self.keep_receipt(receipt, &mut applied),
             Entry::Called { batch, is_delivered } => self.called(*batch, *is_delivered, at, &mut applied),
             Entry::Files { batch, files } => self.add_files(*batch, files, &mut applied),
         }
@@ -374,12 +425,12 @@ impl State {
         if let Event::Tick = event {
             self.forget(applied);
         }
-        self.follow_sessions(event, applied);
+        self.follow_sessions(event, at, applied);
         Ok(())
     }
 
     /// Notices which worker sessions have begun and ended.
-    fn follow_sessions(&mut self, event: &Event, applied: &mut Applied) {
+    fn follow_sessions(&mut self, event: &Event, at: Time, applied: &mut Applied) {
         match event {
             Event::Join { worker, session, .. } => {
                 let before = self.sessions.insert(*worker, *session);
@@ -400,9 +451,37 @@ impl State {
                 let gone = self.sessions.iter().filter(|(worker, _)| !present.contains(worker));
                 applied.ended.extend(gone.map(|(worker, session)| (*worker, *session)));
                 self.sessions.retain(|worker, _| present.contains(worker));
+                let known: BTreeSet<WorkerId> = self.machine.workers().map(|worker| worker.worker).collect();
+                self.about.retain(|worker, _| known.contains(worker));
             }
             _ => {}
         }
+        self.over.extend(applied.ended.iter().map(|(worker, session)| (at, *worker, *session)));
+        while let Some((since, worker, session)) = self.over.front().copied() {
+            if at.since(since) < OVER_MS && self.over.len() <= OVER_MAX {
+                break;
+            }
+            self.over.pop_front();
+            // The same session may have come back.
+            if self.sessions.get(&worker) != Some(&session) {
+                applied.removed.push((worker, session));
+            }
+        }
+    }
+
+    /// A worker that is here says what it is; texts are cut, because they become labels.
+    fn introduce(&mut self, about: &About) {
+        if !self.sessions.contains_key(&about.worker) {
+            return;
+        }
+        let cut = |text: &String| text.chars().filter(|char| !char.is_control()).take(ABOUT_MAX).collect();
+        let about = About {
+            worker: about.worker,
+            name: cut(&about.name),
+            devices: about.devices.iter().take(ABOUT_MAX).map(cut).collect(),
+            build: cut(&about.build),
+        };
+        self.about.insert(about.worker, about);
     }
 
     fn called(&mut self, batch: BatchId, is_delivered: bool, at: Time, applied: &mut Applied) {
@@ -417,6 +496,7 @@ impl State {
     }
 
     fn add_files(&mut self, batch: BatchId, files: &[ResultFile], applied: &mut Applied) {
+        self.drop_receipts(batch, files);
         let Some(history) = self.histories.get_mut(&batch) else {
             applied.stale.push(StaleHold::Files(batch));
             return;
@@ -435,6 +515,9 @@ impl State {
             self.histories.keys().filter(|id| self.machine.phase(**id).is_none()).copied().collect();
         for id in gone {
             let history = self.histories.remove(&id);
+            let bytes =
+                history.iter().flat_map(|history| history.receipts.values()).map(String::len).sum::<usize>();
+            self.receipt_bytes = self.receipt_bytes.saturating_sub(bytes as u64);
             self.callbacks.remove(&id);
             if history.is_some_and(|history| !history.files.is_empty()) {
                 applied.stale.push(StaleHold::Files(id));

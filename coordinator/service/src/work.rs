@@ -4,9 +4,8 @@
 //! is answered, here or on the coordinator that leads next, so all of it is idempotent.
 
 mod run;
-pub mod simple;
 
-use assay_schedule::{BatchId, ChainId, Spec, Stage};
+use assay_schedule::{BatchId, ChainId, Facts, Hash, Role, Spec, Stage};
 use async_trait::async_trait;
 
 pub use self::run::{Executor, WorkLimits};
@@ -43,16 +42,29 @@ pub trait BatchReader: Send + Sync + 'static {
     fn read(&self, bytes: &[u8]) -> Result<BatchFacts, BatchRefusal>;
 }
 
-/// Checks results. Called on a thread that may block.
+/// A task whose result is to be checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// What was to be done.
+    pub stage: Stage,
+    /// Of a part, the key under which it was asked for.
+    pub key: Hash,
+    /// What the inputs are, in order.
+    pub inputs: Vec<Role>,
+    /// The batch.
+    pub facts: Facts,
+}
+
+/// Checks results. Called on a thread that may block; must not panic, whatever it is given.
 pub trait Verifier: Send + Sync + 'static {
     /// Whether the verification of a task reads the task's inputs too.
-    fn needs_inputs(&self, stage: Stage) -> bool;
+    fn needs_inputs(&self, claim: &Claim) -> bool;
 
     /// Whether `outputs` are a right result of the task. `inputs` are there if they were asked for.
-    fn verify(&self, stage: Stage, spec: &Spec, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> bool;
+    fn verify(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> bool;
 
     /// Whether `proof` states what the batch says.
-    fn check(&self, spec: &Spec, payload: &[u8], proof: &[u8]) -> bool;
+    fn check(&self, facts: &Facts, payload: &[u8], proof: &[u8]) -> bool;
 }
 
 /// What is to be settled.

@@ -108,7 +108,7 @@ pub(crate) async fn cancel(
 )]
 pub(crate) async fn workers(Extract(app): Extract<SharedApp>, _: Auth) -> Result<Json<WorkerList>, Problem> {
     let state = app.read().await?;
-    Ok(Json(WorkerList {
-        workers: state.machine().workers().map(|worker| WorkerView::of(&worker)).collect(),
-    }))
+    let workers = state.machine().workers();
+    let workers = workers.map(|worker| WorkerView::of(&worker, state.about(worker.worker))).collect();
+    Ok(Json(WorkerList { workers }))
 }

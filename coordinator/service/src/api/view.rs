@@ -1,10 +1,12 @@
 //! What the API shows. These types are the API's own, so that the schedule may change without breaking clients.
 
-use assay_schedule::{BatchId, BatchStatus, Failure, Kind, Phase, Stage, TaskStatus, Wait, WorkerStatus};
+use assay_schedule::{
+    BatchId, BatchStatus, Failure, Kind, Parent, Phase, Stage, TaskStatus, Wait, WorkerStatus,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::state::{phase_name, AttemptState, History, Notice, Span, What};
+use crate::state::{phase_name, About, AttemptState, History, Notice, Span, What};
 
 /// A batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -123,6 +125,10 @@ pub struct TaskView {
     pub failures: u32,
     /// Losses of workers and messages so far.
     pub losses: u32,
+    /// Of a task that has parts proved by others: how many so far.
+    pub parts: u32,
+    /// Of these, done.
+    pub parts_done: u32,
 }
 
 /// Why a task waits.
@@ -180,6 +186,12 @@ pub struct FileView {
 pub struct WorkerView {
     /// Its number.
     pub id: u64,
+    /// What its operator calls it.
+    pub name: String,
+    /// Models of its devices.
+    pub devices: Vec<String>,
+    /// Its program.
+    pub build: String,
     /// Whether it is here.
     pub present: bool,
     /// Until when it gets no work because its results did not verify.
@@ -327,6 +339,8 @@ impl TaskView {
             wait: task.wait.as_ref().map(WaitView::of),
             failures: task.failures,
             losses: task.losses,
+            parts: task.parts,
+            parts_done: task.parts_done,
         }
     }
 }
@@ -361,10 +375,13 @@ impl BatchDetail {
 
 impl WorkerView {
     /// A worker.
-    pub fn of(status: &WorkerStatus) -> Self {
+    pub fn of(status: &WorkerStatus, about: Option<&About>) -> Self {
         let measured = Kind::ALL.into_iter().filter(|kind| status.speeds[*kind].samples > 0);
         Self {
             id: status.worker.0,
+            name: about.map(|about| about.name.clone()).unwrap_or_default(),
+            devices: about.map(|about| about.devices.clone()).unwrap_or_default(),
+            build: about.map(|about| about.build.clone()).unwrap_or_default(),
             present: status.present,
             quarantined_until_ms: status.quarantined_until.map(|time| time.0),
             strikes: status.strikes,
@@ -385,7 +402,7 @@ impl WorkerView {
 pub fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Execute => "execute",
-        Kind::Trace => "trace",
+        Kind::Block => "block",
         Kind::Shard => "shard",
         Kind::Reduce => "reduce",
         Kind::Fold => "fold",
@@ -397,10 +414,17 @@ pub fn kind_name(kind: Kind) -> &'static str {
 /// Name of a task for people.
 pub fn task_name(stage: Stage) -> String {
     match stage {
-        Stage::Trace { run } => format!("trace of run {run}"),
-        Stage::Shard { run, shard } => format!("shard {shard} of run {run}"),
-        Stage::Reduce { run, level, index } => format!("reduction {level}.{index} of run {run}"),
+        Stage::Block { run } => format!("block {run}"),
+        Stage::Shard { of, part } => format!("shard {part} of {}", parent_name(of)),
+        Stage::Reduce { of, part } => format!("reduction {part} of {}", parent_name(of)),
         stage => kind_name(stage.kind()).into(),
+    }
+}
+
+fn parent_name(parent: Parent) -> String {
+    match parent {
+        Parent::Block { run } => format!("block {run}"),
+        Parent::Fold => "fold".into(),
     }
 }
 
@@ -413,6 +437,7 @@ impl WaitView {
             Wait::PreviousFold => {
                 ("previous_fold", "the fold proof of the batch before is not there yet".into())
             }
+            Wait::Respawn => ("respawn", "what it reads was lost and is published again".into()),
             Wait::Backoff { until } => ("backoff", format!("failed; tried again at {}", until.0)),
             Wait::StoreDown => ("store_down", "the queue or the store cannot be reached".into()),
             Wait::StoreFull => {

@@ -30,14 +30,18 @@ pub(super) struct Term {
     pub position: Position,
     /// The last event that is accounted for.
     pub cursor: Cursor,
-    /// Records since the last checkpoint; ticks are not counted.
+    /// Records since the last checkpoint.
     pub records: u64,
+    /// Whether there are others than ticks among them.
+    pub has_news: bool,
     pub checkpointed: Instant,
     pub executor: Executor,
     pub answers: mpsc::Sender<Entry>,
     /// Webhooks that are being sent.
     pub calling: BTreeSet<BatchId>,
     pub calls: JoinSet<()>,
+    /// Batches whose receipts are being made a file.
+    pub bundling: BTreeSet<BatchId>,
     /// Who reads the mailbox `log`.
     pub standbys: Standbys,
     pub sweeper: sweep::Sweeper,
@@ -123,11 +127,13 @@ impl Coordinator {
             position: stored.position,
             cursor: stored.cursor,
             records: stored.records.len() as u64,
+            has_news: true,
             checkpointed: Instant::now(),
             executor,
             answers,
             calling: BTreeSet::new(),
             calls: JoinSet::new(),
+            bundling: BTreeSet::new(),
             standbys: Standbys::default(),
             sweeper: Default::default(),
         };
@@ -218,6 +224,7 @@ impl Coordinator {
         self.parts.queue.checkpoint(term.epoch, term.position, &bytes).await?;
         self.parts.metrics.checkpoint(bytes.len() as u64);
         term.records = 0;
+        term.has_news = false;
         term.checkpointed = Instant::now();
         Ok(())
     }

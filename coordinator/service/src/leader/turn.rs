@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_queue::{Bound, Class, Commit, Committed, Cursor, Holder, Mailbox, QueueError};
-use assay_schedule::{Action, BatchId, Effect, Event, WorkerId};
+use assay_schedule::{Action, AttemptId, BatchId, Effect, Event, Recipient, WorkerId};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::sweep::sweep;
 use super::term::Term;
 use super::{now, Coordinator, LeaderError};
 use crate::names;
-use crate::request::{Inbox, Post, RequestId};
-use crate::state::{encode_record, Entry, Fact, Outcome, Record, StaleHold, State};
+use crate::request::{Extra, Inbox, Post, RequestId};
+use crate::state::{encode_record, Entry, Fact, Outcome, Receipt, Record, StaleHold, State, RECEIPTS_FILE};
 use crate::webhook;
+use crate::work::NewFile;
 
 const RETRY: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -22,6 +24,16 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 const MARGIN: usize = 1024;
 /// Webhooks at the same time.
 const CALLS_MAX: usize = 16;
+/// Mails of one commit; the queue's own limit may not be lower.
+const MAILS_MAX: usize = 4000;
+
+/// What the leader says to a worker besides the schedule's messages.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    /// It is done with an attempt: it has taken the result, or refused it for good.
+    Closed { attempt: AttemptId },
+}
 
 /// What a turn has led to, until it is committed.
 #[derive(Default)]
@@ -34,9 +46,8 @@ struct Draft {
     work: Vec<Effect>,
     stale: Vec<StaleHold>,
     facts: Vec<Fact>,
-    /// Effects that are messages: carried out with the commit.
-    sent: Vec<Effect>,
-    has_more_than_ticks: bool,
+    removed: Vec<(WorkerId, u64)>,
+    has_news: bool,
     forget_log: Option<Cursor>,
 }
 
@@ -79,6 +90,7 @@ impl Coordinator {
         }
         self.start_work(term, state, std::mem::take(&mut draft.work));
         self.call_back(term, state);
+        bundle_receipts(term, state);
         self.start_sweep(term, state);
         drop(guard);
         self.finish(term, draft, refused).await;
@@ -93,12 +105,12 @@ impl Coordinator {
             self.shared.answer(id, outcome);
         }
         draft.stale.into_iter().for_each(|stale| term.executor.release(stale));
-        let mut next: Vec<Entry> = draft.sent.iter().map(done).collect();
-        next.extend(refused.iter().filter_map(leave));
-        if !next.is_empty() {
+        let left: Vec<Entry> = refused.iter().filter_map(leave).collect();
+        if !left.is_empty() {
             let answers = term.answers.clone();
             term.calls.spawn(async move {
-                for entry in next {
+                for entry in left {
+                    // Nobody listens any more once the term is over.
                     let _ = answers.send(entry).await;
                 }
             });
@@ -110,16 +122,15 @@ impl Coordinator {
                 Err(error) => tracing::warn!(%error, "the mailbox for standbys cannot be emptied"),
             }
         }
-        if draft.has_more_than_ticks {
-            term.records += draft.records.len() as u64;
-        }
-        let is_due = term.records > 0 && term.checkpointed.elapsed() >= self.config.checkpoint_time;
+        term.records += draft.records.len() as u64;
+        term.has_news |= draft.has_news;
+        let is_due = term.has_news && term.checkpointed.elapsed() >= self.config.checkpoint_time;
         if term.records >= self.config.checkpoint_records || is_due {
             if let Err(error) = self.checkpoint(term).await {
                 // The log goes on; the next turn tries again.
                 tracing::error!(%error, "no checkpoint");
                 term.checkpointed = Instant::now();
-                term.records = 1;
+                term.records /= 2;
             }
         }
     }
@@ -132,6 +143,10 @@ impl Coordinator {
         }
         match self.parts.cluster.open(bytes) {
             Ok(Inbox::Worker(event)) => Some(Entry::Event(*event)),
+            Ok(Inbox::Extra(extra)) => match *extra {
+                Extra::About(about) => Some(Entry::About(about)),
+                Extra::Receipt(receipt) => Receipt::read(receipt).map(Entry::Receipt),
+            },
             Ok(Inbox::Post(post)) => match *post {
                 Post::Request(request) => Some(Entry::Request(*request)),
                 Post::Follow { standby, cursor } => {
@@ -160,12 +175,16 @@ impl Coordinator {
                 // Repetitions and late messages, mostly. Nothing has changed, so nothing is kept.
                 tracing::debug!(%error, "an event is refused");
                 self.parts.metrics.refused(&error);
+                if error.class() == assay_schedule::Class::Permanent {
+                    close_result(state, &record.entry, draft);
+                }
                 return;
             }
         };
-        draft.has_more_than_ticks |= !matches!(record.entry, Entry::Event(Event::Tick));
+        draft.has_news |= !matches!(record.entry, Entry::Event(Event::Tick));
+        close_result(state, &record.entry, draft);
         for effect in applied.effects {
-            self.sort_effect(state, effect, draft);
+            sort_effect(effect, draft);
         }
         if let (Some(outcome), Entry::Request(request)) = (applied.outcome, &record.entry) {
             draft.replies.push((request.id, outcome));
@@ -173,28 +192,9 @@ impl Coordinator {
         draft.stale.extend(applied.stale);
         draft.facts.extend(applied.facts);
         draft.ended.extend(applied.ended);
+        draft.removed.extend(applied.removed);
         draft.records.push(record);
         draft.encoded.push(encoded);
-    }
-
-    /// Messages go into the commit, work is begun after it.
-    fn sort_effect(&self, state: &State, effect: Effect, draft: &mut Draft) {
-        let to = match &effect.action {
-            Action::Dispatch { worker, session, .. } => Some(names::worker(*worker, *session)),
-            // To the session that is there now: an earlier one of the worker has forgotten the attempt.
-            Action::Revoke { worker, .. } => {
-                state.session(*worker).map(|session| names::worker(*worker, session))
-            }
-            _ => None,
-        };
-        if let Some(mailbox) = to {
-            let mail = crate::wire::json(&effect);
-            draft.mails.push((mailbox, mail));
-        }
-        match effect.action {
-            Action::Dispatch { .. } | Action::Notify { .. } => draft.sent.push(effect),
-            _ => draft.work.push(effect),
-        }
     }
 
     /// Makes the draft true. Mailboxes that are full are closed instead, and returned: who does not read is gone.
@@ -206,25 +206,36 @@ impl Coordinator {
     ) -> Result<(Committed, Vec<Mailbox>), QueueError> {
         let mut refused: BTreeSet<Mailbox> = BTreeSet::new();
         let (remove_log, log_mails) = self.log_mails(term, draft);
-        loop {
+        // Messages that were lost would be repaired (workers name what they have, controllers ask again), so that what
+        // does not fit into one commit may come after it.
+        let (mails, rest) = draft.mails.split_at(draft.mails.len().min(MAILS_MAX));
+        let committed = loop {
             let mut commit = Commit::new(cursor);
             commit.records.clone_from(&draft.encoded);
-            commit.mails = draft.mails.iter().filter(|(to, _)| !refused.contains(to)).cloned().collect();
+            commit.mails = mails.iter().filter(|(to, _)| !refused.contains(to)).cloned().collect();
             commit.mails.extend(log_mails.iter().map(|mail| (names::log(), mail.clone())));
             commit.remove.extend(remove_log.then(names::log));
+            commit
+                .remove
+                .extend(draft.removed.iter().map(|(worker, session)| names::worker(*worker, *session)));
             commit.close =
                 draft.ended.iter().map(|(worker, session)| names::worker(*worker, *session)).collect();
             commit.close.extend(refused.iter().filter(|mailbox| **mailbox != names::log()).cloned());
             match self.commit_patiently(term, &commit).await {
-                Ok(committed) => return Ok((committed, refused.into_iter().collect())),
-                Err(QueueError::Full { bound: Bound::Mailbox(full) | Bound::MailboxBytes(full), .. })
-                    if refused.insert(full.clone()) =>
-                {
-                    tracing::warn!(mailbox = %full, "a mailbox is full: its reader is given up");
-                }
-                Err(error) => return Err(error),
+                Ok(committed) => break committed,
+                Err(error) => give_up_reader(error, &mut refused)?,
+            }
+        };
+        for chunk in rest.chunks(MAILS_MAX) {
+            let mut commit = Commit::new(cursor);
+            commit.mails = chunk.iter().filter(|(to, _)| !refused.contains(to)).cloned().collect();
+            while let Err(error) = self.commit_patiently(term, &commit).await {
+                give_up_reader(error, &mut refused)?;
+                commit = Commit { mails: commit.mails, ..Commit::new(cursor) };
+                commit.mails.retain(|(to, _)| !refused.contains(to));
             }
         }
+        Ok((committed, refused.into_iter().collect()))
     }
 
     fn log_mails(&self, term: &mut Term, draft: &Draft) -> (bool, Vec<Vec<u8>>) {
@@ -328,8 +339,49 @@ impl Coordinator {
     }
 }
 
-fn done(effect: &Effect) -> Entry {
-    Entry::Event(Event::Done { effect: effect.id })
+/// Messages go into the commit, work is begun after it. What subscribers are told is in the history already.
+fn sort_effect(effect: Effect, draft: &mut Draft) {
+    let recipient = match &effect.action {
+        Action::Message(message) => message.recipient(effect.batch),
+        Action::Work(_) => return draft.work.push(effect),
+    };
+    if let Recipient::Worker { worker, session } = recipient {
+        draft.mails.push((names::worker(worker, session), crate::wire::json(&effect)));
+    }
+}
+
+/// Tells a worker that its result has arrived, so that it need not repeat it.
+fn close_result(state: &State, entry: &Entry, draft: &mut Draft) {
+    let Entry::Event(Event::Result { worker, session, attempt, .. }) = entry else { return };
+    // Only to a session that is there: a mailbox begins with its first mail.
+    if state.session(*worker) == Some(*session) {
+        let answer = Answer::Closed { attempt: *attempt };
+        draft.mails.push((names::worker(*worker, *session), crate::wire::json(&answer)));
+    }
+}
+
+/// After a commit that a full mailbox has stopped: its reader is given up, and the commit may be tried without it.
+fn give_up_reader(error: QueueError, refused: &mut BTreeSet<Mailbox>) -> Result<(), QueueError> {
+    match error {
+        QueueError::Full { bound: Bound::Mailbox(ref full) | Bound::MailboxBytes(ref full), .. }
+            if refused.insert(full.clone()) =>
+        {
+            tracing::warn!(mailbox = %full, "a mailbox is full: its reader is given up");
+            Ok(())
+        }
+        error => Err(error),
+    }
+}
+
+/// Makes files of the receipts of batches that have ended.
+fn bundle_receipts(term: &mut Term, state: &State) {
+    let unbundled: BTreeSet<BatchId> = state.unbundled().collect();
+    term.bundling.retain(|batch| unbundled.contains(batch));
+    for batch in unbundled {
+        if let Some(bytes) = state.bundle(batch).filter(|_| term.bundling.insert(batch)) {
+            term.executor.publish(batch, NewFile { name: RECEIPTS_FILE.into(), bytes });
+        }
+    }
 }
 
 /// The worker whose mailbox was given up is gone.

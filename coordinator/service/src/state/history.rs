@@ -1,6 +1,6 @@
 //! What has happened to one batch: its attempts as spans of time, and numbered notices for those who watch.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use assay_schedule::{AttemptId, Phase, Spec, Stage, Time, WorkerId};
 use serde::{Deserialize, Serialize};
@@ -126,12 +126,16 @@ pub struct History {
     pub next_seq: u64,
     /// Files of the result.
     pub files: Vec<ResultFile>,
+    /// Signed receipts of its attempts, as JSON, by attempt.
+    pub receipts: BTreeMap<AttemptId, String>,
+    /// Attempts whose results counted; receipts of others are for wasted work.
+    pub taken: BTreeSet<AttemptId>,
 }
 
 impl History {
     /// A batch that has just been taken.
     pub(super) fn new(spec: Spec, at: Time) -> Self {
-        let mut history = Self {
+        Self {
             spec,
             submitted: at,
             ended: None,
@@ -145,9 +149,9 @@ impl History {
             notices: VecDeque::new(),
             next_seq: 1,
             files: Vec::new(),
-        };
-        history.note(at, What::Phase(Phase::Proving));
-        history
+            receipts: BTreeMap::new(),
+            taken: BTreeSet::new(),
+        }
     }
 
     /// Adds a notice; the oldest one goes if there are too many.
@@ -157,6 +161,13 @@ impl History {
         }
         self.notices.push_back(Notice { seq: self.next_seq, at, what });
         self.next_seq += 1;
+    }
+
+    /// Drops all but what is needed to say how it ended.
+    pub(super) fn shorten(&mut self) {
+        self.spans_dropped += self.spans.len() as u64;
+        self.spans = Vec::new();
+        self.notices.drain(..self.notices.len().saturating_sub(1));
     }
 
     /// Number of the last notice, 0 if there is none.
@@ -184,6 +195,8 @@ mod tests {
             key: String::new(),
             chain: ChainId(1),
             sequence: 0,
+            from: Hash([0; 32]),
+            to: Hash([1; 32]),
             payload: Hash([0; 32]),
             payload_bytes: 0,
             units: 1,
@@ -198,8 +211,8 @@ mod tests {
     #[test]
     fn notices_are_replayed_from_any_kept_place() {
         let mut history = history();
-        assert_eq!(history.after(0).unwrap().count(), 1);
-        for _ in 0..NOTICES_MAX + 9 {
+        assert_eq!(history.after(0).unwrap().count(), 0);
+        for _ in 0..NOTICES_MAX + 10 {
             history.note(Time(1), What::Phase(Phase::Proving));
         }
         assert_eq!(history.last_seq(), NOTICES_MAX as u64 + 10);

@@ -1,8 +1,8 @@
 //! Submissions: quotas, the place in the chain, and what becomes of the stored payload.
 
-use assay_schedule::{ChainId, Error, Event, Hash, Spec, Time};
+use assay_schedule::{Error, Event, Time};
 
-use super::{Applied, Fact, History, Outcome, Refusal, Reply, StaleHold, State, LINKS_MAX};
+use super::{Applied, Fact, Outcome, Refusal, Reply, StaleHold, State};
 use crate::request::Submit;
 
 impl State {
@@ -24,8 +24,7 @@ impl State {
             return Ok(Reply::Submitted { batch, is_repeated: true });
         }
         self.check_quota(submit)?;
-        let sequence = self.next_sequence(submit, at)?;
-        self.check_link(submit, sequence)?;
+        let sequence = self.machine.chain(submit.chain).map_or(0, |chain| chain.next);
         self.event(&Event::Submit { spec: submit.spec(sequence) }, at, applied)?;
         let batch = self
             .machine
@@ -33,13 +32,6 @@ impl State {
             .expect("the schedule has just taken a batch under this key");
         if let Some(history) = self.histories.get_mut(&batch) {
             history.callback.clone_from(&submit.callback);
-        }
-        let links = self.links.entry(submit.chain).or_default();
-        // Batches after this one are there only from before a failure.
-        links.split_off(&sequence);
-        links.insert(sequence, submit.to);
-        while links.len() > LINKS_MAX {
-            links.pop_first();
         }
         applied.facts.push(Fact::Submitted);
         Ok(Reply::Submitted { batch, is_repeated: false })
@@ -58,36 +50,10 @@ impl State {
         Ok(())
     }
 
-    /// Asks the schedule for the number that comes next, with one that cannot come next.
-    fn next_sequence(&mut self, submit: &Submit, at: Time) -> Result<u64, Refusal> {
-        match self.machine.step(Event::Submit { spec: submit.spec(u64::MAX) }, at) {
-            Err(Error::Sequence { expected, .. }) => Ok(expected),
-            Err(error) => Err(error.into()),
-            Ok(_) => unreachable!("no chain has 2^64 batches"),
-        }
-    }
-
-    fn check_link(&self, submit: &Submit, sequence: u64) -> Result<(), Refusal> {
-        let before = sequence.checked_sub(1).and_then(|before| self.link(submit.chain, before));
-        match before {
-            Some(before) if before != submit.from => Err(Refusal::Link { chain: submit.chain, sequence }),
-            _ => Ok(()),
-        }
-    }
-
-    fn link(&self, chain: ChainId, sequence: u64) -> Option<Hash> {
-        self.links.get(&chain)?.get(&sequence).copied()
-    }
-
     /// Whether a batch in work needs the payload that this submission has stored.
     fn needs_payload(&self, submit: &Submit) -> bool {
         let batch = self.machine.batch_by_key(submit.tenant, &submit.key);
         let phase = batch.and_then(|batch| self.machine.phase(batch));
         phase.is_some_and(|phase| !phase.is_terminal())
-    }
-
-    pub(super) fn begin_history(&mut self, spec: &Spec, at: Time) {
-        let Some(batch) = self.machine.batch_by_key(spec.tenant, &spec.key) else { return };
-        self.histories.entry(batch).or_insert_with(|| History::new(spec.clone(), at));
     }
 }

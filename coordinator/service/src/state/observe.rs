@@ -1,68 +1,61 @@
 //! What a step of the schedule means for histories and metrics.
 
-use std::collections::BTreeSet;
-
 use assay_schedule::{
-    Action, AttemptId, BatchId, Effect, EffectId, Event, Phase, Report, Stage, Time, Verdict, WorkerId,
+    Action, AttemptId, BatchId, Dispatch, Effect, EffectId, Event, Message, Phase, Report, Time, Verdict,
+    Work,
 };
 
-use super::{Applied, AttemptState, Callback, Fact, Open, Span, State, What, SPANS_MAX};
+use super::{Applied, AttemptState, Callback, Fact, History, Open, Span, State, What, SPANS_MAX};
 
-/// Ended batches whose spans are kept; those of older ones are dropped.
+/// Ended batches whose attempts are kept; those of older ones are dropped.
 const WITH_SPANS_MAX: usize = 64;
 
 impl State {
     /// Notices what an event that the schedule has taken has changed.
     pub(super) fn observe(&mut self, event: &Event, effects: &[Effect], at: Time, applied: &mut Applied) {
-        let mut touched: BTreeSet<BatchId> = effects.iter().map(|effect| effect.batch).collect();
         match event {
             Event::Submit { spec } => {
-                self.begin_history(spec, at);
-            }
-            Event::Cancel { batch, .. } => {
-                touched.insert(*batch);
+                if let Some(batch) = self.machine.batch_by_key(spec.tenant, &spec.key) {
+                    self.histories.entry(batch).or_insert_with(|| History::new(spec.clone(), at));
+                }
             }
             Event::Result { attempt, report, .. } => {
-                touched.extend(self.open.get(attempt).map(|open| open.batch));
                 let state = match report {
                     Report::Finished { .. } => AttemptState::Reported,
                     _ => AttemptState::Failed,
                 };
                 self.mark(*attempt, state, at, applied);
             }
-            Event::Verified { effect, verdict } => {
-                touched.extend(self.judged(*effect, verdict, effects, at, applied));
-            }
-            // Settlements: the batch is not named.
-            Event::Settled { .. } | Event::SettleFailed { .. } | Event::Tick => {
-                touched.extend(self.histories.iter().filter(|(_, h)| h.ended.is_none()).map(|(id, _)| *id));
-            }
+            Event::Verified { effect, verdict } => self.judged(*effect, verdict, at, applied),
             _ => {}
         }
         for effect in effects {
             self.issued(effect, at, applied);
         }
-        for batch in touched {
-            self.follow_phase(batch, at, applied);
-        }
     }
 
     fn issued(&mut self, effect: &Effect, at: Time, applied: &mut Applied) {
         match &effect.action {
-            Action::Dispatch { attempt, worker, session, stage, .. } if !self.open.contains_key(attempt) => {
-                self.begin(effect.batch, *attempt, (*worker, *session), *stage, at);
+            Action::Message(Message::Dispatch(dispatch)) => self.begin(dispatch, at),
+            Action::Message(Message::Revoke { attempt, .. }) => {
+                self.mark(*attempt, AttemptState::Revoked, at, applied);
             }
-            Action::Revoke { attempt, .. } => self.mark(*attempt, AttemptState::Revoked, at, applied),
-            Action::Verify { attempt, .. } => {
+            Action::Message(Message::Notify { phase }) => self.enter(effect.batch, phase, at, applied),
+            Action::Work(Work::Verify { attempt, .. }) => {
                 self.verifying.insert(effect.id, *attempt);
+            }
+            Action::Work(Work::Fence { attempts }) => {
+                for attempt in attempts {
+                    self.mark(*attempt, AttemptState::Revoked, at, applied);
+                }
             }
             _ => {}
         }
     }
 
-    fn begin(&mut self, batch: BatchId, attempt: AttemptId, to: (WorkerId, u64), stage: Stage, at: Time) {
+    fn begin(&mut self, dispatch: &Dispatch, at: Time) {
+        let Dispatch { attempt, worker, session, batch, stage, .. } = *dispatch;
         let Some(history) = self.histories.get_mut(&batch) else { return };
-        let (worker, session) = to;
         let span = history.spans.len() as u32;
         if history.spans.iter().any(|span| span.stage == stage) {
             history.retries = history.retries.saturating_add(1);
@@ -87,26 +80,15 @@ impl State {
     }
 
     /// The coordinator's verdict on an attempt's result; a verdict on something else names no attempt.
-    fn judged(
-        &mut self,
-        effect: EffectId,
-        verdict: &Verdict,
-        effects: &[Effect],
-        at: Time,
-        applied: &mut Applied,
-    ) -> Option<BatchId> {
-        let attempt = self.verifying.remove(&effect)?;
-        let batch = self.open.get(&attempt)?.batch;
-        let is_refused = effects.iter().any(
-            |effect| matches!(effect.action, Action::Revoke { attempt: revoked, .. } if revoked == attempt),
-        );
-        let state = match (is_refused, verdict) {
-            (false, _) => AttemptState::Accepted,
-            (true, Verdict::Read { .. }) => AttemptState::Rejected,
-            (true, _) => AttemptState::Failed,
+    fn judged(&mut self, effect: EffectId, verdict: &Verdict, at: Time, applied: &mut Applied) {
+        let Some(attempt) = self.verifying.remove(&effect) else { return };
+        // As the coordinator's own work answers it: what does not hash to its name is never valid.
+        let state = match verdict {
+            Verdict::Read { valid: true, .. } => AttemptState::Accepted,
+            Verdict::Read { .. } => AttemptState::Rejected,
+            Verdict::Missing => AttemptState::Failed,
         };
         self.mark(attempt, state, at, applied);
-        Some(batch)
     }
 
     /// Puts an attempt into a state. One that has ended stays as it is.
@@ -125,24 +107,25 @@ impl State {
             }
             if state.is_terminal() {
                 history.running = history.running.saturating_sub(1);
-                history.accepted += u32::from(state == AttemptState::Accepted);
+                if state == AttemptState::Accepted {
+                    history.accepted += 1;
+                    history.taken.insert(attempt);
+                }
             }
             history.note(at, What::Attempt { attempt, stage, worker, state });
         }
         if state.is_terminal() {
             self.open.remove(&attempt);
+            self.verifying.retain(|_, other| *other != attempt);
             let elapsed_ms = reported.unwrap_or(at).since(started);
-            let device = format!("worker {worker}");
+            let device = self.device(worker);
             applied.facts.push(Fact::Attempt { kind: stage.kind(), worker, device, state, elapsed_ms });
         }
     }
 
-    /// Notices that a batch is in another phase, and its end.
-    fn follow_phase(&mut self, batch: BatchId, at: Time, applied: &mut Applied) {
-        let Some(phase) = self.machine.phase(batch).cloned() else { return };
-        let Some(history) = self.histories.get_mut(&batch).filter(|history| history.phase != phase) else {
-            return;
-        };
+    /// A batch is in another phase.
+    fn enter(&mut self, batch: BatchId, phase: &Phase, at: Time, applied: &mut Applied) {
+        let Some(history) = self.histories.get_mut(&batch) else { return };
         history.phase = phase.clone();
         history.note(at, What::Phase(phase.clone()));
         if !phase.is_terminal() {
@@ -150,7 +133,7 @@ impl State {
         }
         history.ended = Some(at);
         let elapsed_ms = at.since(history.submitted);
-        applied.facts.push(Fact::Ended { phase: phase_name(&phase), elapsed_ms });
+        applied.facts.push(Fact::Ended { phase: phase_name(phase), elapsed_ms });
         if let Some(url) = history.callback.clone() {
             let callback = Callback { url, tenant: history.spec.tenant, tries: 0, due: at };
             self.callbacks.insert(batch, callback);
@@ -159,9 +142,7 @@ impl State {
         if self.with_spans.len() > WITH_SPANS_MAX {
             let oldest = self.with_spans.pop_front();
             if let Some(history) = oldest.and_then(|id| self.histories.get_mut(&id)) {
-                history.spans_dropped += history.spans.len() as u64;
-                history.spans = Vec::new();
-                history.notices.drain(..history.notices.len().saturating_sub(1));
+                history.shorten();
             }
         }
     }

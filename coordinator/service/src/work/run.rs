@@ -4,12 +4,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use assay_queue::{ArtifactStore, StoreError};
-use assay_schedule::{Action, Artifact, Effect, Event, Hash, Spec, Stage, Verdict};
+use assay_queue::{ArtifactStore, Holder, StoreError};
+use assay_schedule::{Action, Artifact, BatchId, Effect, Event, Facts, Hash, Spec, Verdict, Work};
 use tokio::sync::{mpsc, Semaphore};
 use tokio::task::JoinSet;
 
-use super::{Settlement, Settler, Verifier};
+use super::{Claim, NewFile, Settlement, Settler, Verifier};
 use crate::names;
 use crate::state::{Entry, ResultFile, StaleHold, FILES_MAX};
 
@@ -94,6 +94,18 @@ impl Executor {
         });
     }
 
+    /// Publishes a file of a result.
+    pub fn publish(&mut self, batch: BatchId, file: NewFile) {
+        while self.tasks.try_join_next().is_some() {}
+        let (parts, answers) = (Arc::clone(&self.parts), self.answers.clone());
+        self.tasks.spawn(async move {
+            let _permit = parts.calls.acquire().await;
+            if let Some(entry) = parts.keep_files(batch, vec![file]).await {
+                let _ = answers.send(entry).await;
+            }
+        });
+    }
+
     /// Lets go of artifacts that nobody needs.
     pub fn release(&mut self, stale: StaleHold) {
         while self.tasks.try_join_next().is_some() {}
@@ -143,33 +155,46 @@ impl Parts {
     async fn carry_out(self: Arc<Self>, effect: &Effect, spec: Spec) -> Vec<Entry> {
         let id = effect.id;
         let verified = |verdict| vec![Entry::Event(Event::Verified { effect: id, verdict })];
-        match &effect.action {
-            Action::Verify { stage, inputs, outputs, .. } => {
-                verified(self.verify(*stage, spec, inputs, outputs).await)
+        let Action::Work(work) = &effect.action else { return Vec::new() };
+        match work {
+            Work::Verify { stage, key, inputs, outputs, facts, .. } => {
+                let roles = inputs.iter().map(|input| input.role).collect();
+                let claim = Claim { stage: *stage, key: *key, inputs: roles, facts: *facts };
+                let inputs: Vec<Artifact> = inputs.iter().map(|input| input.artifact).collect();
+                verified(self.verify(claim, &inputs, outputs).await)
             }
-            Action::Check { proof } => verified(self.check(spec, *proof).await),
-            Action::Audit { artifact, .. } => verified(self.audit(*artifact).await),
-            Action::Settle { proof, .. } => self.settle(effect, spec, *proof).await,
-            Action::Release { artifact } => {
-                let holder = names::holder(artifact.holder);
-                let _permit = self.calls.acquire().await;
-                self.done(effect, patiently("release", || self.store.release(&holder)).await.err())
+            Work::Check { proof, facts } => verified(self.check(spec, *facts, *proof).await),
+            Work::Audit { artifact, .. } => verified(self.audit(*artifact).await),
+            Work::Settle { proof, .. } => self.settle(effect, spec, *proof).await,
+            Work::Release { artifacts } => {
+                let holders = artifacts.iter().map(|artifact| names::holder(artifact.holder));
+                self.let_go(effect, holders, false).await
             }
-            Action::Revoke { attempt, .. } => {
-                let holder = names::attempt(*attempt);
-                let _permit = self.calls.acquire().await;
-                self.done(effect, patiently("revoke", || self.store.revoke(&holder)).await.err())
+            Work::Fence { attempts } => {
+                self.let_go(effect, attempts.iter().map(|attempt| names::attempt(*attempt)), true).await
             }
-            Action::Dispatch { .. } | Action::Notify { .. } => Vec::new(),
         }
     }
 
-    fn done(&self, effect: &Effect, error: Option<StoreError>) -> Vec<Entry> {
-        if let Some(error) = error {
-            // Bytes are left over; better than a batch that is never forgotten.
-            tracing::error!(%error, effect = effect.id.0, "an artifact cannot be deleted");
+    /// Ends holds, one after the other; a fence refuses later ones too.
+    async fn let_go(
+        &self,
+        effect: &Effect,
+        holders: impl Iterator<Item = Holder>,
+        is_fence: bool,
+    ) -> Vec<Entry> {
+        let _permit = self.calls.acquire().await;
+        for holder in holders {
+            let freed = match is_fence {
+                true => patiently("revoke", || self.store.revoke(&holder)).await,
+                false => patiently("release", || self.store.release(&holder)).await,
+            };
+            if let Err(error) = freed {
+                // Bytes are left over; better than a batch that is never forgotten.
+                tracing::error!(%error, %holder, "artifacts cannot be deleted");
+            }
         }
-        vec![Entry::Event(Event::Done { effect: effect.id })]
+        vec![Entry::Event(Event::Done { effects: vec![effect.id] })]
     }
 
     async fn read(&self, artifact: &Artifact) -> Found {
@@ -197,14 +222,8 @@ impl Parts {
         Ok(all)
     }
 
-    async fn verify(
-        self: &Arc<Self>,
-        stage: Stage,
-        spec: Spec,
-        inputs: &[Artifact],
-        outputs: &[Artifact],
-    ) -> Verdict {
-        let needs_inputs = self.verifier.needs_inputs(stage);
+    async fn verify(self: &Arc<Self>, claim: Claim, inputs: &[Artifact], outputs: &[Artifact]) -> Verdict {
+        let needs_inputs = self.verifier.needs_inputs(&claim);
         let read = if needs_inputs { inputs } else { &[] };
         let bytes = read.iter().chain(outputs).map(|artifact| artifact.bytes).fold(0, u64::saturating_add);
         let Ok(_place) = self.verifications.acquire().await else { return Verdict::Missing };
@@ -224,11 +243,11 @@ impl Parts {
         // An input that is gone is found by the next attempt; this one cannot be judged.
         let Ok(given) = self.read_all(read).await else { return Verdict::Missing };
         let this = Arc::clone(self);
-        let is_right = blocking(move || this.verifier.verify(stage, &spec, &given, &made)).await;
+        let is_right = blocking(move || this.verifier.verify(&claim, &given, &made)).await;
         Verdict::Read { hashes: outputs.iter().map(|artifact| artifact.hash).collect(), valid: is_right }
     }
 
-    async fn check(self: &Arc<Self>, spec: Spec, proof: Artifact) -> Verdict {
+    async fn check(self: &Arc<Self>, spec: Spec, facts: Facts, proof: Artifact) -> Verdict {
         let Ok(_place) = self.verifications.acquire().await else { return Verdict::Missing };
         let proof_bytes = match self.read(&proof).await {
             Found::Bytes(bytes) => bytes,
@@ -237,7 +256,7 @@ impl Parts {
         };
         let Found::Bytes(payload) = self.read(&payload(&spec)).await else { return Verdict::Missing };
         let this = Arc::clone(self);
-        let valid = blocking(move || this.verifier.check(&spec, &payload, &proof_bytes)).await;
+        let valid = blocking(move || this.verifier.check(&facts, &payload, &proof_bytes)).await;
         Verdict::Read { hashes: vec![proof.hash], valid }
     }
 
@@ -266,8 +285,14 @@ impl Parts {
             Ok(files) => files,
             Err(error) => return failed(error.is_permanent, error.reason),
         };
-        let holder = names::result(effect.batch);
-        let mut entries = Vec::new();
+        let mut entries: Vec<Entry> = self.keep_files(effect.batch, files).await.into_iter().collect();
+        entries.push(Entry::Event(Event::Settled { effect: effect.id }));
+        entries
+    }
+
+    /// Publishes files of a result.
+    async fn keep_files(&self, batch: BatchId, files: Vec<NewFile>) -> Option<Entry> {
+        let holder = names::result(batch);
         let mut kept = Vec::new();
         for file in files.into_iter().take(FILES_MAX).filter(|file| is_file_name(&file.name)) {
             let put = patiently("publish", || self.store.put(&holder, file.bytes.clone())).await;
@@ -281,11 +306,7 @@ impl Parts {
                 Err(error) => tracing::error!(%error, file = file.name, "a file of the result is lost"),
             }
         }
-        if !kept.is_empty() {
-            entries.push(Entry::Files { batch: effect.batch, files: kept });
-        }
-        entries.push(Entry::Event(Event::Settled { effect: effect.id }));
-        entries
+        (!kept.is_empty()).then_some(Entry::Files { batch, files: kept })
     }
 }
 
