@@ -84,6 +84,7 @@ impl MetricConstructor<Histogram> for Buckets {
 
 type Seconds = Counter<f64, AtomicU64>;
 type GaugeU64 = Gauge<u64, AtomicU64>;
+type GaugeF64 = Gauge<f64, AtomicU64>;
 
 /// All metrics of a coordinator.
 pub struct Metrics {
@@ -115,6 +116,7 @@ pub struct Metrics {
     batches: Family<PhaseLabel, GaugeU64>,
     tasks_running: Family<KindLabel, GaugeU64>,
     tasks_queued: Family<KindLabel, GaugeU64>,
+    task_queue_age: Family<KindLabel, GaugeF64>,
     workers: Family<StateLabel, GaugeU64>,
     webhooks_pending: GaugeU64,
     inbox: GaugeU64,
@@ -177,6 +179,7 @@ impl Metrics {
             work: add(r, "work_running", "Effects that the leader carries out"),
             standbys: add(r, "standbys", "Coordinators that follow"),
             batches: add(r, "batches", "Batches known, by phase"),
+            task_queue_age: add(r, "task_queue_age_seconds", "How long the oldest of them has waited"),
             tasks_queued: add(r, "tasks_queued", "Tasks that could be sent and are not"),
             tasks_running: add(r, "tasks_running", "Attempts under way"),
             workers: add(r, "workers", "Workers known"),
@@ -307,6 +310,7 @@ impl Metrics {
         self.batches.clear();
         self.tasks_running.clear();
         self.tasks_queued.clear();
+        self.task_queue_age.clear();
         self.workers.clear();
         for gauge in [&self.inbox, &self.inbox_bytes, &self.log_records, &self.log_bytes, &self.mailboxes] {
             gauge.set(0);
@@ -334,9 +338,12 @@ impl Metrics {
         for (kind, count) in running {
             self.tasks_running.get_or_create(&KindLabel { kind }).set(count);
         }
-        let queued = state.machine().queued();
+        let (queued, since) = (state.machine().queued(), state.machine().queued_since());
         for kind in assay_schedule::Kind::ALL {
-            self.tasks_queued.get_or_create(&KindLabel { kind: kind_name(kind) }).set(queued[kind]);
+            let label = KindLabel { kind: kind_name(kind) };
+            self.tasks_queued.get_or_create(&label).set(queued[kind]);
+            let age_ms = since[kind].map_or(0, |since| state.now().since(since));
+            self.task_queue_age.get_or_create(&label).set(age_ms as f64 / 1000.0);
         }
         for worker in state.machine().workers() {
             let state = match (worker.present, worker.quarantined_until) {
