@@ -26,6 +26,7 @@ use axum::routing::get;
 use axum::Router;
 use futures::FutureExt;
 use tokio::sync::{watch, Semaphore};
+use tracing::Instrument;
 
 pub use self::doc::document;
 use crate::keys::KeyRing;
@@ -148,7 +149,8 @@ pub fn router(parts: ApiParts, limits: ApiLimits) -> Router {
 async fn around(Extract(app): Extract<SharedApp>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let route = route_name(request.uri().path());
-    let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+    let handled = next.run(request).instrument(tracing::info_span!("request", route));
+    let mut response = match AssertUnwindSafe(handled).catch_unwind().await {
         Ok(response) => response,
         Err(_) => {
             tracing::error!(route, "a handler panicked");

@@ -28,6 +28,8 @@ pub mod request;
 pub mod server;
 pub mod shared;
 pub mod state;
+#[cfg(feature = "otlp")]
+pub mod telemetry;
 pub mod webhook;
 mod wire;
 pub mod work;

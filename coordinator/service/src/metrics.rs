@@ -404,3 +404,97 @@ where
     registry.register(name, help, metric.clone());
     metric
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use assay_schedule::{Kind, Limits, WorkerId};
+
+    use super::*;
+
+    /// Metrics that have seen everything.
+    fn all() -> Metrics {
+        let metrics = Metrics::new();
+        for state in
+            [AttemptState::Accepted, AttemptState::Rejected, AttemptState::Failed, AttemptState::Revoked]
+        {
+            metrics.count(&Fact::Attempt {
+                kind: Kind::Shard,
+                worker: WorkerId(1),
+                device: "sim".into(),
+                state,
+                elapsed_ms: 1500,
+            });
+        }
+        metrics.count(&Fact::Usage { device: "sim".into(), gpu_ms: 10, cpu_ms: 20 });
+        metrics.count(&Fact::Submitted);
+        metrics.count(&Fact::Ended { phase: "settled", elapsed_ms: 2500 });
+        metrics.count(&Fact::Refused);
+        metrics.count(&Fact::Called { is_delivered: true });
+        metrics.bad_message();
+        metrics.refused(&assay_schedule::Error::NoLeader);
+        metrics.commit(Duration::from_millis(1));
+        metrics.http("batches", 200, Duration::from_millis(1));
+        metrics
+    }
+
+    fn scrape(metrics: &Metrics, role: Role) -> String {
+        let state = State::new(Limits::default()).unwrap();
+        metrics.text(role, Some(&state), Some(&Health::default()), Some(&Usage::default()))
+    }
+
+    /// Names with their types.
+    fn types(text: &str) -> BTreeMap<String, String> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        lines.filter_map(|line| line.split_once(' ')).map(|(name, kind)| (name.into(), kind.into())).collect()
+    }
+
+    #[test]
+    fn the_dashboard_asks_only_for_metrics_that_exist() {
+        let types = types(&scrape(&all(), Role::Leading { epoch: 3 }));
+        let dashboard: serde_json::Value =
+            serde_json::from_str(include_str!("../../../deploy/grafana/assay.json")).unwrap();
+        let mut asked = std::collections::BTreeSet::new();
+        let panels = dashboard["panels"].as_array().unwrap();
+        let expressions = panels.iter().flat_map(|panel| panel["targets"].as_array()).flatten();
+        for expression in expressions.map(|target| target["expr"].as_str().unwrap()) {
+            let is_name = |char: char| char.is_ascii_alphanumeric() || char == '_';
+            let names: Vec<&str> =
+                expression.split(|char| !is_name(char)).filter(|word| word.starts_with("assay_")).collect();
+            assert!(!names.is_empty(), "{expression}");
+            for name in names {
+                let stripped = [("_total", "counter"), ("_bucket", "histogram"), ("_sum", "histogram")]
+                    .into_iter()
+                    .find_map(|(suffix, kind)| Some((name.strip_suffix(suffix)?, kind)));
+                let (name, kind) = stripped.unwrap_or((name, "gauge"));
+                assert_eq!(types.get(name).map(String::as_str), Some(kind), "{name} in {expression}");
+                asked.insert(name.to_owned());
+            }
+        }
+        // And the other way round: nothing is measured that nobody looks at.
+        for name in types.keys() {
+            assert!(asked.contains(name), "{name} is not on the dashboard");
+        }
+    }
+
+    #[test]
+    fn only_the_leader_tells_of_the_cluster() {
+        let metrics = all();
+        let leading = scrape(&metrics, Role::Leading { epoch: 3 });
+        assert!(leading.contains("\nassay_leading 1\n") && leading.contains("\nassay_leader_epoch 3\n"));
+        assert!(leading.contains("assay_tasks_queued{kind=\"wrap\"} 0"));
+        let standby = scrape(&metrics, Role::Standby);
+        assert!(standby.contains("\nassay_leading 0\n") && !standby.contains("assay_tasks_queued{"));
+        assert!(leading.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn attempts_that_do_not_count_are_wasted_time() {
+        let text = scrape(&all(), Role::Standby);
+        assert!(text.contains("assay_task_seconds_count{kind=\"shard\",device=\"sim\"} 1"), "{text}");
+        assert!(text.contains("assay_wasted_seconds_total{kind=\"shard\"} 4.5"), "{text}");
+        assert!(text.contains("assay_retries_total 3"));
+        assert!(text.contains("assay_verification_failures_total{kind=\"shard\"} 1"));
+    }
+}

@@ -7,6 +7,8 @@ mod history;
 mod intake;
 mod observe;
 mod receipts;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

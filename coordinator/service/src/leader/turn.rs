@@ -53,6 +53,7 @@ struct Draft {
 
 impl Coordinator {
     /// Takes events from the inbox and entries of this coordinator's own.
+    #[tracing::instrument(name = "turn", skip_all, fields(events = page.len(), own = own.len()))]
     pub(super) async fn take(
         &self,
         term: &mut Term,
@@ -245,6 +246,7 @@ impl Coordinator {
     }
 
     /// Repeats a commit whose outcome is not known until it is.
+    #[tracing::instrument(name = "commit", skip_all)]
     async fn commit_patiently(&self, term: &Term, commit: &Commit) -> Result<Committed, QueueError> {
         let mut wait = RETRY;
         let begun = Instant::now();

@@ -8,6 +8,7 @@ use assay_queue::{ArtifactStore, Holder, StoreError};
 use assay_schedule::{Action, Artifact, BatchId, Effect, Event, Facts, Hash, Spec, Verdict, Work};
 use tokio::sync::{mpsc, Semaphore};
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::{Claim, NewFile, Settlement, Settler, Verifier};
 use crate::names;
@@ -87,7 +88,8 @@ impl Executor {
         while self.tasks.try_join_next().is_some() {}
         let (parts, answers) = (Arc::clone(&self.parts), self.answers.clone());
         self.tasks.spawn(async move {
-            for entry in parts.carry_out(&effect, spec).await {
+            let span = tracing::info_span!("work", effect = effect.id.0, batch = effect.batch.0);
+            for entry in parts.carry_out(&effect, spec).instrument(span).await {
                 // Nobody listens any more once the term is over.
                 let _ = answers.send(entry).await;
             }
