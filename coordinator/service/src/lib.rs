@@ -14,7 +14,7 @@
 //! # Non-goals
 //! TLS (a reverse proxy ends it; see the README), user accounts, deciding anything about tasks.
 //!
-//! Reading order: [`state`], [`leader`], [`api`].
+//! Reading order: [`state`], [`leader`], [`api`], then [`Service`], which puts it all together.
 
 pub mod api;
 pub mod keys;
@@ -26,6 +26,7 @@ mod page;
 pub mod problem;
 pub mod request;
 pub mod server;
+mod service;
 pub mod shared;
 pub mod state;
 #[cfg(feature = "otlp")]
@@ -33,3 +34,5 @@ pub mod telemetry;
 pub mod webhook;
 mod wire;
 pub mod work;
+
+pub use service::{Service, ServiceError, Settings, Supplies};

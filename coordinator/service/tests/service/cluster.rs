@@ -8,15 +8,12 @@ use assay_queue::{
     ArtifactStore, Durability, EmbeddedQueue, FolderStore, QueueLimits, StoreLimits, TaskQueue,
 };
 use assay_schedule::{Limits, PerKind};
-use assay_service::api::{router, ApiLimits, ApiParts};
+use assay_service::api::ApiLimits;
 use assay_service::keys::{new_key, KeyRing, Keys};
-use assay_service::leader::{Coordinator, LeaderConfig, LeaderError, Parts};
-use assay_service::metrics::Metrics;
+use assay_service::leader::LeaderConfig;
 use assay_service::request::ClusterKey;
-use assay_service::server::{serve, ServerLimits};
-use assay_service::shared::Shared;
-use assay_service::webhook::{CallbackPolicy, Sender};
-use assay_service::work::WorkLimits;
+use assay_service::webhook::CallbackPolicy;
+use assay_service::{Service, ServiceError, Settings, Supplies};
 use base64::Engine as _;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -38,10 +35,7 @@ pub struct Cluster {
     pub store: Arc<dyn ArtifactStore>,
     pub key: String,
     pub other_key: String,
-    pub api: ApiLimits,
-    pub server: ServerLimits,
-    pub callbacks: CallbackPolicy,
-    pub leader: LeaderConfig,
+    pub settings: Settings,
     keys: Arc<KeyRing>,
     _folder: TempDir,
 }
@@ -49,17 +43,14 @@ pub struct Cluster {
 /// A coordinator.
 pub struct Node {
     pub address: SocketAddr,
-    pub shared: Arc<Shared>,
     stop: watch::Sender<bool>,
-    leader: JoinHandle<Result<(), LeaderError>>,
-    server: JoinHandle<()>,
+    task: JoinHandle<Result<(), ServiceError>>,
     pub client: Client,
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.leader.abort();
-        self.server.abort();
+        self.task.abort();
     }
 }
 
@@ -85,13 +76,22 @@ impl Cluster {
             store: Arc::new(store),
             key,
             other_key,
-            api: ApiLimits { stream_pause: Duration::from_millis(5), ..ApiLimits::default() },
-            server: ServerLimits::default(),
-            callbacks: CallbackPolicy { allow_private: true },
-            leader: LeaderConfig {
-                lease: Duration::from_millis(600),
-                tick: Duration::from_millis(50),
-                ..LeaderConfig::default()
+            settings: Settings {
+                limits: Limits {
+                    worker_lease_ms: 1500,
+                    dispatch_grace_ms: 1000,
+                    backoff_ms: 10,
+                    memory_bytes: PerKind([1; 7]),
+                    ..Limits::default()
+                },
+                api: ApiLimits { stream_pause: Duration::from_millis(5), ..ApiLimits::default() },
+                callbacks: CallbackPolicy { allow_private: true },
+                leader: LeaderConfig {
+                    lease: Duration::from_millis(600),
+                    tick: Duration::from_millis(50),
+                    ..LeaderConfig::default()
+                },
+                ..Settings::default()
             },
             keys: Arc::new(KeyRing::fixed(Keys::parse(&text).unwrap())),
             _folder: folder,
@@ -102,23 +102,18 @@ impl Cluster {
         Agent::start(Arc::clone(&self.queue), Arc::clone(&self.store), worker, habits)
     }
 
-    fn parts(&self, shared: &Arc<Shared>, metrics: Arc<Metrics>, stop: watch::Receiver<bool>) -> ApiParts {
-        ApiParts {
-            shared: Arc::clone(shared),
+    /// A coordinator that does not run.
+    pub fn service(&self) -> Service {
+        let supplies = Supplies {
             queue: Arc::clone(&self.queue),
             store: Arc::clone(&self.store),
             reader: Arc::new(Simple),
+            verifier: Arc::new(Simple),
+            settler: Arc::new(Simple),
             keys: Arc::clone(&self.keys),
             cluster: ClusterKey::new(b"cluster"),
-            metrics,
-            callbacks: self.callbacks,
-            stop,
-        }
-    }
-
-    /// The API of a coordinator, without its listener.
-    pub fn router(&self, node: &Node) -> axum::Router {
-        router(self.parts(&node.shared, Arc::new(Metrics::new()), node.stop.subscribe()), self.api)
+        };
+        Service::new(supplies, self.settings.clone())
     }
 
     /// Starts a coordinator and waits until it serves a state.
@@ -126,39 +121,9 @@ impl Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopping) = watch::channel(false);
-        let (shared, metrics) = (Arc::new(Shared::default()), Arc::new(Metrics::new()));
-        let parts = Parts {
-            queue: Arc::clone(&self.queue),
-            store: Arc::clone(&self.store),
-            verifier: Arc::new(Simple),
-            settler: Arc::new(Simple),
-            webhooks: Sender::new(self.callbacks).unwrap(),
-            keys: Arc::clone(&self.keys),
-            cluster: ClusterKey::new(b"cluster"),
-            metrics: Arc::clone(&metrics),
-        };
-        let limits = Limits {
-            worker_lease_ms: 1500,
-            dispatch_grace_ms: 1000,
-            backoff_ms: 10,
-            memory_bytes: PerKind([1; 7]),
-            ..Limits::default()
-        };
-        let coordinator =
-            Coordinator::new(parts, limits, WorkLimits::default(), self.leader, Arc::clone(&shared));
-        let router = router(self.parts(&shared, metrics, stopping.clone()), self.api);
-        let run = stopping.clone();
-        let leader = tokio::spawn(async move { coordinator.run(run).await });
-        let limits = self.server;
-        let server = tokio::spawn(async move {
-            let mut stopping = stopping;
-            serve(listener, router, limits, async move {
-                let _ = stopping.wait_for(|stop| *stop).await;
-            })
-            .await;
-        });
-        let client = Client::new(address, &self.key);
-        let node = Node { address, shared, stop, leader, server, client };
+        let service = self.service();
+        let task = tokio::spawn(service.run(listener, stopping));
+        let node = Node { address, stop, task, client: Client::new(address, &self.key) };
         until("the coordinator is ready", || async { node.client.get("/ready").await.0 == 200 }).await;
         node
     }
@@ -168,8 +133,7 @@ impl Node {
     /// Stops in good order.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
-        (&mut self.leader).await.unwrap().unwrap();
-        (&mut self.server).await.unwrap();
+        (&mut self.task).await.unwrap().unwrap();
     }
 
     /// Dies.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tower::ServiceExt;
 
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::{until, Cluster, PATIENCE};
 use crate::simple::Shape;
 
 /// Sends bytes, then waits for the answer up to the end of the connection.
@@ -38,7 +38,7 @@ fn problem(answer: &str) -> (u16, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_is_too_large_is_refused_before_it_is_read() {
     let mut cluster = Cluster::new();
-    cluster.api.body_bytes_max = 100_000;
+    cluster.settings.api.body_bytes_max = 100_000;
     let node = cluster.node().await;
     let head = |rest: &str| {
         format!("POST /v1/batches HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n{rest}\r\n", cluster.key)
@@ -70,10 +70,10 @@ async fn a_body_that_is_too_large_is_refused_before_it_is_read() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_peer_is_dropped_and_others_are_served_meanwhile() {
     let mut cluster = Cluster::new();
-    cluster.server.header_time = Duration::from_millis(500);
-    cluster.server.connections_max = 64;
-    cluster.api.body_pause = Duration::from_millis(400);
-    cluster.api.body_grace = Duration::from_millis(1200);
+    cluster.settings.server.header_time = Duration::from_millis(500);
+    cluster.settings.server.connections_max = 64;
+    cluster.settings.api.body_pause = Duration::from_millis(400);
+    cluster.settings.api.body_grace = Duration::from_millis(1200);
     let node = cluster.node().await;
     let address = node.address;
     // Headers that never end, one byte at a time, on many connections.
@@ -148,9 +148,9 @@ async fn malformed_requests_end_in_an_error_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_bodies_at_once_wait_for_memory_instead_of_taking_it() {
     let mut cluster = Cluster::new();
-    cluster.api.body_bytes_max = 1 << 20;
-    cluster.api.uploads_bytes_max = 1 << 20;
-    cluster.api.body_pause = Duration::from_secs(30);
+    cluster.settings.api.body_bytes_max = 1 << 20;
+    cluster.settings.api.uploads_bytes_max = 1 << 20;
+    cluster.settings.api.body_pause = Duration::from_secs(30);
     let node = cluster.node().await;
     let head = format!(
         "POST /v1/batches HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: 900000\r\n\r\n",
@@ -232,8 +232,13 @@ fn whatever_is_asked_the_answer_is_what_was_asked_for_or_a_problem() {
     let cluster = Cluster::with_keys(
         "batches_max = 1000000\nbytes_max = 1000000000\nrequests_per_second = 1e9\nburst = 1000000",
     );
-    let node = runtime.block_on(cluster.node());
-    let router = cluster.router(&node);
+    let (_stop, stopping) = tokio::sync::watch::channel(false);
+    let service = cluster.service();
+    let router = service.router(stopping.clone());
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let shared = Arc::clone(service.shared());
+    let _running = runtime.spawn(service.run(listener, stopping));
+    runtime.block_on(until("the state is there", || async { shared.read().await.is_ok() }));
     let methods = prop_oneof![3 => Just(Method::GET), 3 => Just(Method::POST), 1 => Just(Method::DELETE), 1 => Just(Method::PUT), 1 => Just(Method::HEAD)];
     let config = ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() };
     let key = Arc::new(cluster.key.clone());

@@ -126,8 +126,8 @@ async fn junk_and_forgeries_in_the_inbox_change_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_stays_short_and_idle_coordinators_cost_little() {
     let mut cluster = Cluster::new();
-    cluster.leader.checkpoint_records = 20;
-    cluster.leader.tick = Duration::from_millis(5);
+    cluster.settings.leader.checkpoint_records = 20;
+    cluster.settings.leader.tick = Duration::from_millis(5);
     let node = cluster.node().await;
     let standby = cluster.node().await;
     tokio::time::sleep(Duration::from_secs(2)).await;

@@ -139,7 +139,7 @@ async fn the_list_is_sent_again_when_it_changes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_are_limited_in_number() {
     let mut cluster = Cluster::new();
-    cluster.api.streams_max = 1;
+    cluster.settings.api.streams_max = 1;
     let node = cluster.node().await;
     let held = node.client.request("GET", "/v1/events").send().await.unwrap();
     let (status, body) = node.client.get("/v1/events").await;

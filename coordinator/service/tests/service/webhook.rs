@@ -119,7 +119,7 @@ async fn a_refused_call_is_repeated_by_the_next_coordinator_under_the_same_id() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callbacks_into_the_own_network_are_refused_at_submission() {
     let mut cluster = Cluster::new();
-    cluster.callbacks = CallbackPolicy::default();
+    cluster.settings.callbacks = CallbackPolicy::default();
     let node = cluster.node().await;
     for url in
         ["http://example.com/", "https://127.0.0.1/", "https://localhost/", "https://[::1]/", "nonsense"]
