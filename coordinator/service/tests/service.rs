@@ -10,6 +10,8 @@ mod cluster;
 mod hostile;
 #[path = "service/leader.rs"]
 mod leader;
+#[path = "service/page.rs"]
+mod page;
 #[path = "service/simple.rs"]
 mod simple;
 #[path = "service/stream.rs"]

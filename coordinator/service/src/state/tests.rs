@@ -70,6 +70,12 @@ impl World {
         (applied.outcome.take().unwrap(), applied)
     }
 
+    fn taken(&mut self, submit: Submit) -> Applied {
+        let (outcome, applied) = self.submit(submit);
+        outcome.unwrap();
+        applied
+    }
+
     /// Has the first task reported, and checked with `verdict`.
     fn execute(&mut self, effects: &[Effect], valid: bool) -> Applied {
         let dispatch = effects
@@ -94,9 +100,9 @@ impl World {
 fn the_same_records_give_the_same_state_also_over_a_checkpoint() {
     let mut world = World::new();
     world.join(1, 7);
-    let (_, applied) = world.submit(Submit { callback: Some("https://example.com/".into()), ..submit("a") });
+    let applied = world.taken(Submit { callback: Some("https://example.com/".into()), ..submit("a") });
     world.execute(&applied.effects, true);
-    world.submit(submit("a"));
+    world.taken(submit("a"));
     world.apply(request(Command::Cancel { tenant: TenantId(1), batch: BatchId(0) }));
     for _ in 0..5 {
         world.apply(Entry::Event(Event::Tick));
@@ -118,7 +124,7 @@ fn the_same_records_give_the_same_state_also_over_a_checkpoint() {
 fn a_refused_event_changes_nothing() {
     let mut world = World::new();
     world.join(1, 7);
-    world.submit(submit("a"));
+    world.taken(submit("a"));
     let before = world.state.clone();
     let refused = [
         Entry::Event(Event::Leave { worker: WorkerId(1), session: 8 }),
@@ -135,7 +141,7 @@ fn a_refused_event_changes_nothing() {
 fn attempts_are_told_apart_by_how_they_ended() {
     let mut world = World::new();
     world.join(1, 7);
-    let (_, applied) = world.submit(submit("a"));
+    let applied = world.taken(submit("a"));
     let rejected = world.execute(&applied.effects, false);
     let states = |facts: &[Fact]| {
         facts
@@ -188,7 +194,7 @@ fn a_submission_that_is_not_taken_lets_go_of_its_payload_unless_a_live_batch_nee
 fn webhooks_are_tried_ever_more_seldom_until_they_are_delivered_or_given_up() {
     let mut world = World::new();
     let url = Some("https://example.com/".to_owned());
-    world.submit(Submit { callback: url, ..submit("a") });
+    world.taken(Submit { callback: url, ..submit("a") });
     world.apply(request(Command::Cancel { tenant: TenantId(1), batch: BatchId(0) }));
     let due = |world: &World| world.state.callbacks().next().map(|(_, callback)| callback.due.0);
     assert_eq!(due(&world), Some(world.now));
@@ -220,7 +226,7 @@ fn sessions_end_when_another_begins_and_their_mailboxes_go_later() {
 fn receipts_are_kept_until_they_are_a_file_and_only_of_attempts_that_there_were() {
     let mut world = World::new();
     world.join(1, 7);
-    let (_, applied) = world.submit(submit("a"));
+    let applied = world.taken(submit("a"));
     let attempt = world.state.history(BatchId(0)).unwrap().spans[0].attempt;
     let receipt = |attempt: u64, device: &str| {
         let text = format!(
@@ -248,7 +254,7 @@ fn receipts_are_kept_until_they_are_a_file_and_only_of_attempts_that_there_were(
 #[test]
 fn phases_end_a_history_once() {
     let mut world = World::new();
-    world.submit(submit("a"));
+    world.taken(submit("a"));
     let ended = world.apply(request(Command::Cancel { tenant: TenantId(1), batch: BatchId(0) }));
     assert!(ended.facts.contains(&Fact::Ended { phase: "cancelled", elapsed_ms: 10 }));
     let history = world.state.history(BatchId(0)).unwrap();
