@@ -13,7 +13,7 @@ layer() {
   case "$1" in
     lvm/core | kernels | worker/features) echo 0 ;;
     lvm | l1 | worker/circuit | worker/outer | coordinator/schedule | coordinator/queue) echo 1 ;;
-    worker/zkvm) echo 2 ;;
+    worker/zkvm | coordinator/service) echo 2 ;;
     worker) echo 3 ;;
     coordinator) echo 4 ;;
     bench) echo 5 ;;
@@ -25,6 +25,7 @@ folder() {
     assay-lvm-core) echo lvm/core ;;
     assay-schedule) echo coordinator/schedule ;;
     assay-queue) echo coordinator/queue ;;
+    assay-service) echo coordinator/service ;;
     assay-worker-circuit) echo worker/circuit ;;
     assay-worker-outer) echo worker/outer ;;
     assay-worker-features) echo worker/features ;;

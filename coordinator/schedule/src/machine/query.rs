@@ -167,6 +167,17 @@ impl Machine {
         queued
     }
 
+    /// Since when the oldest task that could be sent and is not has waited, by kind. Cost: all such tasks.
+    pub fn queued_since(&self) -> PerKind<Option<Time>> {
+        let mut since = PerKind([None; Kind::ALL.len()]);
+        for (key, pool) in &self.pools {
+            let ranks = pool.ready.values().flatten();
+            let oldest = ranks.map(|rank| self.node(rank.batch, rank.node).since).min();
+            since[key.kind] = [since[key.kind], oldest].into_iter().flatten().min();
+        }
+        since
+    }
+
     /// Work that was issued and not answered, oldest first. Messages are never here.
     pub fn pending(&self) -> impl Iterator<Item = &Effect> {
         self.pending.values()

@@ -1,0 +1,160 @@
+//! Restarts, takeovers, standbys.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use assay_queue::Cursor;
+use assay_service::names;
+
+use crate::agent::Habits;
+use crate::cluster::{until, Cluster};
+use crate::simple::Shape;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_dies_in_the_middle_is_replaced_and_no_shard_is_proved_again() {
+    let cluster = Cluster::new();
+    let mut node = cluster.node().await;
+    let habits = Habits { delay: Duration::from_millis(30), ..Habits::default() };
+    let agents = [cluster.agent(1, habits.clone()), cluster.agent(2, habits)];
+    let shape = Shape { runs: 3, shards: 8, ..Shape::new(1) };
+    let id = node.client.submitted("key", shape).await;
+    for (at, gracefully) in [(4, false), (12, true), (20, false)] {
+        until("some shards are proved", || async {
+            agents.iter().map(|agent| agent.shards.load(Ordering::SeqCst)).sum::<usize>() >= at
+        })
+        .await;
+        match gracefully {
+            true => node.stop().await,
+            false => node.kill(),
+        }
+        node = cluster.node().await;
+        assert_ne!(node.client.phase(id).await, "", "the batch is known at once");
+    }
+    node.client.wait_for(id, "settled").await;
+    let parts = agents.iter().map(|agent| agent.shards.load(Ordering::SeqCst)).sum::<usize>();
+    assert_eq!(parts, 3 * 9 + 9, "parts of three blocks and the fold, each once");
+    let (_, detail) = node.client.get(&format!("/v1/batches/{id}")).await;
+    assert_eq!(detail["batch"]["retries"], 0, "{detail}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_serves_reads_and_writes_and_takes_over() {
+    let cluster = Cluster::new();
+    let leader = cluster.node().await;
+    until("the first one leads", || async { leader.client.get("/ready").await.1["role"] == "leading" }).await;
+    let standby = cluster.node().await;
+    assert_eq!(standby.client.get("/ready").await.1["role"], "standby");
+
+    // A write through the standby is granted by the leader, and both know it.
+    let id = standby.client.submitted("key", Shape::new(1)).await;
+    assert_eq!(leader.client.phase(id).await, "proving");
+    assert_eq!(standby.client.phase(id).await, "proving");
+    let (status, body) = standby.client.submit("key", Shape::new(1).next()).await;
+    assert_eq!((status, body["code"].as_str()), (409, Some("idempotency_key_reused")));
+
+    let _agent = cluster.agent(1, Habits { delay: Duration::from_millis(20), ..Habits::default() });
+    until("the standby sees tasks done", || async {
+        standby.client.get(&format!("/v1/batches/{id}")).await.1["batch"]["tasks_done"].as_u64() > Some(2)
+    })
+    .await;
+    leader.kill();
+    until("the standby leads", || async { standby.client.get("/ready").await.1["role"] == "leading" }).await;
+    standby.client.wait_for(id, "settled").await;
+    // What was followed is what is stored: a third one that loads everything says the same.
+    let third = cluster.node().await;
+    let of = |client: crate::cluster::Client| async move {
+        let (_, mut detail) = client.get(&format!("/v1/batches/{id}")).await;
+        detail["now_ms"] = 0.into();
+        detail
+    };
+    until("both say the same", || async {
+        of(third.client.clone()).await == of(standby.client.clone()).await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_coordinators_that_start_together_agree_on_one_leader() {
+    let cluster = Cluster::new();
+    let (one, two) = tokio::join!(cluster.node(), cluster.node());
+    until("one leads and the other follows", || async {
+        let (one, two) = (one.client.get("/ready").await.1, two.client.get("/ready").await.1);
+        let mut roles = [one["role"].as_str().unwrap(), two["role"].as_str().unwrap()];
+        roles.sort_unstable();
+        roles == ["leading", "standby"]
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn junk_and_forgeries_in_the_inbox_change_nothing() {
+    let cluster = Cluster::new();
+    let node = cluster.node().await;
+    let id = node.client.submitted("key", Shape::new(1)).await;
+    let forged = format!(r#"{{"cancel":{{"tenant":1,"batch":{id}}}}}"#);
+    let sealed = assay_service::request::ClusterKey::new(b"another cluster").seal(
+        &assay_service::request::Post::Request(Box::new(assay_service::request::Request {
+            id: assay_service::request::RequestId::random(),
+            command: assay_service::request::Command::Cancel {
+                tenant: assay_schedule::TenantId(1),
+                batch: assay_schedule::BatchId(id),
+            },
+        })),
+    );
+    let messages: Vec<Vec<u8>> = vec![
+        b"".to_vec(),
+        b"not json".to_vec(),
+        vec![0xff; 4096],
+        forged.into_bytes(),
+        sealed,
+        br#"{"take_over":{"epoch":99999}}"#.to_vec(),
+        br#"{"heartbeat":{"worker":1,"session":1,"running":[]}}"#.to_vec(),
+        br#"{"about":{"worker":1,"name":"","devices":[],"build":""}}"#.to_vec(),
+        br#"{"receipt":{"receipt":{}}}"#.to_vec(),
+        vec![b'['; 900_000],
+        // As large as the queue takes: with what stands around it, it would not fit into the log.
+        [br#"{"join":""#.to_vec(), vec![b'x'; (1 << 20) - 20], b"\"}".to_vec()].concat(),
+    ];
+    for message in messages {
+        cluster.queue.post(message).await.unwrap();
+    }
+    let _agent = cluster.agent(1, Habits::default());
+    node.client.wait_for(id, "settled").await;
+    assert_eq!(cluster.queue.health().await.unwrap().events, 0, "everything was read");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_stays_short_and_idle_coordinators_cost_little() {
+    let mut cluster = Cluster::new();
+    cluster.settings.leader.checkpoint_records = 20;
+    cluster.settings.leader.tick = Duration::from_millis(5);
+    let node = cluster.node().await;
+    let standby = cluster.node().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(cluster.queue.health().await.unwrap().records < 60);
+    // The mailbox of the standby is emptied as it reads.
+    let log = cluster.queue.read(&names::log(), Cursor(0), 4096, Duration::ZERO).await.unwrap();
+    assert!(!log.mails.is_empty());
+    node.stop().await;
+    until("the standby leads", || async { standby.client.get("/ready").await.1["role"] == "leading" }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_dies_is_missed_and_its_mailbox_is_closed() {
+    let cluster = Cluster::new();
+    let node = cluster.node().await;
+    let slow = Habits { delay: Duration::from_secs(600), ..Habits::default() };
+    let dying = cluster.agent(1, slow);
+    let id = node.client.submitted("key", Shape::new(1)).await;
+    until("it has work", || async { node.client.get("/v1/workers").await.1["workers"][0]["running"] == 1 })
+        .await;
+    drop(dying);
+    until("it is gone", || async {
+        node.client.get("/v1/workers").await.1["workers"][0]["present"] == false
+    })
+    .await;
+    let _other = cluster.agent(2, Habits::default());
+    node.client.wait_for(id, "settled").await;
+    let metrics = node.client.get("/metrics").await.1;
+    assert!(metrics.as_str().unwrap().contains("assay_attempts_total{kind=\"execute\",state=\"revoked\"} 1"));
+}
