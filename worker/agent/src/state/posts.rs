@@ -96,7 +96,10 @@ impl State {
             Purpose::Heartbeat => {}
             Purpose::Result(_) => self.report_posted(&purpose, now_ms),
             Purpose::Spawn(attempt, keys) => self.parts_posted(*attempt, keys, now_ms),
-            Purpose::Leave => self.left(),
+            Purpose::Leave => {
+                self.posts.is_goodbye_due = false;
+                self.left();
+            }
         }
         Ok(())
     }
