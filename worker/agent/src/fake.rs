@@ -18,7 +18,6 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::runner::{Ended, Failure, Host, NewFile, Part, PartError, Progress, Runner, Task, Used};
-use crate::wire::is_controller;
 
 /// Limits of a [`Shape`].
 const RUNS_MAX: u32 = 64;
@@ -99,7 +98,7 @@ pub fn results(kind: Kind, inputs: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Failure> 
     let all: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
     Ok(match kind {
         Kind::Execute => (0..shape.runs).map(|run| shape.pack(&format!("witness {run}"), &all)).collect(),
-        kind if is_controller(kind) => {
+        kind if kind.is_controller() => {
             let mut layer: Vec<Vec<u8>> = (0..shape.shards_of(kind))
                 .map(|shard| shape.pack("shard", &[&record(&shape, kind, &all, shard)]))
                 .collect();
@@ -108,7 +107,7 @@ pub fn results(kind: Kind, inputs: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Failure> 
             }
             vec![root(&shape, kind, &all, &layer[0])]
         }
-        kind => vec![shape.pack(&crate::wire::kind_name(kind), &all)],
+        kind => vec![shape.pack(&kind.to_string(), &all)],
     })
 }
 
@@ -120,7 +119,7 @@ pub fn prove(payload: &[u8], previous_fold: Option<&[u8]>) -> Result<(Vec<u8>, V
     let one = |kind, inputs: &[Vec<u8>]| results(kind, inputs).map(|mut outputs| outputs.swap_remove(0));
     let mut folded = Vec::new();
     for witness in results(Kind::Execute, &[payload.to_vec()])? {
-        folded.push(one(Kind::Trace, &[witness])?);
+        folded.push(one(Kind::Block, &[witness])?);
     }
     folded.extend(previous_fold.map(<[u8]>::to_vec));
     let fold = one(Kind::Fold, &folded)?;
@@ -129,7 +128,7 @@ pub fn prove(payload: &[u8], previous_fold: Option<&[u8]>) -> Result<(Vec<u8>, V
 }
 
 fn record(shape: &Shape, kind: Kind, inputs: &[&[u8]], shard: u32) -> Vec<u8> {
-    shape.pack(&format!("record {} {shard}", crate::wire::kind_name(kind)), inputs)
+    shape.pack(&format!("record {kind} {shard}"), inputs)
 }
 
 fn reduce(shape: &Shape, proofs: &[Vec<u8>]) -> Vec<u8> {
@@ -138,7 +137,7 @@ fn reduce(shape: &Shape, proofs: &[Vec<u8>]) -> Vec<u8> {
 
 fn root(shape: &Shape, kind: Kind, inputs: &[&[u8]], proof: &[u8]) -> Vec<u8> {
     let all: Vec<&[u8]> = inputs.iter().copied().chain([proof]).collect();
-    shape.pack(&crate::wire::kind_name(kind), &all)
+    shape.pack(&kind.to_string(), &all)
 }
 
 /// How a cheap runner misbehaves: for each attempt one fault at most, drawn from the seed and the attempt's number.
@@ -232,9 +231,9 @@ impl Cheap {
             Some(Fault::Wrong) | None => {}
         }
         tokio::time::sleep(Duration::from_millis(self.task_ms)).await;
-        let kind = task.dispatch.kind();
+        let kind = task.dispatch.stage.kind();
         let inputs = read_all(&task.inputs)?;
-        let mut outputs = if is_controller(kind) {
+        let mut outputs = if kind.is_controller() {
             vec![control(kind, &inputs, &task.dir, host).await?]
         } else {
             results(kind, &inputs)?
@@ -289,7 +288,7 @@ async fn control(kind: Kind, inputs: &[Vec<u8>], dir: &Path, host: &Host) -> Res
 
 fn write_part(kind: Kind, content: &[Vec<u8>], dir: &Path) -> Result<Part, Failure> {
     let mut hasher = blake3::Hasher::new_derive_key("assay-agent 1 cheap part");
-    hasher.update(crate::wire::kind_name(kind).as_bytes());
+    hasher.update(kind.to_string().as_bytes());
     for bytes in content {
         hasher.update(blake3::hash(bytes).as_bytes());
     }
@@ -322,7 +321,7 @@ mod tests {
         let witnesses = results(Kind::Execute, &[payload.clone()]).unwrap();
         assert_eq!(witnesses.len(), 2);
         assert_ne!(witnesses[0], witnesses[1]);
-        let block = |witness: &[u8]| results(Kind::Trace, &[witness.to_vec()]).unwrap();
+        let block = |witness: &[u8]| results(Kind::Block, &[witness.to_vec()]).unwrap();
         let mut other = witnesses[0].clone();
         *other.last_mut().unwrap() ^= 1;
         assert_ne!(block(&witnesses[0]), block(&other));

@@ -1,6 +1,5 @@
 //! Byte strings of fixed length as hex in JSON. (The `hex` crate can do this by a feature, which would rebuild the zkVM.)
 
-use assay_schedule::Hash;
 use serde::{Deserialize, Deserializer, Serializer};
 
 pub(crate) fn serialize<S: Serializer, T: Bytes>(bytes: &T, serializer: S) -> Result<S::Ok, S::Error> {
@@ -26,15 +25,5 @@ impl<const N: usize> Bytes for [u8; N] {
 
     fn of(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok()
-    }
-}
-
-impl Bytes for Hash {
-    fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn of(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(Hash)
     }
 }

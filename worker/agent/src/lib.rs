@@ -8,4 +8,6 @@ pub mod key;
 pub mod receipt;
 pub mod runner;
 pub mod state;
+#[cfg(test)]
+mod testing;
 pub mod wire;

@@ -56,7 +56,6 @@ pub enum Outcome {
 #[serde(deny_unknown_fields)]
 pub struct Content {
     /// BLAKE3 of the bytes.
-    #[serde(with = "crate::hexed")]
     pub hash: Hash,
     /// Size.
     pub bytes: u64,
@@ -93,7 +92,6 @@ pub struct Receipt {
     /// Which try.
     pub attempt: AttemptId,
     /// What makes two tasks the same.
-    #[serde(with = "crate::hexed")]
     pub key: Hash,
     /// What the task does.
     pub kind: Kind,
@@ -174,7 +172,7 @@ impl Receipt {
             Outcome::Failed => 1,
             Outcome::Cancelled => 2,
         });
-        let kind = crate::wire::kind_name(self.kind);
+        let kind = self.kind.to_string();
         out.push(short("the kind", kind.len(), u8::MAX.into())?);
         out.extend_from_slice(kind.as_bytes());
         for (what, text) in [("the device", &self.device), ("the build", &self.build)] {

@@ -13,12 +13,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use assay_schedule::{AttemptId, Hash, Kind};
+use assay_schedule::{AttemptId, Dispatch, Hash, Kind};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::wire::Dispatch;
 
 /// Where a task computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

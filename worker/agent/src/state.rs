@@ -12,7 +12,8 @@
 //!                └── taken back: gone at once; later: the operation is stopped, what has run is sealed as cancelled
 //! ```
 //! # Invariants
-//! * A result is repeated until the leader says that it is done with the attempt, or has taken it back.
+//! * A result is repeated until the leader says that it is done with the attempt, or has taken it back, or the queue has
+//!   taken it [`Settings::reports_max`] times.
 //! * Slots, controllers and memory are never exceeded; a task counts until its runner has ended.
 //! * Everything that fails for want of queue or store is tried again, ever more seldom, for as long as it is wanted.
 
@@ -25,12 +26,14 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use assay_schedule::{Artifact, AttemptId, Event, Hash, Kind, Output, Profile, Report, WorkerId};
+use assay_schedule::{
+    Artifact, AttemptId, Dispatch, Event, Hash, Kind, Message, Output, Profile, Report, WorkerId,
+};
 
 use crate::receipt::Outcome;
-use crate::runner::{Device, Failure};
-use crate::wire::{Dispatch, Mail};
-use parts::PartPhase;
+use crate::runner::{Device, Failure, PartError};
+use crate::wire::{Answer, Mail};
+use parts::PartState;
 use posts::{Posts, Purpose};
 
 /// Attempts that are over and remembered, so that a message about them is not taken for a new one.
@@ -39,8 +42,12 @@ const OVER_MAX: usize = 4096;
 /// Times, in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// Between two heartbeats.
+    /// Between two heartbeats; well below the coordinator's lease of a worker.
     pub heartbeat_ms: u64,
+    /// Until a worker that hears nothing registers again.
+    pub rejoin_ms: u64,
+    /// Until a worker that hears nothing and has nothing to do begins a new session: its mailbox may be gone.
+    pub renew_ms: u64,
     /// Until a message that the leader has not answered is sent again; doubles each time.
     pub repeat_ms: u64,
     /// The longest such wait.
@@ -59,6 +66,8 @@ impl Default for Times {
     fn default() -> Self {
         Self {
             heartbeat_ms: 3_000,
+            rejoin_ms: 60_000,
+            renew_ms: 600_000,
             repeat_ms: 5_000,
             repeat_ms_max: 60_000,
             retry_ms: 200,
@@ -84,6 +93,8 @@ pub struct Settings {
     pub waiting_max: usize,
     /// Parts of one task that may be outstanding; more are refused.
     pub parts_max: usize,
+    /// How often a result is sent that the leader does not answer.
+    pub reports_max: u32,
     /// See there.
     pub times: Times,
     /// Where the jitter begins.
@@ -192,7 +203,7 @@ pub enum Input {
         /// The part.
         key: Hash,
         /// Its inputs, in order.
-        result: Result<Vec<Output>, PublishError>,
+        result: Result<Vec<Artifact>, PublishError>,
     },
     /// Answer to [`Action::FetchPart`].
     PartFetched {
@@ -250,12 +261,14 @@ pub enum Action {
         /// How it ended, for the receipt.
         outcome: Outcome,
     },
-    /// Publish a part's inputs, under the task's attempt.
+    /// Publish a part's inputs under the task's attempt.
     PublishPart {
         /// The task's attempt.
         attempt: AttemptId,
         /// The part.
         key: Hash,
+        /// Whether something published before is lost: all of them, under new numbers.
+        is_again: bool,
     },
     /// Bring a part's outputs to the task's folder.
     FetchPart {
@@ -273,7 +286,7 @@ pub enum Action {
         /// The part.
         key: Hash,
         /// Why there is no result; the outputs fetched before otherwise.
-        error: Option<String>,
+        error: Option<PartError>,
     },
     /// Remove all that is kept of an attempt; no answer.
     Clean {
@@ -378,7 +391,7 @@ pub(crate) enum Phase {
     Running,
     Publishing(Try),
     Sealing { report: Report },
-    Reporting { report: Report, due: Try, is_posted: bool },
+    Reporting { report: Report, next: Try, posts: u32 },
 }
 
 /// What an attempt takes up.
@@ -396,7 +409,7 @@ pub(crate) struct Attempt {
     pub lane: Option<Lane>,
     /// Nobody wants its result any more.
     pub is_closed: bool,
-    pub parts: BTreeMap<Hash, PartPhase>,
+    pub parts: BTreeMap<Hash, PartState>,
 }
 
 impl Attempt {
@@ -449,7 +462,7 @@ impl State {
     pub fn new(settings: Settings, saved: Vec<Saved>, now_ms: u64) -> Self {
         let attempts = saved.into_iter().map(|saved| {
             let phase = match saved.report {
-                Some(report) => Phase::Reporting { report, due: Try::at(now_ms), is_posted: false },
+                Some(report) => Phase::Reporting { report, next: Try::at(now_ms), posts: 0 },
                 None => Phase::Publishing(Try::at(now_ms)),
             };
             let dispatch = Arc::new(saved.dispatch);
@@ -497,6 +510,7 @@ impl State {
         self.admit(now_ms);
         self.retry(now_ms);
         self.retry_parts(now_ms);
+        self.renew(now_ms);
         self.depart(now_ms);
         self.flush(now_ms);
         Ok(std::mem::take(&mut self.actions))
@@ -529,25 +543,35 @@ impl State {
     }
 
     fn mail(&mut self, mail: Mail, now_ms: u64) -> Result<(), Refused> {
-        use assay_schedule::Action as Asked;
         match mail {
             Mail::Effect(effect) => match effect.action {
-                Asked::Dispatch { attempt, worker, session, key, stage, inputs, memory_bytes } => {
-                    if (worker, session) != (self.settings.worker, self.settings.session) {
-                        return Err(Refused::Misdirected { attempt, worker, session });
-                    }
-                    let batch = effect.batch;
-                    self.take(Dispatch { batch, attempt, key, stage, inputs, memory_bytes })
-                }
-                Asked::Revoke { attempt, .. } => self.revoke(attempt),
-                Asked::Deliver { attempt, key, outputs } => self.deliver(attempt, key, outputs),
-                _ => Err(Refused::NotForWorkers),
+                assay_schedule::Action::Message(message) => self.message(message)?,
+                assay_schedule::Action::Work(_) => return Err(Refused::NotForWorkers),
             },
-            Mail::Closed { attempt } => self.closed(attempt),
-            Mail::Register => {
-                self.posts.register(now_ms);
-                Ok(())
-            }
+            Mail::Answer(Answer::Closed { attempt }) => self.closed(attempt)?,
+        }
+        self.posts.hear(now_ms, self.settings.times.rejoin_ms);
+        Ok(())
+    }
+
+    fn message(&mut self, message: Message) -> Result<(), Refused> {
+        let addressee = match &message {
+            Message::Dispatch(dispatch) => Some((dispatch.attempt, dispatch.worker, dispatch.session)),
+            Message::Deliver { attempt, worker, session, .. }
+            | Message::Respawn { attempt, worker, session, .. }
+            | Message::Revoke { attempt, worker, session } => Some((*attempt, *worker, *session)),
+            Message::Notify { .. } => None,
+        };
+        let Some((attempt, worker, session)) = addressee else { return Err(Refused::NotForWorkers) };
+        if (worker, session) != (self.settings.worker, self.settings.session) {
+            return Err(Refused::Misdirected { attempt, worker, session });
+        }
+        match message {
+            Message::Dispatch(dispatch) => self.take(*dispatch),
+            Message::Deliver { attempt, key, outputs, .. } => self.deliver(attempt, key, outputs),
+            Message::Respawn { attempt, key, .. } => self.respawn(attempt, key),
+            Message::Revoke { attempt, .. } => self.revoke(attempt),
+            Message::Notify { .. } => Err(Refused::NotForWorkers),
         }
     }
 

@@ -2,35 +2,33 @@
 //!
 //! | direction | where | what |
 //! |---|---|---|
-//! | to the leader | the inbox | [`Post`] |
+//! | to the leader | the inbox | [`Event`], and beside some of them an [`Extra`] |
 //! | to the worker | mailbox `worker/<worker>/<session>` | [`Mail`] |
 //! | artifacts | the store, holder `attempt/<attempt>/<n>` or `intake/<hash>` | bytes |
+//!
+//! The mailbox is closed when the session is over: the worker was silent for too long, has left, or has begun another.
 
-use assay_schedule::{
-    Action, Artifact, AttemptId, BatchId, Effect, Event, Hash, Holder, Kind, Stage, WorkerId,
-};
+use assay_schedule::{AttemptId, Effect, Event, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use crate::receipt::SignedReceipt;
 
-/// A message to the leader.
+/// A message to the leader that the schedule does not need. It follows its event directly.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Post {
-    /// What the coordinator's machine is told.
-    pub event: Event,
-    /// With the result of an attempt that has run: what it took. Worth keeping even when the result comes too late.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub receipt: Option<Box<SignedReceipt>>,
-    /// With a registration: who it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub about: Option<About>,
+#[serde(rename_all = "snake_case")]
+pub enum Extra {
+    /// After the result of an attempt that has run: what it took. Worth keeping even when the result comes too late.
+    Receipt(Box<SignedReceipt>),
+    /// After a registration: who it is.
+    About(About),
 }
 
 /// A worker, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct About {
+    /// Its number.
+    pub worker: WorkerId,
     /// What its operator calls it.
     pub name: String,
     /// Models of its devices, in the order of its slots.
@@ -42,57 +40,40 @@ pub struct About {
     pub public_key: [u8; 32],
 }
 
-/// A message to a worker.
+/// A message to a worker: an effect of the schedule as it is, or an [`Answer`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(untagged)]
 pub enum Mail {
-    /// [`Action::Dispatch`], [`Action::Revoke`] or [`Action::Deliver`].
-    Effect(Effect),
-    /// The leader is done with an attempt: it has taken the result, or refused it for good. Nothing more is to be said
-    /// about it.
+    /// A message of the schedule.
+    Effect(Box<Effect>),
+    /// Something else.
+    Answer(Answer),
+}
+
+/// What a leader may say besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Answer {
+    /// It is done with an attempt: it has taken the result, or refused it for good. Without this a worker repeats a result
+    /// a few times, in case the queue has lost it.
     Closed {
         /// The attempt.
         attempt: AttemptId,
     },
-    /// The leader does not know this session: register again.
-    Register,
 }
 
-/// A task as it is sent to a worker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Dispatch {
-    /// Whose.
-    pub batch: BatchId,
-    /// Which try.
-    pub attempt: AttemptId,
-    /// What makes two tasks the same.
-    pub key: Hash,
-    /// What to do.
-    pub stage: Stage,
-    /// Its inputs, in order.
-    pub inputs: Vec<Artifact>,
-    /// Memory set aside for it.
-    pub memory_bytes: u64,
+/// An event as the inbox takes it.
+///
+/// # Errors
+/// Never: events have only string keys.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(message)
 }
 
-impl Dispatch {
-    /// What it does.
-    pub fn kind(&self) -> Kind {
-        self.stage.kind()
-    }
-}
-
-/// A kind's name in JSON.
-pub fn kind_name(kind: Kind) -> String {
-    match serde_json::to_value(kind) {
-        Ok(serde_json::Value::String(name)) => name,
-        // Kinds are plain names; the debug form keeps this total.
-        _ => format!("{kind:?}"),
-    }
-}
-
-/// Whether tasks of a kind run a guest and have their parts proved by others. They do not count as slots.
-pub fn is_controller(kind: Kind) -> bool {
-    matches!(kind, Kind::Trace | Kind::Fold)
+/// The message that an event of a worker is.
+///
+/// # Errors
+/// Bytes that are no event.
+pub fn decode_event(bytes: &[u8]) -> Result<Event, serde_json::Error> {
+    serde_json::from_slice(bytes)
 }

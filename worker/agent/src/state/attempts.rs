@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use assay_schedule::{AttemptId, Output, Report, TEXT_BYTES_MAX};
+use assay_schedule::{AttemptId, Dispatch, Output, Report, TEXT_BYTES_MAX};
 
-use super::{Action, Attempt, FetchError, Lane, Leaving, Phase, PublishError, Purpose, Refused, State, Try, OVER_MAX};
+use super::{Action, Attempt, FetchError, Lane, Leaving, Phase, PublishError, Refused, State, Try, OVER_MAX};
 use crate::receipt::Outcome;
 use crate::runner::{Device, Failure};
-use crate::wire::{is_controller, kind_name, Dispatch};
 
 /// Tries at writing inputs to a disk that refuses them.
 const LOCAL_TRIES_MAX: u32 = 3;
@@ -22,16 +21,16 @@ impl State {
         if self.leaving.is_some() {
             return Err(Refused::Leaving { attempt: id });
         }
-        let kind = dispatch.kind();
+        let kind = dispatch.stage.kind();
         let (memory, have) = (dispatch.memory_bytes, self.settings.profile.memory_bytes);
-        let queue = usize::from(is_controller(kind));
+        let queue = usize::from(kind.is_controller());
         let is_full = self.waiting[queue].len() >= self.settings.waiting_max;
         let dispatch = Arc::new(dispatch);
         let attempt =
             Attempt { dispatch, phase: Phase::Waiting, lane: None, is_closed: false, parts: BTreeMap::new() };
         self.attempts.insert(id, attempt);
         if !self.settings.profile.kinds.contains(&kind) {
-            let reason = format!("this worker does not do {}", kind_name(kind));
+            let reason = format!("this worker does not do {kind}");
             self.seal(id, Report::Transient { reason }, Outcome::Failed);
         } else if memory > have {
             self.seal(id, Report::OutOfMemory, Outcome::Failed);
@@ -229,7 +228,7 @@ impl State {
             return Err(Refused::Unexpected { attempt: id });
         };
         let report = report.clone();
-        attempt.phase = Phase::Reporting { report, due: Try::at(now_ms), is_posted: false };
+        attempt.phase = Phase::Reporting { report, next: Try::at(now_ms), posts: 0 };
         Ok(())
     }
 
@@ -248,7 +247,7 @@ impl State {
                 self.seal(id, report, Outcome::Cancelled);
             }
             // What it took is in the report that is on its way.
-            Phase::Reporting { is_posted: true, .. } => self.forget(id),
+            Phase::Reporting { posts: 1.., .. } => self.forget(id),
             Phase::Fetching(_)
             | Phase::Running
             | Phase::Publishing(_)
@@ -287,6 +286,7 @@ impl State {
 
     /// Begins again what is due.
     pub(super) fn retry(&mut self, now_ms: u64) {
+        self.settle(now_ms);
         for (id, attempt) in &mut self.attempts {
             match &mut attempt.phase {
                 Phase::Fetching(next) if next.is_due(now_ms) => {
@@ -350,7 +350,7 @@ impl State {
                 }
             }
         }
-        let is_silent = |attempt: &Attempt| matches!(attempt.phase, Phase::Reporting { is_posted: true, .. });
+        let is_silent = |attempt: &Attempt| matches!(attempt.phase, Phase::Reporting { posts: 1.., .. });
         if self.attempts.values().all(is_silent) {
             self.posts.say_goodbye();
         }
@@ -363,19 +363,39 @@ impl State {
         }
     }
 
-    pub(super) fn report_posted(&mut self, purpose: &Purpose, now_ms: u64) {
-        let Purpose::Result(id) = *purpose else { return };
+    /// A result is in the inbox.
+    pub(super) fn report_posted(&mut self, id: AttemptId, now_ms: u64) {
         let (first, max) = (self.settings.times.repeat_ms, self.settings.times.repeat_ms_max);
-        let Some(Attempt { phase: Phase::Reporting { due, .. }, .. }) = self.attempts.get(&id) else { return };
-        let tries = due.tries;
-        let wait = self.wait(tries, first, max);
+        let Some(Attempt { phase: Phase::Reporting { posts, .. }, .. }) = self.attempts.get(&id) else { return };
+        let wait = self.wait(*posts, first, max);
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
-        if let Phase::Reporting { due, is_posted, .. } = &mut attempt.phase {
-            *due = Try { tries: tries.saturating_add(1), due: Some(now_ms + wait) };
-            *is_posted = true;
+        if let Phase::Reporting { next, posts, .. } = &mut attempt.phase {
+            *posts = posts.saturating_add(1);
+            *next = Try { tries: *posts, due: Some(now_ms + wait) };
         }
         if attempt.is_closed {
             self.forget(id);
+        }
+    }
+
+    /// Takes results for settled that the queue has often enough.
+    fn settle(&mut self, now_ms: u64) {
+        let reports_max = self.settings.reports_max;
+        let is_settled = |attempt: &Attempt| match &attempt.phase {
+            Phase::Reporting { posts, next, .. } => *posts >= reports_max && next.is_due(now_ms),
+            _ => false,
+        };
+        let settled = self.attempts.iter().filter(|(_, attempt)| is_settled(attempt)).map(|(id, _)| *id);
+        settled.collect::<Vec<_>>().into_iter().for_each(|id| self.forget(id));
+    }
+
+    /// An idle worker that has heard nothing for long begins anew.
+    pub(super) fn renew(&mut self, now_ms: u64) {
+        let is_idle = self.attempts.is_empty() && self.leaving.is_none() && self.posts.is_connected();
+        if is_idle && self.posts.silence(now_ms) >= self.settings.times.renew_ms {
+            let next = self.settings.session + 1;
+            // Cannot be refused: it is the next one.
+            let _ = self.session_over(next, now_ms);
         }
     }
 }

@@ -21,6 +21,7 @@ pub(crate) enum Purpose {
     Heartbeat,
     Result(AttemptId),
     Spawn(AttemptId, Vec<Hash>),
+    PartLost(AttemptId, Hash),
     Leave,
 }
 
@@ -31,9 +32,12 @@ pub(crate) struct Posts {
     /// Failures in a row.
     failures: u32,
     blocked_until: u64,
-    /// Registration is due at this time; `None`: done.
-    join: Option<u64>,
-    joins: u32,
+    /// When to register, also again: the leader may have refused, and does not say so.
+    join: u64,
+    /// Whether the registration of this session is in the inbox.
+    has_joined: bool,
+    /// When the leader said something last.
+    heard: u64,
     heartbeat: u64,
     is_goodbye_due: bool,
 }
@@ -45,22 +49,36 @@ impl Posts {
             under_way: BTreeMap::new(),
             failures: 0,
             blocked_until: now_ms,
-            join: Some(now_ms),
-            joins: 0,
+            join: now_ms,
+            has_joined: false,
+            heard: now_ms,
             heartbeat: now_ms,
             is_goodbye_due: false,
         }
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.failures == 0 && self.join.is_none()
+        self.failures == 0 && self.has_joined
     }
 
-    /// The leader does not know this session.
+    /// A new session begins.
     pub(super) fn register(&mut self, now_ms: u64) {
-        if self.join.is_none() {
-            self.join = Some(now_ms);
+        self.join = now_ms;
+        self.has_joined = false;
+        self.heard = now_ms;
+    }
+
+    /// The leader has said something: the registration stands.
+    pub(super) fn hear(&mut self, now_ms: u64, rejoin_ms: u64) {
+        self.heard = now_ms;
+        if self.has_joined {
+            self.join = now_ms + rejoin_ms;
         }
+    }
+
+    /// For how long the leader has said nothing.
+    pub(super) fn silence(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.heard)
     }
 
     pub(super) fn say_goodbye(&mut self) {
@@ -88,36 +106,24 @@ impl State {
                 self.posts.blocked_until = again.due.unwrap_or(now_ms);
                 return Ok(());
             }
-            // The link is fine; the message is repeated as seldom as one that is not answered.
+            // The link is fine; the message is repeated like one that is not answered.
             Err(PostError::Refused) => {}
         }
         match &purpose {
-            Purpose::Join => self.posts.join = None,
+            Purpose::Join => {
+                self.posts.join = now_ms + self.settings.times.rejoin_ms;
+                self.posts.has_joined = true;
+            }
             Purpose::Heartbeat => {}
-            Purpose::Result(_) => self.report_posted(&purpose, now_ms),
+            Purpose::Result(attempt) => self.report_posted(*attempt, now_ms),
             Purpose::Spawn(attempt, keys) => self.parts_posted(*attempt, keys, now_ms),
+            Purpose::PartLost(attempt, key) => self.loss_posted(*attempt, *key, now_ms),
             Purpose::Leave => {
                 self.posts.is_goodbye_due = false;
                 self.left();
             }
         }
         Ok(())
-    }
-
-    fn parts_posted(&mut self, id: AttemptId, keys: &[Hash], now_ms: u64) {
-        let (first, max) = (self.settings.times.repeat_ms, self.settings.times.repeat_ms_max);
-        for key in keys {
-            let part = |state: &State| match state.attempts.get(&id)?.parts.get(key)? {
-                PartPhase::Asking { next, .. } => Some(next.tries),
-                _ => None,
-            };
-            let Some(tries) = part(self) else { continue };
-            let wait = self.wait(tries, first, max);
-            let attempt = self.attempts.get_mut(&id).and_then(|attempt| attempt.parts.get_mut(key));
-            if let Some(PartPhase::Asking { next, .. }) = attempt {
-                *next = Try { tries: tries.saturating_add(1), due: Some(now_ms + wait) };
-            }
-        }
     }
 
     /// Sends what is due.
@@ -139,13 +145,14 @@ impl State {
     /// The next message, most urgent first.
     fn due(&mut self, now_ms: u64) -> Option<(Purpose, Event)> {
         let (worker, session) = (self.settings.worker, self.settings.session);
-        if self.posts.join.is_some_and(|due| due <= now_ms) {
-            if self.posts.is_under_way(|purpose| *purpose == Purpose::Join) {
-                // Nothing counts before it.
-                return None;
-            }
+        let is_joining = self.posts.is_under_way(|purpose| *purpose == Purpose::Join);
+        if self.posts.join <= now_ms && self.leaving.is_none() && !is_joining {
             let profile = self.settings.profile.clone();
             return Some((Purpose::Join, Event::Join { worker, session, profile }));
+        }
+        if !self.posts.has_joined && self.leaving.is_none() {
+            // Nothing counts before it.
+            return None;
         }
         if self.posts.heartbeat <= now_ms && !self.posts.is_under_way(|purpose| *purpose == Purpose::Heartbeat) {
             self.posts.heartbeat = now_ms + self.jitter(self.settings.times.heartbeat_ms);
@@ -157,6 +164,10 @@ impl State {
         if let Some((attempt, keys, parts)) = self.due_parts(now_ms) {
             return Some((Purpose::Spawn(attempt, keys), Event::Spawn { worker, session, attempt, parts }));
         }
+        if let Some((attempt, key, output)) = self.due_loss(now_ms) {
+            let event = Event::PartLost { worker, session, attempt, key, output };
+            return Some((Purpose::PartLost(attempt, key), event));
+        }
         if self.posts.is_goodbye_due && !self.posts.is_under_way(|purpose| *purpose == Purpose::Leave) {
             return Some((Purpose::Leave, Event::Leave { worker, session }));
         }
@@ -166,13 +177,15 @@ impl State {
     /// Parts of one task that are to be asked for, a few at a time.
     fn due_parts(&self, now_ms: u64) -> Option<(AttemptId, Vec<Hash>, Vec<Part>)> {
         self.attempts.iter().find_map(|(id, attempt)| {
-            let is_under_way =
-                |key: &Hash| self.posts.is_under_way(|p| matches!(p, Purpose::Spawn(a, keys) if a == id && keys.contains(key)));
-            let due = attempt.parts.iter().filter_map(|(key, part)| match part {
-                PartPhase::Asking { kind, units, inputs, next } if next.is_due(now_ms) && !is_under_way(key) => {
-                    Some(Part { kind: *kind, key: *key, inputs: inputs.clone(), units: *units })
-                }
-                _ => None,
+            let asks = |purpose: &Purpose, key: &Hash| {
+                matches!(purpose, Purpose::Spawn(asker, keys) if asker == id && keys.contains(key))
+            };
+            let due = attempt.parts.iter().filter(|(key, part)| {
+                matches!(&part.phase, PartPhase::Asking(next) if next.is_due(now_ms))
+                    && !self.posts.is_under_way(|purpose| asks(purpose, key))
+            });
+            let due = due.map(|(key, part)| {
+                Part { kind: part.kind, key: *key, inputs: part.inputs.clone(), units: part.units }
             });
             let parts: Vec<Part> = due.take(PARTS_PER_POST_MAX).collect();
             let keys: Vec<Hash> = parts.iter().map(|part| part.key).collect();
@@ -180,10 +193,24 @@ impl State {
         })
     }
 
+    fn due_loss(&self, now_ms: u64) -> Option<(AttemptId, Hash, u32)> {
+        self.attempts.iter().find_map(|(id, attempt)| {
+            attempt.parts.iter().find_map(|(key, part)| match &part.phase {
+                PartPhase::Lost { output, next }
+                    if next.is_due(now_ms)
+                        && !self.posts.is_under_way(|purpose| *purpose == Purpose::PartLost(*id, *key)) =>
+                {
+                    Some((*id, *key, *output))
+                }
+                _ => None,
+            })
+        })
+    }
+
     fn due_result(&self, now_ms: u64) -> Option<(AttemptId, assay_schedule::Report)> {
         self.attempts.iter().find_map(|(id, attempt)| match &attempt.phase {
-            Phase::Reporting { report, due, .. }
-                if due.is_due(now_ms) && !self.posts.is_under_way(|purpose| *purpose == Purpose::Result(*id)) =>
+            Phase::Reporting { report, next, .. }
+                if next.is_due(now_ms) && !self.posts.is_under_way(|purpose| *purpose == Purpose::Result(*id)) =>
             {
                 Some((*id, report.clone()))
             }

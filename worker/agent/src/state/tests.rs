@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use assay_schedule::{BatchId, Effect, EffectId, Epoch, Holder, Stage};
+use assay_schedule::{BatchId, Effect, EffectId, Epoch, Holder, Parent, Stage};
 
 use super::*;
 
@@ -24,6 +24,7 @@ fn settings() -> Settings {
         devices: vec![Device::Gpu(0), Device::Gpu(1)],
         waiting_max: 3,
         parts_max: 4,
+        reports_max: 3,
         times: Times::default(),
         seed: 1,
     }
@@ -41,37 +42,46 @@ fn artifact(attempt: u64, byte: u8) -> Artifact {
     Artifact { holder: Holder::Attempt(AttemptId(attempt), 0), hash: hash(byte), bytes: 1 }
 }
 
-fn effect(action: assay_schedule::Action) -> Input {
+fn message(message: Message) -> Input {
+    let action = assay_schedule::Action::Message(message);
     let effect = Effect { id: EffectId(1), epoch: Epoch(1), batch: BatchId(1), action };
-    Input::Mail(Mail::Effect(effect))
+    Input::Mail(Mail::Effect(Box::new(effect)))
 }
 
 fn dispatch(attempt: u64, stage: Stage, memory_bytes: u64, session: u64) -> Input {
-    effect(assay_schedule::Action::Dispatch {
-        attempt: AttemptId(attempt),
-        worker: WORKER,
-        session,
-        key: hash(attempt as u8),
-        stage,
-        inputs: vec![artifact(0, 1)],
-        memory_bytes,
-    })
+    let mut dispatch = crate::testing::dispatch(attempt, stage);
+    dispatch.memory_bytes = memory_bytes;
+    dispatch.session = session;
+    message(Message::Dispatch(Box::new(dispatch)))
+}
+
+fn revoke_in(session: u64, attempt: u64) -> Input {
+    message(Message::Revoke { attempt: AttemptId(attempt), worker: WORKER, session })
 }
 
 fn revoke(attempt: u64) -> Input {
-    effect(assay_schedule::Action::Revoke { attempt: AttemptId(attempt), worker: WORKER })
+    revoke_in(SESSION, attempt)
+}
+
+fn deliver_in(session: u64, attempt: u64, key: Hash) -> Input {
+    let outputs = vec![artifact(attempt + 1000, 2)];
+    message(Message::Deliver { worker: WORKER, session, attempt: AttemptId(attempt), key, outputs })
 }
 
 fn deliver(attempt: u64, key: Hash) -> Input {
-    effect(assay_schedule::Action::Deliver {
-        attempt: AttemptId(attempt),
-        key,
-        outputs: vec![artifact(attempt + 1000, 2)],
-    })
+    deliver_in(SESSION, attempt, key)
+}
+
+fn respawn_in(session: u64, attempt: u64, key: Hash) -> Input {
+    message(Message::Respawn { worker: WORKER, session, attempt: AttemptId(attempt), key })
+}
+
+fn respawn(attempt: u64, key: Hash) -> Input {
+    respawn_in(SESSION, attempt, key)
 }
 
 fn closed(attempt: u64) -> Input {
-    Input::Mail(Mail::Closed { attempt: AttemptId(attempt) })
+    Input::Mail(Mail::Answer(Answer::Closed { attempt: AttemptId(attempt) }))
 }
 
 /// A state with the time, and what it has asked for.

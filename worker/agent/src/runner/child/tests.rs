@@ -1,9 +1,8 @@
-use assay_schedule::{AttemptId, BatchId, Kind, Stage};
+use assay_schedule::{AttemptId, Kind};
 use tokio::sync::watch;
 
 use super::super::FromRunner;
 use super::*;
-use crate::wire::Dispatch;
 
 /// Children are scripts that speak words: `progress n`, `part path`, `done path`, `failed why`.
 struct Scripts {
@@ -97,14 +96,8 @@ impl Bench {
     }
 
     fn task(&self, attempt: u64, memory_bytes: u64, device: Device) -> Task {
-        let dispatch = Dispatch {
-            batch: BatchId(1),
-            attempt: AttemptId(attempt),
-            key: Hash([1; 32]),
-            stage: Stage::Wrap,
-            inputs: Vec::new(),
-            memory_bytes,
-        };
+        let mut dispatch = crate::testing::dispatch(attempt, assay_schedule::Stage::Wrap);
+        dispatch.memory_bytes = memory_bytes;
         let dir = self.dir.path().join(attempt.to_string());
         std::fs::create_dir_all(&dir).unwrap();
         Task { dispatch: Arc::new(dispatch), inputs: Vec::new(), dir, device }

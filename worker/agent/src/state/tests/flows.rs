@@ -17,16 +17,31 @@ fn a_task_is_fetched_run_published_sealed_reported_and_repeated_until_it_is_clos
     let actions = bench.step(Input::Sealed { attempt });
     assert_eq!(results(&bench.post_all(actions)), [(1, report.clone())]);
     // The leader may have died with it, or the queue lost it: it is said again, and named until it is closed.
-    for _ in 0..10 {
-        let actions = bench.wait(60_000);
-        let events = bench.post_all(actions);
-        assert_eq!(results(&events), [(1, report.clone())]);
-        let named = |event: &Event| matches!(event, Event::Heartbeat { running, .. } if *running == [attempt]);
-        assert!(events.iter().any(named), "{events:?}");
-    }
+    let actions = bench.wait(10_000);
+    let events = bench.post_all(actions);
+    assert_eq!(results(&events), [(1, report)]);
+    let named = |event: &Event| matches!(event, Event::Heartbeat { running, .. } if *running == [attempt]);
+    assert!(events.iter().any(named), "{events:?}");
     assert_eq!(bench.step(closed(1)), [Action::Clean { attempt }]);
     assert_eq!(bench.state.running(), []);
-    assert!(results(&{ let actions = bench.wait(100_000); bench.post_all(actions) }).is_empty());
+    let actions = bench.wait(100_000);
+    assert!(results(&bench.post_all(actions)).is_empty());
+}
+
+#[test]
+fn a_result_that_nobody_answers_is_settled_when_the_queue_has_taken_it_often_enough() {
+    let mut bench = Bench::new();
+    bench.join();
+    bench.step(dispatch(1, Stage::Wrap, 10, SESSION));
+    bench.run(1);
+    let mut told = results(&bench.publish(1)).len();
+    let mut cleaned = false;
+    for _ in 0..600 {
+        let actions = bench.wait(100);
+        cleaned |= actions.contains(&Action::Clean { attempt: AttemptId(1) });
+        told += results(&bench.post_all(actions)).len();
+    }
+    assert_eq!((told, cleaned), (3, true));
 }
 
 #[test]
@@ -78,7 +93,7 @@ fn tasks_that_can_never_run_here_are_handed_back_at_once() {
     let mut bench = Bench::with(settings, Vec::new());
     bench.join();
     let actions = bench.step(dispatch(1, Stage::Groth16, 10, SESSION));
-    assert!(matches!(&actions[..], [Action::Seal { report: Report::Transient { reason }, .. }] if reason.contains("groth16")));
+    assert!(matches!(&actions[..], [Action::Seal { report: Report::Transient { reason }, .. }] if reason.contains("groth16")), "{actions:?}");
     let actions = bench.step(dispatch(2, Stage::Wrap, 101, SESSION));
     assert!(matches!(&actions[..], [Action::Seal { report: Report::OutOfMemory, .. }]), "{actions:?}");
     for attempt in 3..8 {
@@ -115,7 +130,7 @@ fn a_controller_and_its_shard_share_a_worker_with_one_slot() {
     bench.step(dispatch(1, Stage::Fold, 30, SESSION));
     let actions = bench.step(Input::Fetched { attempt: AttemptId(1), result: Ok(()) });
     assert_eq!(actions, [Action::Run { attempt: AttemptId(1), device: Device::Cpu }]);
-    let shard = Stage::Shard { run: 0, shard: 0 };
+    let shard = Stage::Shard { of: Parent::Fold, part: 0 };
     assert_eq!(bench.step(dispatch(2, shard, 60, SESSION)), [Action::Fetch { attempt: AttemptId(2) }]);
     assert_eq!(bench.step(dispatch(3, Stage::Fold, 1, SESSION)), [], "no second controller");
     assert_eq!(bench.step(dispatch(4, shard, 1, SESSION)), [], "no second slot");
@@ -260,14 +275,29 @@ fn while_the_queue_is_away_one_message_at_a_time_is_tried_and_then_all_go() {
 }
 
 #[test]
-fn a_worker_that_was_forgotten_registers_again_and_goes_on() {
+fn a_worker_that_hears_nothing_registers_again_and_begins_anew_when_idle() {
     let mut bench = Bench::new();
     bench.join();
     bench.step(dispatch(1, Stage::Wrap, 1, SESSION));
-    let actions = bench.step(Input::Mail(Mail::Register));
-    let events = bench.post_all(actions);
-    assert!(matches!(events[0], Event::Join { session: SESSION, .. }), "{events:?}");
-    assert_eq!(bench.state.running(), [AttemptId(1)]);
+    bench.run(1);
+    let joins = |bench: &mut Bench, ms: u64| {
+        let mut sessions = Vec::new();
+        for _ in 0..ms / 500 {
+            let actions = bench.wait(500);
+            for event in bench.post_all(actions) {
+                if let Event::Join { session, .. } = event {
+                    sessions.push(session);
+                }
+            }
+        }
+        sessions
+    };
+    assert_eq!(joins(&mut bench, 1_200_000), [SESSION; 20], "busy: the same session");
+    bench.publish(1);
+    bench.step(closed(1));
+    assert_eq!(joins(&mut bench, 599_000), [SESSION; 9], "idle, but something was heard");
+    assert_eq!(joins(&mut bench, 2_000), [SESSION + 1]);
+    assert!(matches!(bench.refuse(dispatch(4, Stage::Wrap, 1, SESSION)), Refused::Misdirected { .. }));
 }
 
 #[test]
@@ -299,17 +329,7 @@ fn a_new_session_voids_everything_of_the_old_one() {
 
 #[test]
 fn results_that_a_dead_process_has_left_are_published_and_reported() {
-    let saved = |attempt, report| {
-        let dispatch = Dispatch {
-            batch: BatchId(1),
-            attempt: AttemptId(attempt),
-            key: hash(1),
-            stage: Stage::Wrap,
-            inputs: vec![artifact(0, 1)],
-            memory_bytes: 1,
-        };
-        Saved { dispatch, report }
-    };
+    let saved = |attempt, report| Saved { dispatch: crate::testing::dispatch(attempt, Stage::Wrap), report };
     let finished = Report::Finished { outputs: vec![output(7)] };
     let mut bench = Bench::with(settings(), vec![saved(1, Some(finished.clone())), saved(2, None)]);
     let actions = bench.step(Input::Tick);
@@ -333,10 +353,10 @@ fn a_part_is_published_asked_for_until_it_is_delivered_fetched_and_given() {
     let ask = || Input::Part { attempt, key, kind: Kind::Shard, units: 9 };
     assert_eq!(bench.refuse(ask()), Refused::Unexpected { attempt }, "it does not run yet");
     bench.step(Input::Fetched { attempt, result: Ok(()) });
-    assert_eq!(bench.step(ask()), [Action::PublishPart { attempt, key }]);
+    assert_eq!(bench.step(ask()), [Action::PublishPart { attempt, key, is_again: false }]);
     assert_eq!(bench.step(ask()), [], "asked for twice");
     assert_eq!(bench.refuse(deliver(1, key)), Refused::UnknownPart { attempt, part: key });
-    let actions = bench.step(Input::PartPublished { attempt, key, result: Ok(vec![output(8)]) });
+    let actions = bench.step(Input::PartPublished { attempt, key, result: Ok(vec![artifact(1, 8)]) });
     let mut events = bench.post_all(actions);
     let actions = bench.wait(120_000);
     events.extend(bench.post_all(actions));
@@ -344,7 +364,7 @@ fn a_part_is_published_asked_for_until_it_is_delivered_fetched_and_given() {
         Event::Spawn { parts, .. } => Some(parts.clone()),
         _ => None,
     });
-    let part = assay_schedule::Part { kind: Kind::Shard, key, inputs: vec![output(8)], units: 9 };
+    let part = assay_schedule::Part { kind: Kind::Shard, key, inputs: vec![artifact(1, 8)], units: 9 };
     assert_eq!(asked.collect::<Vec<_>>(), [vec![part.clone()], vec![part]]);
     let outputs = vec![artifact(1001, 2)];
     assert_eq!(bench.step(deliver(1, key)), [Action::FetchPart { attempt, key, outputs: outputs.clone() }]);
@@ -365,34 +385,55 @@ fn parts_end_with_their_task_and_have_a_limit() {
     bench.step(Input::Fetched { attempt, result: Ok(()) });
     let ask = |byte| Input::Part { attempt, key: hash(byte), kind: Kind::Shard, units: 1 };
     for byte in 0..4 {
-        assert_eq!(bench.step(ask(byte)), [Action::PublishPart { attempt, key: hash(byte) }]);
+        let publish = Action::PublishPart { attempt, key: hash(byte), is_again: false };
+        assert_eq!(bench.step(ask(byte)), [publish]);
     }
     let actions = bench.step(ask(9));
     assert!(matches!(&actions[..], [Action::GivePart { error: Some(_), .. }]), "{actions:?}");
     let actions = bench.step(revoke(1));
     let given = actions.iter().filter(|action| matches!(action, Action::GivePart { error: Some(_), .. }));
     assert_eq!(given.count(), 4);
-    let late = Input::PartPublished { attempt, key: hash(0), result: Ok(vec![output(1)]) };
+    let late = Input::PartPublished { attempt, key: hash(0), result: Ok(vec![artifact(1, 1)]) };
     assert!(matches!(bench.refuse(late), Refused::UnknownPart { .. }));
 }
 
 #[test]
-fn a_part_whose_result_stays_lost_fails() {
+fn a_lost_result_of_a_part_is_told_and_a_lost_input_is_published_anew() {
     let mut bench = Bench::new();
     bench.join();
     bench.step(dispatch(1, Stage::Fold, 1, SESSION));
     let (attempt, key) = (AttemptId(1), hash(50));
     bench.step(Input::Fetched { attempt, result: Ok(()) });
     bench.step(Input::Part { attempt, key, kind: Kind::Shard, units: 9 });
-    bench.step(Input::PartPublished { attempt, key, result: Ok(vec![output(8)]) });
+    let actions = bench.step(Input::PartPublished { attempt, key, result: Ok(vec![artifact(1, 8)]) });
+    bench.post_all(actions);
     bench.step(deliver(1, key));
-    for _ in 0..2 {
-        let lost = Input::PartFetched { attempt, key, result: Err(FetchError::Lost(0)) };
-        assert!(!bench.step(lost).iter().any(|action| matches!(action, Action::GivePart { .. })));
-        bench.wait(1_000);
-    }
-    let actions = bench.step(Input::PartFetched { attempt, key, result: Err(FetchError::Lost(0)) });
-    assert!(matches!(&actions[0], Action::GivePart { error: Some(_), .. }), "{actions:?}");
+    let actions = bench.step(Input::PartFetched { attempt, key, result: Err(FetchError::Lost(2)) });
+    let events = bench.post_all(actions);
+    assert!(matches!(events[..], [Event::PartLost { output: 2, .. }]), "{events:?}");
+    // Proving it again finds an input lost too.
+    let publish = Action::PublishPart { attempt, key, is_again: true };
+    assert_eq!(bench.step(respawn(1, key)), [publish.clone()]);
+    assert_eq!(bench.refuse(respawn(1, key)), Refused::UnknownPart { attempt, part: key });
+    bench.step(Input::PartPublished { attempt, key, result: Err(PublishError::Unavailable) });
+    assert!(bench.wait(1_000).contains(&publish));
+    let actions = bench.step(Input::PartPublished { attempt, key, result: Ok(vec![artifact(1, 8)]) });
+    let events = bench.post_all(actions);
+    assert!(matches!(&events[..], [Event::Spawn { .. }]), "{events:?}");
+    bench.step(deliver(1, key));
+    let actions = bench.step(Input::PartFetched { attempt, key, result: Ok(()) });
+    assert_eq!(actions[0], Action::GivePart { attempt, key, error: None });
+}
+
+#[test]
+fn what_is_no_part_is_refused_to_the_task() {
+    let mut bench = Bench::new();
+    bench.join();
+    bench.step(dispatch(1, Stage::Fold, 1, SESSION));
+    let attempt = AttemptId(1);
+    bench.step(Input::Fetched { attempt, result: Ok(()) });
+    let actions = bench.step(Input::Part { attempt, key: hash(1), kind: Kind::Wrap, units: 1 });
+    assert!(matches!(&actions[..], [Action::GivePart { error: Some(PartError::Failed(_)), .. }]), "{actions:?}");
 }
 
 #[test]
