@@ -12,8 +12,8 @@ done < <(grep -oE '`[a-z0-9_./-]+/[a-zA-Z0-9_./-]*`' ARCHITECTURE.md | tr -d '`'
 layer() {
   case "$1" in
     lvm/core | kernels | worker/features) echo 0 ;;
-    lvm | l1 | worker/circuit | worker/outer | coordinator/schedule) echo 1 ;;
-    worker/zkvm) echo 2 ;;
+    lvm | l1 | worker/circuit | worker/outer | coordinator/queue | coordinator/schedule) echo 1 ;;
+    worker/zkvm | worker/agent) echo 2 ;;
     worker) echo 3 ;;
     coordinator) echo 4 ;;
     bench) echo 5 ;;
@@ -23,7 +23,9 @@ layer() {
 folder() {
   case "$1" in
     assay-lvm-core) echo lvm/core ;;
+    assay-queue) echo coordinator/queue ;;
     assay-schedule) echo coordinator/schedule ;;
+    assay-agent) echo worker/agent ;;
     assay-worker-circuit) echo worker/circuit ;;
     assay-worker-outer) echo worker/outer ;;
     assay-worker-features) echo worker/features ;;

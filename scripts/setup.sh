@@ -7,6 +7,7 @@ packages=(
   protobuf-compiler libprotobuf-dev   # the zkVM's task protocol is compiled from .proto files
   cmake g++ pkg-config                # Bitcoin Core's consensus engine is built from source
   libclang-dev clang                  # bindgen reads that engine's C header
+  redis-server                        # the queue's tests start their own servers
 )
 # The header-only Boost of the distribution: 1.74 on Debian 12 by default, 1.81 beside it; 1.83 on Ubuntu 24.04.
 if ! ls /usr/include/boost/version.hpp >/dev/null 2>&1; then

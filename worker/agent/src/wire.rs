@@ -8,7 +8,8 @@
 //!
 //! The mailbox is closed when the session is over: the worker was silent for too long, has left, or has begun another.
 
-use assay_schedule::{AttemptId, Effect, Event, WorkerId};
+use assay_queue::{Mailbox, NameError};
+use assay_schedule::{AttemptId, Effect, Event, Holder, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use crate::receipt::SignedReceipt;
@@ -60,6 +61,22 @@ pub enum Answer {
         /// The attempt.
         attempt: AttemptId,
     },
+}
+
+/// The mailbox of one session of a worker.
+///
+/// # Errors
+/// Never: numbers and slashes make a name.
+pub fn mailbox(worker: WorkerId, session: u64) -> Result<Mailbox, NameError> {
+    Mailbox::new(format!("worker/{worker}/{session}"))
+}
+
+/// A holder's name in the store. Revoking `attempt/<n>` fences all that the attempt publishes.
+///
+/// # Errors
+/// Never: numbers, hex digits and slashes make a name.
+pub fn holder(holder: Holder) -> Result<assay_queue::Holder, NameError> {
+    assay_queue::Holder::new(holder.to_string())
 }
 
 /// An event as the inbox takes it.
