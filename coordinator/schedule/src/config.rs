@@ -12,8 +12,10 @@ pub struct Limits {
     pub batches_max: u32,
     /// Batches of one tenant that have not ended.
     pub tenant_batches_max: u32,
-    /// Tasks of one tenant that run at the same time.
+    /// Tasks of one tenant that run at the same time, controllers not counted.
     pub tenant_running_max: u32,
+    /// Controllers of one tenant that run at the same time.
+    pub tenant_controllers_max: u32,
     /// Ended batches that are remembered for status and download; the oldest are forgotten first.
     pub retained_max: u32,
     /// How long an ended batch is remembered.
@@ -22,17 +24,21 @@ pub struct Limits {
     pub chains_max: u32,
     /// Registered workers, quarantined ones included.
     pub workers_max: u32,
-    /// Tasks on one worker at the same time; its own profile may say less.
+    /// Tasks on one worker at the same time, and controllers; its own profile may say less.
     pub worker_running_max: u32,
     /// Runs of blocks in a batch.
     pub runs_max: u32,
-    /// Shards in a run.
-    pub shards_max: u32,
-    /// Proofs that one reduction joins, at least 2.
-    pub arity: u32,
+    /// Parts of one controller's task.
+    pub parts_max: u32,
+    /// Parts in one [`Event::Spawn`](crate::Event::Spawn).
+    pub spawn_max: u32,
+    /// Inputs of one part.
+    pub part_inputs_max: u32,
+    /// Outputs of one part.
+    pub part_outputs_max: u32,
     /// Size of one artifact.
     pub artifact_bytes_max: u64,
-    /// Bytes in the store beyond which tasks that produce more than they consume wait.
+    /// Bytes in the store beyond which tasks that produce more than they consume wait, those of the oldest batch excepted.
     pub store_bytes_max: u64,
     /// A worker that is silent for this long is lost.
     pub worker_lease_ms: u64,
@@ -46,9 +52,9 @@ pub struct Limits {
     pub backoff_ms: u64,
     /// The longest wait before a try.
     pub backoff_ms_max: u64,
-    /// A task that takes this many percent of what was expected gets a second worker, if one is idle.
+    /// A task that takes this many percent of what was expected gets a second worker, if one is idle. No controller does.
     pub straggler_percent: u64,
-    /// A task that takes this many percent of what was expected is taken back.
+    /// A task that takes this many percent of what was expected is taken back. No controller is: it lives by heartbeat.
     pub timeout_percent: u64,
     /// No task is taken back before this.
     pub timeout_ms_min: u64,
@@ -83,14 +89,17 @@ impl Default for Limits {
             batches_max: 256,
             tenant_batches_max: 64,
             tenant_running_max: 4096,
+            tenant_controllers_max: 256,
             retained_max: 1024,
             retained_ms: 7 * 24 * 3_600_000,
             chains_max: 256,
             workers_max: 4096,
             worker_running_max: 64,
             runs_max: 256,
-            shards_max: 1024,
-            arity: 4,
+            parts_max: 4096,
+            spawn_max: 256,
+            part_inputs_max: 1024,
+            part_outputs_max: 256,
             artifact_bytes_max: 4 * GIB,
             store_bytes_max: 256 * GIB,
             worker_lease_ms: 30_000,
@@ -110,12 +119,12 @@ impl Default for Limits {
             settle_tries_max: 20,
             poison_max: 256,
             horizon_ms: 3_600_000,
-            memory_bytes: PerKind([4 * GIB, 8 * GIB, 16 * GIB, 16 * GIB, 16 * GIB, 18 * GIB, 17 * GIB]),
+            memory_bytes: PerKind([4 * GIB, 8 * GIB, 16 * GIB, 16 * GIB, 8 * GIB, 18 * GIB, 17 * GIB]),
             memory_bytes_max: 512 * GIB,
             // Units: gas, cycles, cycles, proofs, proofs, one, one.
             ns_per_unit: PerKind([
                 100,
-                100,
+                300,
                 1_000,
                 20_000_000_000,
                 60_000_000_000,
@@ -144,7 +153,7 @@ impl Limits {
     /// # Errors
     /// [`LimitError`] for the first one that it cannot.
     pub fn validate(&self) -> Result<(), LimitError> {
-        let checks: [(&'static str, u64, u64); 20] = [
+        let checks: [(&'static str, u64, u64); 23] = [
             ("batches_max", 1, self.batches_max.into()),
             ("tenant_batches_max", 1, self.tenant_batches_max.into()),
             ("tenant_running_max", 1, self.tenant_running_max.into()),
@@ -153,8 +162,11 @@ impl Limits {
             ("workers_max", 1, self.workers_max.into()),
             ("worker_running_max", 1, self.worker_running_max.into()),
             ("runs_max", 1, self.runs_max.into()),
-            ("shards_max", 1, self.shards_max.into()),
-            ("arity", 2, self.arity.into()),
+            ("tenant_controllers_max", 1, self.tenant_controllers_max.into()),
+            ("parts_max", 1, self.parts_max.into()),
+            ("spawn_max", 1, self.spawn_max.into()),
+            ("part_inputs_max", 1, self.part_inputs_max.into()),
+            ("part_outputs_max", 1, self.part_outputs_max.into()),
             ("artifact_bytes_max", 1, self.artifact_bytes_max),
             ("worker_lease_ms", 1, self.worker_lease_ms),
             ("failures_max", 1, self.failures_max.into()),

@@ -1,53 +1,12 @@
-//! What the machine is told, what it asks for, and why it refuses.
+//! What the machine is told.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Artifact, AttemptId, BatchId, ChainId, EffectId, Epoch, Hash, Kind, Stage, TenantId, Time, WorkerId,
-};
-
-/// Longest idempotency key and longest stored reason, in bytes.
-pub const TEXT_BYTES_MAX: usize = 256;
-
-/// A batch as its owner submits it. The payload is in the store already.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Spec {
-    /// Who pays.
-    pub tenant: TenantId,
-    /// The same key with the same content gives the same batch; at most [`TEXT_BYTES_MAX`] bytes.
-    pub key: String,
-    /// The rollup; belongs to the tenant that used it first.
-    pub chain: ChainId,
-    /// Place in the rollup's history, from 0, without gaps.
-    pub sequence: u64,
-    /// Hash of the batch's bytes, which the store holds under [`Spec::holder`].
-    pub payload: Hash,
-    /// Size of the payload.
-    pub payload_bytes: u64,
-    /// Expected work of the execution, in gas.
-    pub units: u64,
-    /// Version of programs and keys; only workers of this version get its tasks.
-    pub version: u32,
-    /// Higher goes first.
-    pub priority: u8,
-    /// When the proof is wanted.
-    pub deadline: Option<Time>,
-    /// Whether the batch is worthless after the deadline: it then fails as soon as that is certain.
-    pub deadline_is_hard: bool,
-}
-
-impl Spec {
-    /// Under what name the store holds the payload.
-    pub fn holder(&self) -> crate::Holder {
-        let mut hasher = blake3::Hasher::new_derive_key("assay-schedule 1 intake");
-        hasher.update(&self.tenant.0.to_le_bytes());
-        hasher.update(self.key.as_bytes());
-        crate::Holder::Intake(Hash(*hasher.finalize().as_bytes()))
-    }
-}
+use crate::{Artifact, AttemptId, BatchId, EffectId, Epoch, Hash, Kind, Spec, TenantId, WorkerId};
 
 /// What a worker says of itself when it registers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Profile {
     /// What it can do; at most one entry for each kind.
     pub kinds: Vec<Kind>,
@@ -55,24 +14,47 @@ pub struct Profile {
     pub version: u32,
     /// Memory it may use.
     pub memory_bytes: u64,
-    /// Tasks at the same time, at least 1.
+    /// Tasks at the same time, controllers not counted.
     pub slots: u32,
+    /// Controllers ([`Kind::is_controller`]) at the same time. They mostly wait for parts, so they have places of their
+    /// own: else a worker with one slot would wait for itself.
+    #[serde(default)]
+    pub controllers: u32,
 }
 
 /// One output that a worker claims to have published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Output {
     /// What the bytes hash to.
     pub hash: Hash,
     /// Its size.
     pub bytes: u64,
-    /// Work that its consumer has, in units of that kind. Only orders tasks; a lie costs time, nothing else.
+    /// Work that its consumer has, in units of that kind: of a witness, the expected cycles of its run. Only orders
+    /// tasks; a lie costs time, nothing else.
+    pub units: u64,
+}
+
+/// A part that a running controller asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// [`Kind::Shard`] or [`Kind::Reduce`].
+    pub kind: Kind,
+    /// Hash of everything that its result depends on: a part of a key that the controller's task has had proved before
+    /// is not proved again.
+    pub key: Hash,
+    /// Its inputs, in order; which is what is a matter between controller and prover. Each is either published by the
+    /// asking attempt under its own holder, from number [`Holder::INPUTS`](crate::Holder::INPUTS) on, or an output of
+    /// another part as it was delivered.
+    pub inputs: Vec<Artifact>,
+    /// Expected work, in units of the kind.
     pub units: u64,
 }
 
 /// How an attempt ended, as its worker says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Report {
     /// Finished; the outputs are published.
     Finished {
@@ -100,7 +82,7 @@ pub enum Report {
 
 /// What the coordinator's own check of an artifact found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Verdict {
     /// All artifacts were read.
     Read {
@@ -115,7 +97,7 @@ pub enum Verdict {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
     /// This coordinator holds the leader's lease of `epoch` and begins to act: a start, a restart or a takeover.
     TakeOver {
@@ -170,263 +152,78 @@ pub enum Event {
         /// How.
         report: Report,
     },
+    /// A running controller asks for parts, whose inputs are published. Repeated until each has been delivered.
+    Spawn {
+        /// Who asks.
+        worker: WorkerId,
+        /// Its session.
+        session: u64,
+        /// The controller's attempt.
+        attempt: AttemptId,
+        /// At most [`Limits::spawn_max`](crate::Limits::spawn_max).
+        parts: Vec<Part>,
+    },
+    /// A running controller cannot read an output of a part that was delivered to it.
+    PartLost {
+        /// Who says so.
+        worker: WorkerId,
+        /// Its session.
+        session: u64,
+        /// The controller's attempt.
+        attempt: AttemptId,
+        /// The part.
+        key: Hash,
+        /// Which of its outputs.
+        output: u32,
+    },
     /// Answer to `Verify`, `Check` or `Audit`.
     Verified {
-        /// The effect that is answered.
+        /// The work that is answered.
         effect: EffectId,
         /// What was found.
         verdict: Verdict,
     },
     /// Answer to `Settle`: it is final on Bitcoin.
     Settled {
-        /// The effect that is answered.
+        /// The work that is answered.
         effect: EffectId,
     },
     /// Answer to `Settle`: nothing has been posted under its key and nothing will be.
     SettleFailed {
-        /// The effect that is answered.
+        /// The work that is answered.
         effect: EffectId,
         /// Whether another try is useless.
         permanent: bool,
         /// One line.
         reason: String,
     },
-    /// Answer to all other effects: carried out.
+    /// Answer to `Release` and `Fence`: carried out. Those that were answered before are passed over.
     Done {
-        /// The effect that is answered.
-        effect: EffectId,
+        /// The work that is answered.
+        effects: Vec<EffectId>,
     },
     /// The state of queue and store has changed.
     Store {
         /// Whether they can be reached; nothing is sent while they cannot.
         available: bool,
-        /// Whether they refuse more data.
+        /// Whether they refuse more data, or are about to.
         full: bool,
     },
     /// Time has passed. Wanted at least every few seconds.
     Tick,
 }
 
-/// A request to the shell. Carrying it out twice has the effect of once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Effect {
-    /// The answer carries it.
-    pub id: EffectId,
-    /// The leader's term; queue and store refuse an effect of a lower one than they have seen.
-    pub epoch: Epoch,
-    /// The batch it serves.
-    pub batch: BatchId,
-    /// What to do.
-    pub action: Action,
-}
-
-/// What to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    /// Send a task to a worker. The queue drops it if the attempt is known or revoked.
-    Dispatch {
-        /// The try, and the fencing token of what it publishes.
-        attempt: AttemptId,
-        /// To whom.
-        worker: WorkerId,
-        /// To which of its sessions.
-        session: u64,
-        /// Hash of kind, version and inputs: what makes two tasks the same.
-        key: Hash,
-        /// What to do.
-        stage: Stage,
-        /// Its inputs, in order.
-        inputs: Vec<Artifact>,
-        /// Memory set aside for it.
-        memory_bytes: u64,
-    },
-    /// Fence an attempt for good: refuse its dispatch and whatever it publishes from now on, delete what it has
-    /// published, tell the worker to stop.
-    Revoke {
-        /// The try.
-        attempt: AttemptId,
-        /// Who may still be at it.
-        worker: WorkerId,
-    },
-    /// Read an attempt's outputs, hash them, check their content.
-    Verify {
-        /// The try.
-        attempt: AttemptId,
-        /// What it was to do.
-        stage: Stage,
-        /// Its inputs.
-        inputs: Vec<Artifact>,
-        /// Its outputs.
-        outputs: Vec<Artifact>,
-    },
-    /// Read one artifact and hash it: a worker says that it is lost.
-    Audit {
-        /// The artifact.
-        artifact: Artifact,
-        /// The try that needs it.
-        attempt: AttemptId,
-    },
-    /// Check the Groth16 proof against the batch's own statement.
-    Check {
-        /// The proof.
-        proof: Artifact,
-    },
-    /// Post the proof on Bitcoin. Idempotent under the batch.
-    Settle {
-        /// The rollup.
-        chain: ChainId,
-        /// Place in its history.
-        sequence: u64,
-        /// The proof.
-        proof: Artifact,
-    },
-    /// Delete an artifact.
-    Release {
-        /// The artifact.
-        artifact: Artifact,
-    },
-    /// Tell the owner that the batch has ended (callback, event stream).
-    Notify {
-        /// How.
-        phase: crate::Phase,
-    },
-}
-
-/// Why an event is refused; the state is then unchanged.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// No coordinator leads yet.
-    #[error("no coordinator leads: TakeOver must come first")]
-    NoLeader,
-    /// Another coordinator has led since.
-    #[error("epoch {got} is not higher than {have}")]
-    StaleEpoch {
-        /// The highest seen.
-        have: Epoch,
-        /// What was given.
-        got: Epoch,
-    },
-    /// A limit is reached.
-    #[error("{what} is limited to {max}")]
-    Limit {
-        /// What.
-        what: &'static str,
-        /// The limit.
-        max: u64,
-    },
-    /// The idempotency key was used for another batch.
-    #[error("the idempotency key belongs to batch {batch}, whose content differs")]
-    KeyReused {
-        /// That batch.
-        batch: BatchId,
-    },
-    /// The rollup belongs to another tenant.
-    #[error("chain {chain} belongs to another tenant")]
-    ForeignChain {
-        /// The rollup.
-        chain: ChainId,
-    },
-    /// A gap or a repetition in the rollup's history.
-    #[error("chain {chain} goes on with batch number {expected}, got {got}")]
-    Sequence {
-        /// The rollup.
-        chain: ChainId,
-        /// The next number.
-        expected: u64,
-        /// What was given.
-        got: u64,
-    },
-    /// The fold proof of the rollup's settled history is lost.
-    #[error("the settled fold proof of chain {chain} is lost")]
-    HistoryLost {
-        /// The rollup.
-        chain: ChainId,
-    },
-    /// The deadline has passed already.
-    #[error("the deadline {deadline:?} has passed")]
-    DeadlinePassed {
-        /// The deadline.
-        deadline: Time,
-    },
-    /// No such batch, or another tenant's.
-    #[error("batch {batch} is not known")]
-    UnknownBatch {
-        /// The batch.
-        batch: BatchId,
-    },
-    /// The batch has ended.
-    #[error("batch {batch} has ended")]
-    Ended {
-        /// The batch.
-        batch: BatchId,
-    },
-    /// The batch is being settled, which cannot be undone.
-    #[error("batch {batch} is being settled")]
-    Settling {
-        /// The batch.
-        batch: BatchId,
-    },
-    /// No such worker, or another session of it: it has to register.
-    #[error("worker {worker} is not registered with this session")]
-    UnknownWorker {
-        /// The worker.
-        worker: WorkerId,
-    },
-    /// A profile that can do nothing.
-    #[error("worker {worker} offers {what}")]
-    Profile {
-        /// The worker.
-        worker: WorkerId,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// The attempt is over: taken back, lost or superseded. Whatever it published is deleted.
-    #[error("attempt {attempt} is not outstanding on worker {worker}")]
-    StaleAttempt {
-        /// The attempt.
-        attempt: AttemptId,
-        /// Who reports.
-        worker: WorkerId,
-    },
-    /// The attempt's result is there already.
-    #[error("attempt {attempt} has reported already")]
-    RepeatedResult {
-        /// The attempt.
-        attempt: AttemptId,
-    },
-    /// No such effect is outstanding.
-    #[error("effect {effect} is not outstanding")]
-    UnknownEffect {
-        /// The effect.
-        effect: EffectId,
-    },
-    /// The answer does not fit the effect.
-    #[error("effect {effect} takes another answer")]
-    WrongAnswer {
-        /// The effect.
-        effect: EffectId,
-    },
-}
-
-/// How a caller treats an [`Error`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// The same event may be accepted later.
-    Transient,
-    /// It never will; at-least-once delivery makes these common, and they are acknowledged and dropped.
-    Permanent,
-}
-
-impl Error {
-    /// Whether trying again can help.
-    pub fn class(&self) -> Class {
+impl Event {
+    /// The worker that says this; `None` for events of coordinators.
+    pub fn worker(&self) -> Option<(WorkerId, u64)> {
         match self {
-            Error::NoLeader | Error::Limit { .. } | Error::UnknownWorker { .. } | Error::Sequence { .. } => {
-                Class::Transient
-            }
-            _ => Class::Permanent,
+            Event::Join { worker, session, .. }
+            | Event::Heartbeat { worker, session, .. }
+            | Event::Leave { worker, session }
+            | Event::Result { worker, session, .. }
+            | Event::Spawn { worker, session, .. }
+            | Event::PartLost { worker, session, .. } => Some((*worker, *session)),
+            _ => None,
         }
     }
 }

@@ -2,27 +2,36 @@
 //!
 //! Handlers first refuse, then change: an event that is answered with an error has changed nothing.
 
+mod accept;
 mod check;
 mod dispatch;
+mod end;
+mod estimate;
 mod intake;
 mod lifecycle;
+mod parts;
+mod pool;
 mod query;
 mod results;
+mod settlement;
+mod verdicts;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Node};
 use crate::config::LimitError;
 use crate::worker::{Attempt, Speed, Worker};
 use crate::{
-    Artifact, AttemptId, BatchId, ChainId, Effect, EffectId, Epoch, Error, Event, Kind, Limits, PerKind,
-    Stage, TenantId, Time, WorkerId,
+    Artifact, AttemptId, BatchId, ChainId, Effect, EffectId, Epoch, Error, Event, Hash, Kind, Limits,
+    PerKind, Stage, TenantId, Time, WorkerId,
 };
+use pool::{Pool, PoolKey};
 
-pub use query::{BatchStatus, TaskStatus, Wait, WorkerStatus};
+pub(crate) use pool::Rank;
+pub use query::{BatchStatus, ChainStatus, TaskStatus, Wait, WorkerStatus};
 
 /// Switches that break the machine on purpose, to show that the simulator notices.
 #[cfg(feature = "simulate")]
@@ -53,6 +62,10 @@ pub struct Poison {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Chain {
     pub tenant: TenantId,
+    /// Commitment to the state before the first batch.
+    pub genesis: Hash,
+    /// Commitment to the state after the last batch that was taken.
+    pub head: Hash,
     /// Number of the next batch that is taken.
     pub next: u64,
     /// Number of batches settled.
@@ -67,29 +80,12 @@ pub(crate) struct Chain {
 pub(crate) struct Usage {
     pub live: u32,
     pub running: u32,
-}
-
-/// Tasks that compete alike: the dispatcher looks at the first few of each class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Class {
-    pub kind: Kind,
-    pub version: u32,
-    pub tenant: TenantId,
-}
-
-/// Order of ready tasks, smallest first: priority, the latest time to start (deadline less the rest of the critical
-/// path), age.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Rank {
-    pub priority: std::cmp::Reverse<u8>,
-    pub start_by: u64,
-    pub batch: BatchId,
-    pub node: u32,
+    pub controllers: u32,
 }
 
 /// The coordinator's decisions; see the crate's page.
 ///
-/// Serialise it with a binary format (maps have keys that are not strings). Outstanding effects are part of it.
+/// Serialise it with a binary format (maps have keys that are not strings). Outstanding work is part of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     limits: Limits,
@@ -105,9 +101,12 @@ pub struct Machine {
     tenants: BTreeMap<TenantId, Usage>,
     workers: BTreeMap<WorkerId, Worker>,
     attempts: BTreeMap<AttemptId, Attempt>,
+    /// Work that is not answered.
     pending: BTreeMap<EffectId, Effect>,
-    ready: BTreeMap<Class, BTreeSet<Rank>>,
-    /// Ready tasks that wait before their next try.
+    /// Audits of parts' outputs: the part's batch and number.
+    audits: BTreeMap<EffectId, (BatchId, u32)>,
+    pools: BTreeMap<PoolKey, Pool>,
+    /// Ready tasks that wait for their time.
     delayed: BTreeSet<(Time, BatchId, u32)>,
     estimates: PerKind<Speed>,
     /// Bytes of artifacts held.
@@ -118,9 +117,18 @@ pub struct Machine {
     next_batch: u64,
     next_attempt: u64,
     next_effect: u64,
-    /// Effects issued by the step that runs.
     #[serde(skip)]
-    issued: Vec<EffectId>,
+    issued: Issued,
+}
+
+/// What the step that runs has issued.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Issued {
+    messages: Vec<Effect>,
+    work: Vec<EffectId>,
+    /// To become pieces of work, many in one.
+    releases: Vec<(BatchId, Artifact)>,
+    fences: Vec<(BatchId, AttemptId)>,
 }
 
 impl Machine {
@@ -144,9 +152,10 @@ impl Machine {
             workers: BTreeMap::new(),
             attempts: BTreeMap::new(),
             pending: BTreeMap::new(),
-            ready: BTreeMap::new(),
+            audits: BTreeMap::new(),
+            pools: BTreeMap::new(),
             delayed: BTreeSet::new(),
-            estimates: PerKind([Speed::default(); 7]),
+            estimates: PerKind([Speed::default(); Kind::ALL.len()]),
             held_bytes: 0,
             store_available: true,
             store_full: false,
@@ -154,7 +163,7 @@ impl Machine {
             next_batch: 0,
             next_attempt: 0,
             next_effect: 0,
-            issued: Vec::new(),
+            issued: Issued::default(),
         })
     }
 
@@ -164,61 +173,78 @@ impl Machine {
         self.weak = weak;
     }
 
-    /// Takes one event and returns the effects to carry out now.
+    /// Takes one event and returns the effects to carry out now: messages first, then work.
     ///
-    /// `now` is the leader's clock; a clock that goes back stands still. The state must be stored before an effect is
-    /// carried out.
+    /// `now` is the leader's clock; a clock that goes back stands still. Event and time go into the log, in one commit
+    /// with the messages, before work is begun. The same events at the same times give an equal machine.
     ///
     /// # Errors
-    /// [`Error`]; the state is then unchanged.
+    /// [`Error`]; the state is then unchanged, and the event need not go into the log.
     pub fn step(&mut self, event: Event, now: Time) -> Result<Vec<Effect>, Error> {
         if self.epoch == Epoch(0) && !matches!(event, Event::TakeOver { .. }) {
             return Err(Error::NoLeader);
         }
-        let now = now.max(self.now);
+        let before = self.now;
+        self.now = now.max(before);
+        let is_takeover = matches!(event, Event::TakeOver { .. });
+        if let Err(error) = self.apply(event) {
+            self.now = before;
+            return Err(error);
+        }
+        self.schedule();
+        self.flush();
+        let issued = std::mem::take(&mut self.issued);
+        let mut effects = issued.messages;
+        if is_takeover {
+            effects.extend(self.pending.values().cloned());
+        } else {
+            // Issued and withdrawn in the same step: never asked for.
+            effects.extend(issued.work.iter().filter_map(|id| self.pending.get(id)).cloned());
+        }
+        Ok(effects)
+    }
+
+    fn apply(&mut self, event: Event) -> Result<(), Error> {
         match event {
-            Event::TakeOver { epoch } => return self.take_over(epoch, now),
-            Event::Submit { spec } => self.submit(spec, now)?,
-            Event::Cancel { tenant, batch } => self.cancel(tenant, batch, now)?,
-            Event::Join { worker, session, profile } => self.join(worker, session, profile, now)?,
-            Event::Heartbeat { worker, session, running } => {
-                self.heartbeat(worker, session, &running, now)?
-            }
-            Event::Leave { worker, session } => self.leave(worker, session, now)?,
+            Event::TakeOver { epoch } => self.take_over(epoch),
+            Event::Submit { spec } => self.submit(spec),
+            Event::Cancel { tenant, batch } => self.cancel(tenant, batch),
+            Event::Join { worker, session, profile } => self.join(worker, session, profile),
+            Event::Heartbeat { worker, session, running } => self.heartbeat(worker, session, &running),
+            Event::Leave { worker, session } => self.leave(worker, session),
             Event::Result { worker, session, attempt, report } => {
-                self.result(worker, session, attempt, report, now)?;
+                self.result(worker, session, attempt, report)
             }
-            Event::Verified { effect, verdict } => self.verified(effect, verdict, now)?,
-            Event::Settled { effect } => self.settled(effect, now)?,
+            Event::Spawn { worker, session, attempt, parts } => self.spawn(worker, session, attempt, parts),
+            Event::PartLost { worker, session, attempt, key, output } => {
+                self.part_lost(worker, session, attempt, key, output)
+            }
+            Event::Verified { effect, verdict } => self.verified(effect, verdict),
+            Event::Settled { effect } => self.settled(effect),
             Event::SettleFailed { effect, permanent, reason } => {
-                self.settle_failed(effect, permanent, &reason, now)?;
+                self.settle_failed(effect, permanent, reason)
             }
-            Event::Done { effect } => self.done(effect)?,
+            Event::Done { effects } => self.done(&effects),
             Event::Store { available, full } => {
                 self.store_available = available;
                 self.store_full = full;
+                Ok(())
             }
-            Event::Tick => self.tick(now),
+            Event::Tick => {
+                self.tick();
+                Ok(())
+            }
         }
-        self.now = now;
-        self.schedule(now);
-        Ok(self.take_issued())
     }
 
-    fn take_issued(&mut self) -> Vec<Effect> {
-        let issued = std::mem::take(&mut self.issued);
-        issued.iter().filter_map(|id| self.pending.get(id)).cloned().collect()
-    }
-
-    /// Begins a term: every outstanding effect is issued again, and every worker gets a fresh lease, because it may have
+    /// Begins a term: all outstanding work is issued again, and every worker gets a fresh lease, because it may have
     /// found nobody to renew it with.
-    fn take_over(&mut self, epoch: Epoch, now: Time) -> Result<Vec<Effect>, Error> {
+    fn take_over(&mut self, epoch: Epoch) -> Result<(), Error> {
         if epoch <= self.epoch {
             return Err(Error::StaleEpoch { have: self.epoch, got: epoch });
         }
         self.epoch = epoch;
-        self.now = now;
-        let lease_until = now.plus(self.limits.worker_lease_ms);
+        let lease_until = self.now.plus(self.limits.worker_lease_ms);
         for worker in self.workers.values_mut().filter(|worker| worker.session.is_some()) {
             worker.lease_until = lease_until;
         }
@@ -227,18 +253,20 @@ impl Machine {
         }
         #[cfg(feature = "simulate")]
         if self.weak.memo {
-            self.forget_finished(now);
+            self.forget_finished();
         }
-        self.schedule(now);
-        self.issued.clear();
-        Ok(self.pending.values().cloned().collect())
+        Ok(())
     }
 
-    fn tick(&mut self, now: Time) {
-        self.expire_workers(now);
-        self.expire_attempts(now);
-        self.fail_hopeless(now);
-        self.forget(now);
+    fn tick(&mut self) {
+        self.settle_due();
+        self.expire_workers();
+        self.end_quarantines();
+        self.expire_attempts();
+        self.evict_controllers();
+        self.fail_hopeless();
+        self.duplicate_stragglers();
+        self.forget();
     }
 
     fn batch(&self, id: BatchId) -> &Batch {
@@ -247,5 +275,13 @@ impl Machine {
 
     fn batch_mut(&mut self, id: BatchId) -> &mut Batch {
         self.batches.get_mut(&id).expect("attempts, effects and ranks name batches that are kept")
+    }
+
+    fn node(&self, id: BatchId, node: u32) -> &Node {
+        self.batch(id).node(node)
+    }
+
+    fn node_mut(&mut self, id: BatchId, node: u32) -> &mut Node {
+        self.batch_mut(id).node_mut(node)
     }
 }

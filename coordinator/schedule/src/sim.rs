@@ -1,16 +1,26 @@
 //! A seeded simulator: the machine in a world of faults, with invariants checked at every step.
 //!
-//! The world has two coordinators with wrong clocks, a lease, a store of state and artifacts, workers, clients and a
-//! settlement layer. Faults: workers killed, paused, partitioned, lying; results corrupted when published and at rest;
-//! messages duplicated, delayed (and so reordered), dropped; coordinators killed at any point, between storing the state
-//! and carrying out its effects too, or paused so long that another takes over; the store unreachable or full. Faults
-//! end after a while, and then everything must come to rest. "Content" is a 64-bit number computed from the contents of
-//! the inputs, so that the simulator knows the only right result of everything.
+//! The world has two coordinators with wrong clocks, a queue (lease, fenced log, inbox, mailboxes), a store, workers,
+//! clients and a settlement layer. Faults: workers killed, paused, partitioned, lying (about results, and as controllers
+//! about inputs of parts), talking nonsense; artifacts corrupted when published and at rest; messages duplicated, delayed
+//! (and so reordered), dropped; coordinators killed at any point, before and after a commit and in the middle of the work,
+//! or paused so long that another takes over; queue and store unreachable or full. Faults end after a while, and then
+//! everything must come to rest. "Content" is a 64-bit number computed from the contents of the inputs, so that the
+//! simulator knows the only right result of everything.
 //!
-//! Reading order: [`Options`], [`run`], then `world` (delivery, coordinators, the shell), `peers` (workers, clients).
+//! At each takeover the log is replayed, which must give the machine that the last leader had.
+//!
+//! Reading order: [`Options`], [`run`], then `world` (time, messages), `coordinators`, `workers`, `checks`.
 
-mod peers;
+mod checks;
+mod clients;
+mod coordinators;
+mod faults;
+mod oracle;
+mod queue;
+mod resources;
 pub mod rng;
+mod workers;
 mod world;
 
 use crate::Weak;
@@ -41,14 +51,38 @@ pub struct Summary {
     pub steps: u64,
     /// Takeovers, restarts included.
     pub takeovers: u64,
+    /// Log records replayed at takeovers.
+    pub replayed: u64,
     /// Faults injected.
     pub faults: u64,
-    /// Finished tasks that were done again because their output was corrupted at rest.
+    /// Results of parts that were accepted.
+    pub parts: u64,
+    /// Results of other tasks that were accepted.
+    pub tasks: u64,
+    /// Finished tasks that were done again because their output was corrupted at rest, or proved from a lie.
     pub redone_lost: u64,
-    /// Finished tasks that were proved again for no reason.
-    pub redone: u64,
+    /// Parts that a later attempt of their controller found done.
+    pub found_done: u64,
     /// Digest of everything that happened: equal for equal seeds.
     pub trace: u64,
+}
+
+impl Summary {
+    /// Adds up.
+    pub fn add(&mut self, other: &Summary) {
+        self.batches += other.batches;
+        self.settled += other.settled;
+        self.failed += other.failed;
+        self.steps += other.steps;
+        self.takeovers += other.takeovers;
+        self.replayed += other.replayed;
+        self.faults += other.faults;
+        self.parts += other.parts;
+        self.tasks += other.tasks;
+        self.redone_lost += other.redone_lost;
+        self.found_done += other.found_done;
+        self.trace = rng::mix(self.trace ^ other.trace);
+    }
 }
 
 /// An invariant that did not hold.

@@ -14,7 +14,6 @@ fn holds(seeds: std::ops::Range<u64>) {
     let mut batches = 0;
     for seed in seeds {
         let summary = run(Options { seed, ..SOUND }).unwrap_or_else(|violation| panic!("{violation}"));
-        assert_eq!(summary.redone, 0, "seed {seed}");
         assert_eq!(summary.settled + summary.failed, summary.batches, "seed {seed}");
         batches += summary.batches;
     }

@@ -1,305 +1,339 @@
 //! Which task goes to which worker, and when.
 //!
 //! Ready tasks are ordered by priority, then by the latest time to start (deadline less the rest of the critical path),
-//! then by age. The first [`SCAN`] of each class are looked at, so that one that does not fit does not block the rest. A
-//! task goes to the worker that will have finished it first, speed as measured for this worker and kind; if that is one
-//! that is still busy, the task waits for it, but not for ever.
+//! then by age. The first [`SCAN`] of each queue are looked at, so that one that does not fit does not block the rest. A
+//! task goes to the fastest free worker, speed as measured for this worker and kind. If one that is busy is much faster
+//! and will have finished it first, the task waits for it, but not for ever; and when the queue is long, the slow
+//! worker gets its last task.
 
-use std::cmp::Reverse;
-use std::collections::BTreeSet;
-
-use super::{Class, Machine, Rank};
-use crate::batch::NodeState;
+use super::pool::{Pool, PoolKey, Rank};
+use super::Machine;
+use crate::batch::{Node, NodeState};
+use crate::effect::{Dispatch, Input};
 use crate::worker::{millis, Attempt, AttemptPhase};
-use crate::{Action, AttemptId, BatchId, Hash, Kind, Stage, Time, WorkerId};
+use crate::{Action, AttemptId, BatchId, Hash, Kind, Message, Stage, TenantId, WorkerId};
 
-/// Tasks of a class that are looked at before the class is left for this step.
-pub(super) const SCAN: usize = 8;
+/// Tasks of a queue that are looked at before it is left for this step.
+const SCAN: usize = 8;
+/// Busy workers that a decision looks at.
+const BUSY_SCAN: usize = 16;
+/// Only for a worker that is this many times faster a task waits.
+const FASTER: u64 = 2;
 
-/// What a worker would mean for a task.
-#[derive(Clone, Copy)]
+/// What the workers mean for a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Choice {
     /// It starts now.
     Now(WorkerId),
-    /// A busy one will have finished it first.
+    /// A busy one is to be preferred to the free ones.
     Later,
-    /// None can take it at all, or none that is free.
+    /// None that is free can take it.
     None,
 }
 
 impl Machine {
-    pub(super) fn class(&self, id: BatchId, node: u32) -> Class {
-        let batch = self.batch(id);
-        Class {
-            kind: batch.nodes[node as usize].stage.kind(),
-            version: batch.spec.version,
-            tenant: batch.spec.tenant,
-        }
-    }
-
-    fn rank(&self, id: BatchId, node: u32) -> Rank {
-        let batch = self.batch(id);
-        let deadline = batch.spec.deadline.unwrap_or(batch.submitted.plus(self.limits.horizon_ms));
-        Rank {
-            priority: Reverse(batch.spec.priority),
-            start_by: deadline.0.saturating_sub(self.path_ms(id, node)),
-            batch: id,
-            node,
-        }
-    }
-
-    /// Time per unit that is expected of a kind on some worker.
-    pub(super) fn ns_per_unit(&self, kind: Kind) -> u64 {
-        let speed = self.estimates[kind];
-        if speed.samples == 0 {
-            self.limits.ns_per_unit[kind]
-        } else {
-            speed.ns_per_unit
-        }
-    }
-
-    /// Expected milliseconds from the start of a task to the end of its batch, on idle workers.
-    pub(super) fn path_ms(&self, id: BatchId, node: u32) -> u64 {
-        let batch = self.batch(id);
-        let mut total = 0u64;
-        let mut at = Some(node);
-        while let Some(node) = at {
-            let entry = &batch.nodes[node as usize];
-            total = total.saturating_add(millis(entry.units, self.ns_per_unit(entry.stage.kind())));
-            at = entry.consumers.first().copied();
-            if at.is_none() {
-                // The graph ends here so far: the kinds that are still to come, with one unit each.
-                let rest = Kind::ALL.iter().filter(|kind| **kind > entry.stage.kind());
-                total = rest.fold(total, |sum, kind| sum.saturating_add(millis(1, self.ns_per_unit(*kind))));
-            }
-        }
-        total
-    }
-
-    pub(super) fn memory_needed(&self, id: BatchId, node: u32) -> u64 {
-        let entry = &self.batch(id).nodes[node as usize];
-        entry.memory_bytes.max(self.limits.memory_bytes[entry.stage.kind()])
-    }
-
-    /// Expected milliseconds of a task on a worker.
-    pub(super) fn expected_ms(&self, worker: WorkerId, kind: Kind, units: u64) -> u64 {
-        let speed = self.workers[&worker].speeds[kind];
-        millis(units, if speed.samples == 0 { self.ns_per_unit(kind) } else { speed.ns_per_unit })
-    }
-
-    pub(super) fn is_held_back(&self, kind: Kind) -> bool {
-        kind.grows() && (self.store_full || self.held_bytes >= self.limits.store_bytes_max)
-    }
-
     /// Sends what can be sent.
-    pub(super) fn schedule(&mut self, now: Time) {
-        while let Some(first) = self.delayed.first().copied().filter(|(due, ..)| *due <= now) {
-            self.delayed.remove(&first);
-            let (class, rank) = (self.class(first.1, first.2), self.rank(first.1, first.2));
-            self.ready.entry(class).or_default().insert(rank);
-        }
+    pub(super) fn schedule(&mut self) {
+        self.promote();
         if !self.store_available {
             return;
         }
-        let mut closed: BTreeSet<Class> = BTreeSet::new();
-        while let Some(class) = self.best_class(&closed) {
-            if !self.dispatch_from(class, now) {
-                closed.insert(class);
+        let mut closed: Vec<(PoolKey, TenantId)> = Vec::new();
+        while let Some((key, tenant)) = self.most_urgent(&closed) {
+            if !self.dispatch_from(key, tenant) {
+                closed.push((key, tenant));
             }
         }
-        self.duplicate_stragglers(now);
     }
 
-    fn best_class(&self, closed: &BTreeSet<Class>) -> Option<Class> {
-        let open = self.ready.iter().filter(|(class, _)| !closed.contains(class));
-        open.filter_map(|(class, ranks)| Some((*ranks.first()?, *class))).min().map(|(_, class)| class)
+    /// The queue with the most urgent task, among those that have a free worker.
+    fn most_urgent(&self, closed: &[(PoolKey, TenantId)]) -> Option<(PoolKey, TenantId)> {
+        let pools = self.pools.iter().filter(|(_, pool)| !pool.ready.is_empty() && pool.has_free());
+        let queues =
+            pools.flat_map(|(key, pool)| pool.ready.iter().map(|(tenant, ranks)| (*key, *tenant, ranks)));
+        let open = queues.filter(|(key, tenant, _)| !closed.contains(&(*key, *tenant)));
+        let firsts = open.filter_map(|(key, tenant, ranks)| Some((*ranks.first()?, key, tenant)));
+        firsts.min().map(|(_, key, tenant)| (key, tenant))
     }
 
-    /// Sends one task of a class; false if none of the first few can go.
-    fn dispatch_from(&mut self, class: Class, now: Time) -> bool {
-        let running = self.tenants.get(&class.tenant).map_or(0, |usage| usage.running);
-        if self.is_held_back(class.kind) || running >= self.limits.tenant_running_max {
+    /// Whether a tenant has as many tasks of a sort running as it may.
+    pub(super) fn is_at_quota(&self, tenant: TenantId, kind: Kind) -> bool {
+        let usage = self.tenants.get(&tenant).copied().unwrap_or_default();
+        if kind.is_controller() {
+            usage.controllers >= self.limits.tenant_controllers_max
+        } else {
+            usage.running >= self.limits.tenant_running_max
+        }
+    }
+
+    pub(super) fn is_store_full(&self) -> bool {
+        self.store_full || self.held_bytes >= self.limits.store_bytes_max
+    }
+
+    /// Whether a task waits because the store is nearly full. The oldest batch goes on: it can be finished, which frees
+    /// what it holds, and with it the batches after it.
+    pub(super) fn is_held_back(&self, kind: Kind, batch: BatchId) -> bool {
+        kind.grows() && self.is_store_full() && self.live().map(|(id, _)| id).min() != Some(batch)
+    }
+
+    /// Sends one task of a queue; false if none of the first few can go.
+    fn dispatch_from(&mut self, key: PoolKey, tenant: TenantId) -> bool {
+        if self.is_at_quota(tenant, key.kind) {
             return false;
         }
-        let Some(ranks) = self.ready.get(&class) else { return false };
-        let choice = ranks.iter().take(SCAN).find_map(|rank| match self.choose(rank.batch, rank.node, now) {
-            Choice::Now(worker) => Some((*rank, worker)),
-            _ => None,
-        });
-        let Some((rank, worker)) = choice else { return false };
-        let ranks = self.ready.get_mut(&class).expect("the class was there above");
-        ranks.remove(&rank);
-        if ranks.is_empty() {
-            self.ready.remove(&class);
-        }
-        self.dispatch(rank.batch, rank.node, worker, now);
+        let Some((rank, worker)) = self.pick(key, tenant) else { return false };
+        self.unqueue(rank.batch, rank.node);
+        self.dispatch(rank.batch, rank.node, worker);
         true
     }
 
-    /// The worker that will have finished a task first.
-    pub(super) fn choose(&self, id: BatchId, node: u32, now: Time) -> Choice {
-        let batch = self.batch(id);
-        let entry = &batch.nodes[node as usize];
-        let kind = entry.stage.kind();
-        let memory = self.memory_needed(id, node);
-        let mut best_now: Option<(bool, u64, WorkerId)> = None;
-        let mut best_later: Option<u64> = None;
-        for (worker_id, worker) in &self.workers {
-            if !worker.serves(kind, batch.spec.version)
-                || !worker.is_trusted(now)
-                || worker.profile.memory_bytes < memory
-                || entry.attempts.iter().any(|attempt| self.attempts[attempt].worker == *worker_id)
-            {
-                continue;
-            }
-            let takes = self.expected_ms(*worker_id, kind, entry.units);
-            let avoided = entry.avoid.contains(worker_id);
-            if worker.has_slot(self.limits.worker_running_max) && worker.memory_free() >= memory {
-                let candidate = (avoided, takes, *worker_id);
-                best_now = Some(best_now.map_or(candidate, |best| best.min(candidate)));
-            } else if !avoided {
-                let frees =
-                    worker.running.iter().map(|attempt| self.attempts[attempt].remaining_ms(now)).min();
-                let done = frees.unwrap_or(0).saturating_add(takes);
-                best_later = Some(best_later.map_or(done, |best| best.min(done)));
+    fn pick(&self, key: PoolKey, tenant: TenantId) -> Option<(Rank, WorkerId)> {
+        let pool = self.pools.get(&key)?;
+        let ranks = pool.ready.get(&tenant)?;
+        let mut has_later = false;
+        let open = ranks.iter().filter(|rank| !self.is_held_back(key.kind, rank.batch));
+        for (ahead, rank) in (0..).zip(open.take(SCAN)) {
+            match self.choose(rank.batch, rank.node, ahead) {
+                Choice::Now(worker) => return Some((*rank, worker)),
+                Choice::Later => has_later = true,
+                Choice::None => {}
             }
         }
-        let is_patient = now.since(entry.since) < self.limits.patience_ms;
-        match (best_now, best_later) {
-            (Some((avoided, takes, _)), Some(later)) if is_patient && (avoided || later < takes) => {
+        let last = ranks.last().filter(|rank| has_later && !self.is_held_back(key.kind, rank.batch))?;
+        match self.choose(last.batch, last.node, pool.ready_count() as u64 - 1) {
+            Choice::Now(worker) => Some((*last, worker)),
+            _ => None,
+        }
+    }
+
+    /// The worker for a task that has `ahead` others before it.
+    pub(super) fn choose(&self, id: BatchId, node: u32, ahead: u64) -> Choice {
+        let entry = self.node(id, node);
+        let key = self.pool_key(id, node);
+        let Some(pool) = self.pools.get(&key) else { return Choice::None };
+        let memory = self.memory_needed(id, node);
+        let (mut best, mut avoided) = (None, None);
+        for (ns_per_unit, worker) in pool.by_speed(self.ns_per_unit(key.kind)) {
+            if !self.can_take(worker, key, entry, memory) {
+                continue;
+            }
+            if entry.avoid.contains(&worker) {
+                avoided = avoided.or(Some(worker));
+                continue;
+            }
+            best = Some((ns_per_unit, worker));
+            break;
+        }
+        let is_patient = self.now.since(entry.since) < self.limits.patience_ms;
+        match (best, avoided) {
+            (Some((ns, _)), _) if is_patient && self.is_worth_waiting(pool, entry, memory, ns, ahead) => {
                 Choice::Later
             }
-            (Some((.., worker)), _) => Choice::Now(worker),
-            (None, Some(_)) => Choice::Later,
+            (Some((_, worker)), _) => Choice::Now(worker),
+            (None, Some(_)) if is_patient && self.has_other(pool, entry, memory) => Choice::Later,
+            (None, Some(worker)) => Choice::Now(worker),
             (None, None) => Choice::None,
         }
     }
 
-    pub(super) fn dispatch(&mut self, id: BatchId, node: u32, worker_id: WorkerId, now: Time) {
-        let inputs = self.inputs(id, node).expect("a ready task has its inputs");
+    fn is_on(&self, entry: &Node, worker: WorkerId) -> bool {
+        entry.attempts.iter().any(|attempt| self.attempts[attempt].worker == worker)
+    }
+
+    /// Whether a free worker can take a task.
+    fn can_take(&self, id: WorkerId, key: PoolKey, entry: &Node, memory: u64) -> bool {
+        self.workers[&id].memory_free() >= memory
+            && !self.is_on(entry, id)
+            && (!key.kind.is_controller() || self.leaves_room(id, key.version, memory))
+    }
+
+    /// Whether parts can still be proved somewhere when a controller takes this much memory of a worker: else it would
+    /// wait for parts that wait for its memory. Where nothing else goes on it may all the same: it is evicted once it has
+    /// asked for parts ([`Self::evict_controllers`]), and finds them done when it comes back.
+    fn leaves_room(&self, id: WorkerId, version: u32, memory: u64) -> bool {
+        let pool = |kind| self.pools.get(&PoolKey { kind, version });
+        let room = |id: WorkerId| self.workers[&id].memory_for_parts();
+        let leaves = |kind: Kind| {
+            let (need, Some(pool)) = (self.limits.memory_bytes[kind], pool(kind)) else { return true };
+            let would_lose =
+                pool.here.contains(&id) && room(id) >= need && room(id).saturating_sub(memory) < need;
+            !would_lose || pool.here.iter().any(|other| *other != id && room(*other) >= need)
+        };
+        let has_no_parts = |kind| pool(kind).is_none_or(|pool| pool.ready.is_empty());
+        let has_no_controllers = |kind| {
+            let idle = |pool: &Pool| pool.here.iter().all(|id| self.workers[id].controllers == 0);
+            pool(kind).is_none_or(idle)
+        };
+        let (parts, controllers) = ([Kind::Shard, Kind::Reduce], [Kind::Block, Kind::Fold]);
+        parts.into_iter().all(leaves)
+            || parts.into_iter().all(has_no_parts) && controllers.into_iter().all(has_no_controllers)
+    }
+
+    /// Whether a busy worker that is much faster than the best free one will have finished a task first.
+    fn is_worth_waiting(&self, pool: &Pool, entry: &Node, memory: u64, free_ns: u64, ahead: u64) -> bool {
+        let takes_free = millis(entry.units, free_ns);
+        let faster = || pool.measured.range(..(free_ns / FASTER, WorkerId(0)));
+        let Some((fastest_ns, _)) = faster().next() else { return false };
+        let count = faster().take(BUSY_SCAN).count() as u64;
+        // Those ahead of it are done first, by the same workers.
+        let queue_ms = millis(entry.units, *fastest_ns).saturating_mul(ahead) / count;
+        faster().take(BUSY_SCAN).any(|(ns, id)| {
+            let worker = &self.workers[id];
+            let is_fit = worker.profile.memory_bytes >= memory
+                && !entry.avoid.contains(id)
+                && !self.is_on(entry, *id)
+                && !pool.free.contains(&(*ns, *id));
+            let tasks = || worker.running.iter().map(|attempt| &self.attempts[attempt]);
+            let frees =
+                || tasks().filter(|a| !a.kind.is_controller()).map(|a| a.remaining_ms(self.now)).min();
+            is_fit
+                && frees().unwrap_or(0).saturating_add(queue_ms).saturating_add(millis(entry.units, *ns))
+                    < takes_free
+        })
+    }
+
+    /// Whether a worker is here that a task has not failed on.
+    fn has_other(&self, pool: &Pool, entry: &Node, memory: u64) -> bool {
+        pool.here.iter().any(|id| {
+            !entry.avoid.contains(id)
+                && self.workers[id].profile.memory_bytes >= memory
+                && !self.is_on(entry, *id)
+        })
+    }
+
+    pub(super) fn dispatch(&mut self, id: BatchId, node: u32, worker_id: WorkerId) {
+        let inputs = self.roles(id, node).expect("a ready task has its inputs");
         let batch = self.batch(id);
-        let entry = &batch.nodes[node as usize];
-        let (stage, units, tenant) = (entry.stage, entry.units, batch.spec.tenant);
-        let key = task_key(stage.kind(), batch.spec.version, inputs.iter().map(|input| input.hash));
+        let entry = batch.node(node);
+        let (stage, units, tenant, kind) = (entry.stage, entry.units, batch.spec.tenant, entry.kind());
+        let (key, facts) = (self.key(id, node, &inputs), batch.facts());
         let memory_bytes = self.memory_needed(id, node);
-        let expected_ms = self.expected_ms(worker_id, stage.kind(), units);
+        let expected_ms = self.expected_ms(worker_id, kind, units);
         let attempt = AttemptId(self.next_attempt);
         self.next_attempt += 1;
         let worker = self.workers.get_mut(&worker_id).expect("chosen from the workers");
         let session = worker.session.expect("only a worker that is here is chosen");
         worker.running.insert(attempt);
         worker.memory_used += memory_bytes;
-        self.tenants.get_mut(&tenant).expect("a live batch has a tenant").running += 1;
-        let action =
-            Action::Dispatch { attempt, worker: worker_id, session, key, stage, inputs, memory_bytes };
-        let dispatch = Some(self.issue(id, action));
-        let phase = AttemptPhase::Running { dispatch };
+        let usage = self.tenants.get_mut(&tenant).expect("a live batch has a tenant");
+        if kind.is_controller() {
+            worker.controllers += 1;
+            worker.controllers_memory += memory_bytes;
+            usage.controllers += 1;
+        } else {
+            usage.running += 1;
+        }
+        self.reseat(worker_id);
+        let dispatch = Dispatch {
+            attempt,
+            worker: worker_id,
+            session,
+            batch: id,
+            stage,
+            key,
+            inputs,
+            units,
+            memory_bytes,
+            outputs_max: outputs_max(stage, &self.limits),
+            facts,
+        };
+        self.issue(id, Action::Message(Message::Dispatch(Box::new(dispatch))));
         self.attempts.insert(
             attempt,
             Attempt {
                 batch: id,
                 node,
+                kind,
                 worker: worker_id,
                 session,
-                started: now,
+                started: self.now,
                 expected_ms,
                 memory_bytes,
-                phase,
+                complaints: 0,
+                phase: AttemptPhase::Running,
             },
         );
-        let entry = &mut self.batch_mut(id).nodes[node as usize];
+        let entry = self.node_mut(id, node);
         entry.attempts.push(attempt);
         entry.state = NodeState::Running;
     }
 
-    /// Gives late tasks a second worker, where one is left over.
-    fn duplicate_stragglers(&mut self, now: Time) {
-        let has_idle = self.workers.values().any(|worker| {
-            worker.session.is_some()
-                && worker.is_trusted(now)
-                && worker.has_slot(self.limits.worker_running_max)
-        });
-        if !has_idle || self.limits.attempts_max < 2 {
+    /// What makes two tasks the same.
+    pub(super) fn key(&self, id: BatchId, node: u32, inputs: &[Input]) -> Hash {
+        let batch = self.batch(id);
+        match &batch.node(node).part {
+            Some(part) => part.key,
+            None => task_key(batch.node(node).kind(), batch.spec.version, inputs),
+        }
+    }
+
+    /// Gives late tasks a second worker, where one is left over. Never a controller: it is late because its parts are.
+    pub(super) fn duplicate_stragglers(&mut self) {
+        if self.limits.attempts_max < 2 || !self.store_available {
             return;
         }
-        let late: Vec<(BatchId, u32)> = self
-            .attempts
-            .values()
-            .filter(|attempt| {
-                let limit = attempt.expected_ms.saturating_mul(self.limits.straggler_percent) / 100;
-                attempt.is_running() && now.since(attempt.started) > limit
-            })
-            .map(|attempt| (attempt.batch, attempt.node))
-            .collect();
+        let percent = self.limits.straggler_percent;
+        let is_late = |attempt: &&Attempt| {
+            let limit = attempt.expected_ms.saturating_mul(percent) / 100;
+            attempt.is_running() && !attempt.kind.is_controller() && self.now.since(attempt.started) > limit
+        };
+        let late: Vec<(BatchId, u32)> =
+            self.attempts.values().filter(is_late).map(|attempt| (attempt.batch, attempt.node)).collect();
         for (id, node) in late {
-            let entry = &self.batch(id).nodes[node as usize];
-            let class = self.class(id, node);
-            let running = self.tenants.get(&class.tenant).map_or(0, |usage| usage.running);
+            let entry = self.node(id, node);
+            let (kind, tenant) = (entry.kind(), self.batch(id).spec.tenant);
             if entry.attempts.len() >= self.limits.attempts_max as usize
-                || running >= self.limits.tenant_running_max
-                || self.is_held_back(class.kind)
+                || self.is_at_quota(tenant, kind)
+                || self.is_held_back(kind, id)
+                || self.pools.get(&self.pool_key(id, node)).is_none_or(|pool| !pool.ready.is_empty())
             {
                 continue;
             }
-            if let Choice::Now(worker) = self.choose(id, node, now) {
-                self.dispatch(id, node, worker, now);
+            if let Choice::Now(worker) = self.choose(id, node, 0) {
+                self.dispatch(id, node, worker);
             }
         }
     }
 
-    /// Ends batches whose hard deadline can certainly not be met: passed, or nearer than the critical path at the best
-    /// speed measured.
-    pub(super) fn fail_hopeless(&mut self, now: Time) {
-        let hopeless: Vec<(BatchId, Time)> = self
-            .live()
-            .filter(|(_, batch)| batch.spec.deadline_is_hard && batch.phase == crate::Phase::Proving)
-            .filter_map(|(id, batch)| {
-                let deadline = batch.spec.deadline?;
-                let earliest = now.plus(self.best_case_ms(id));
-                (earliest > deadline).then_some((id, earliest))
-            })
-            .collect();
-        for (id, earliest) in hopeless {
-            if !self.batch(id).phase.is_terminal() {
-                self.end(id, crate::Phase::Failed(crate::Failure::Deadline { earliest }), now);
+    /// Takes controllers off a worker whose memory a part needs that no other worker can give. They are tried again
+    /// elsewhere, or after the part; what their parts have proved stays.
+    pub(super) fn evict_controllers(&mut self) {
+        let mut victims = Vec::new();
+        for (_, pool) in self.pools.iter().filter(|(key, _)| key.kind.is_part()) {
+            for rank in pool.ready.values().flat_map(|ranks| ranks.iter().take(SCAN)) {
+                let memory = self.memory_needed(rank.batch, rank.node);
+                let here = || pool.here.iter().map(|id| (*id, &self.workers[id]));
+                if here().any(|(_, worker)| worker.memory_for_parts() >= memory) {
+                    continue;
+                }
+                let able = here().find(|(_, worker)| worker.profile.memory_bytes >= memory);
+                let Some((_, worker)) = able else { continue };
+                let controllers = worker.running.iter().filter(|id| self.attempts[*id].kind.is_controller());
+                victims.extend(controllers.copied());
             }
         }
-    }
-
-    /// The least time a batch still needs: what no worker has been measured at counts nothing.
-    fn best_case_ms(&self, id: BatchId) -> u64 {
-        let best = |kind: Kind| {
-            let speeds = self.workers.values().filter(|worker| worker.session.is_some());
-            let speeds = speeds.map(|worker| worker.speeds[kind]).filter(|speed| speed.samples >= 3);
-            // Half of the mean: a single task may well be quicker than the mean.
-            speeds.map(|speed| speed.ns_per_unit / 2).min().unwrap_or(0)
-        };
-        let batch = self.batch(id);
-        let is_done = |kind| batch.nodes.iter().any(|node| node.stage.kind() == kind && node.is_done());
-        let rest = [(Kind::Execute, batch.spec.units), (Kind::Wrap, 1), (Kind::Groth16, 1)];
-        rest.into_iter()
-            .filter(|(kind, _)| !is_done(*kind))
-            .map(|(kind, units)| millis(units, best(kind)))
-            .sum()
+        victims.sort_unstable();
+        victims.dedup();
+        self.yield_attempts(victims);
     }
 }
 
 /// Hash of what makes two tasks the same.
-pub(crate) fn task_key(kind: Kind, version: u32, inputs: impl Iterator<Item = Hash>) -> Hash {
+fn task_key(kind: Kind, version: u32, inputs: &[Input]) -> Hash {
     let mut hasher = blake3::Hasher::new_derive_key("assay-schedule 1 task");
     hasher.update(&[kind as u8]);
     hasher.update(&version.to_le_bytes());
-    inputs.for_each(|input| {
-        hasher.update(&input.0);
-    });
+    for input in inputs {
+        hasher.update(&input.artifact.hash.0);
+    }
     Hash(*hasher.finalize().as_bytes())
 }
 
-/// Whether a stage may have several outputs.
+/// How many outputs a stage may have.
 pub(super) fn outputs_max(stage: Stage, limits: &crate::Limits) -> u32 {
-    match stage {
-        Stage::Execute => limits.runs_max,
-        Stage::Trace { .. } => limits.shards_max,
+    match stage.kind() {
+        Kind::Execute => limits.runs_max,
+        Kind::Shard | Kind::Reduce => limits.part_outputs_max,
         _ => 1,
     }
 }

@@ -5,10 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::dispatch::Choice;
 use super::{Machine, Poison};
 use crate::batch::{Batch, Need, Node, NodeState};
-use crate::worker::millis;
 use crate::{
-    Artifact, BatchId, Effect, Epoch, Kind, Limits, PerKind, Phase, Spec, Speed, Stage, TenantId, Time,
-    WorkerId,
+    Artifact, AttemptId, BatchId, ChainId, Effect, Epoch, Hash, Kind, Limits, PerKind, Phase, Spec, Speed,
+    Stage, TenantId, Time, WorkerId,
 };
 
 /// Why a task, or a batch, does not go on now.
@@ -22,6 +21,8 @@ pub enum Wait {
     },
     /// The fold proof of the batch before it is not there yet.
     PreviousFold,
+    /// What it reads was lost; its controller publishes it again.
+    Respawn,
     /// It failed and is tried again later.
     Backoff {
         /// When.
@@ -49,17 +50,19 @@ pub enum Wait {
     },
     /// All workers that could do it are busy.
     Busy,
-    /// A worker is free, but one that is still busy will have finished it earlier.
+    /// A worker is free, but one that is still busy will have finished it earlier, or has not failed at it.
     FasterWorker,
     /// Tasks of its class that are more urgent come first.
     Turn,
 }
 
-/// One task.
+/// One task. A part is known from when it is asked for until its controller's task is done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskStatus {
     /// The task.
     pub stage: Stage,
+    /// Expected work, in units of its kind.
+    pub units: u64,
     /// Whether its result is verified.
     pub done: bool,
     /// Workers that are at it, or whose result is being verified.
@@ -70,6 +73,23 @@ pub struct TaskStatus {
     pub failures: u32,
     /// Losses so far.
     pub losses: u32,
+    /// Of a controller: parts that it has asked for.
+    pub parts: u32,
+    /// Of these, done.
+    pub parts_done: u32,
+}
+
+/// One rollup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainStatus {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Number of the next batch that is taken.
+    pub next: u64,
+    /// Commitment to the state where it has to begin.
+    pub head: Hash,
+    /// Batches settled.
+    pub settled: u64,
 }
 
 /// One batch.
@@ -100,8 +120,10 @@ pub struct WorkerStatus {
     pub quarantined_until: Option<Time>,
     /// Results that did not verify.
     pub strikes: u32,
-    /// Tasks on it.
+    /// Tasks on it, controllers included.
     pub running: u32,
+    /// Controllers on it.
+    pub controllers: u32,
     /// Memory set aside for them.
     pub memory_used: u64,
     /// Measured speeds.
@@ -119,7 +141,33 @@ impl Machine {
         self.epoch
     }
 
-    /// Effects that were issued and not answered, oldest first.
+    /// The time of the last event.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// Where a rollup stands; `None` if it has no batch, live or settled.
+    pub fn chain(&self, id: ChainId) -> Option<ChainStatus> {
+        let chain = self.chains.get(&id)?;
+        Some(ChainStatus { tenant: chain.tenant, next: chain.next, head: chain.head, settled: chain.settled })
+    }
+
+    /// Whose attempt it is, while it is outstanding: its batch, task and worker.
+    pub fn attempt(&self, id: AttemptId) -> Option<(BatchId, Stage, WorkerId)> {
+        let attempt = self.attempts.get(&id)?;
+        Some((attempt.batch, self.node(attempt.batch, attempt.node).stage, attempt.worker))
+    }
+
+    /// Tasks that could be sent and are not, by kind.
+    pub fn queued(&self) -> PerKind<u64> {
+        let mut queued = PerKind([0; Kind::ALL.len()]);
+        for (key, pool) in &self.pools {
+            queued[key.kind] += pool.ready_count() as u64;
+        }
+        queued
+    }
+
+    /// Work that was issued and not answered, oldest first. Messages are never here.
     pub fn pending(&self) -> impl Iterator<Item = &Effect> {
         self.pending.values()
     }
@@ -166,6 +214,7 @@ impl Machine {
             quarantined_until: (!worker.is_trusted(self.now)).then_some(worker.quarantined_until),
             strikes: worker.strikes,
             running: worker.running.len() as u32,
+            controllers: worker.controllers,
             memory_used: worker.memory_used,
             speeds: worker.speeds,
         })
@@ -174,13 +223,16 @@ impl Machine {
     /// Everything about one batch. Cost: tasks times workers, for those that wait.
     pub fn status(&self, id: BatchId) -> Option<BatchStatus> {
         let batch = self.batches.get(&id)?;
-        let task = |(at, node): (u32, &Node)| TaskStatus {
+        let task = |(at, node): (&u32, &Node)| TaskStatus {
             stage: node.stage,
+            units: node.units,
             done: node.is_done(),
             workers: node.attempts.iter().map(|attempt| self.attempts[attempt].worker).collect(),
-            wait: self.wait(id, at),
+            wait: self.wait(id, *at),
             failures: node.failures,
             losses: node.losses,
+            parts: node.parts().count() as u32,
+            parts_done: node.controller.as_ref().map_or(0, |controller| controller.done),
         };
         let is_checked =
             matches!(batch.phase, Phase::Proved | Phase::Settling | Phase::Refolding | Phase::Settled);
@@ -190,19 +242,20 @@ impl Machine {
             submitted: batch.submitted,
             eta: self.eta(id),
             proof: batch.proof().filter(|_| is_checked),
-            tasks: (0..).zip(&batch.nodes).map(task).collect(),
+            tasks: batch.nodes.iter().map(task).collect(),
         })
     }
 
     /// Why task `node` of a batch waits; `None` if it does not.
     fn wait(&self, id: BatchId, node: u32) -> Option<Wait> {
         let batch = self.batch(id);
-        let entry = &batch.nodes[node as usize];
+        let entry = batch.node(node);
         if batch.phase.is_terminal() {
             return None;
         }
         match entry.state {
             NodeState::Done | NodeState::Running => None,
+            NodeState::Waiting if entry.part.is_some() => Some(Wait::Respawn),
             NodeState::Waiting => {
                 let is_missing = |need: &&Need| **need != Need::PreviousFold && batch.input(**need).is_none();
                 match entry.needs.iter().filter(is_missing).count() as u32 {
@@ -210,7 +263,7 @@ impl Machine {
                     missing => Some(Wait::Inputs { missing }),
                 }
             }
-            NodeState::Ready { not_before } if not_before > self.now => {
+            NodeState::Ready { not_before, .. } if not_before > self.now => {
                 Some(Wait::Backoff { until: not_before })
             }
             NodeState::Ready { .. } => Some(self.wait_for_worker(id, node)),
@@ -218,66 +271,29 @@ impl Machine {
     }
 
     fn wait_for_worker(&self, id: BatchId, node: u32) -> Wait {
-        let class = self.class(id, node);
+        let key = self.pool_key(id, node);
         if !self.store_available {
             return Wait::StoreDown;
         }
-        if self.is_held_back(class.kind) {
+        if self.is_held_back(key.kind, id) {
             return Wait::StoreFull;
         }
-        if self
-            .tenants
-            .get(&class.tenant)
-            .is_some_and(|usage| usage.running >= self.limits.tenant_running_max)
-        {
+        if self.is_at_quota(self.batch(id).spec.tenant, key.kind) {
             return Wait::TenantQuota;
         }
         let memory_bytes = self.memory_needed(id, node);
-        let able = || self.workers.values().filter(|worker| worker.serves(class.kind, class.version));
+        let able = || self.workers.values().filter(|worker| worker.serves(key.kind, key.version));
         if able().next().is_none() {
-            return Wait::NoWorker { kind: class.kind, version: class.version };
+            return Wait::NoWorker { kind: key.kind, version: key.version };
         }
         if !able().any(|worker| worker.profile.memory_bytes >= memory_bytes) {
             return Wait::TooLarge { memory_bytes };
         }
-        let is_free = |worker: &crate::worker::Worker| {
-            worker.has_slot(self.limits.worker_running_max) && worker.memory_free() >= memory_bytes
-        };
-        match self.choose(id, node, self.now) {
+        match self.choose(id, node, 0) {
             Choice::Now(_) => Wait::Turn,
-            Choice::None => Wait::Quarantined,
-            Choice::Later if able().any(|worker| worker.is_trusted(self.now) && is_free(worker)) => {
-                Wait::FasterWorker
-            }
-            Choice::Later => Wait::Busy,
+            Choice::Later => Wait::FasterWorker,
+            Choice::None if able().all(|worker| !worker.is_trusted(self.now)) => Wait::Quarantined,
+            Choice::None => Wait::Busy,
         }
-    }
-
-    /// When a batch's proof is expected: the longer of its critical path and its share of the workers' time.
-    ///
-    /// `None` if it has ended or is proved, or if no worker is here.
-    pub fn eta(&self, id: BatchId) -> Option<Time> {
-        let batch = self.batches.get(&id).filter(|batch| batch.phase == Phase::Proving)?;
-        let workers =
-            self.workers.values().filter(|worker| worker.session.is_some() && worker.is_trusted(self.now));
-        let workers = workers.count() as u64;
-        if workers == 0 {
-            return None;
-        }
-        let undone = || (0..).zip(&batch.nodes).filter(|(_, node)| !node.is_done());
-        let path = undone().map(|(at, _)| self.path_ms(id, at)).max().unwrap_or(0);
-        let mut work = undone()
-            .map(|(_, node)| millis(node.units, self.ns_per_unit(node.stage.kind())))
-            .fold(0, u64::saturating_add);
-        // Batches before it in the queue share the workers.
-        for (other, ahead) in self.live() {
-            if (std::cmp::Reverse(ahead.spec.priority), other) < (std::cmp::Reverse(batch.spec.priority), id)
-            {
-                let rest = ahead.nodes.iter().filter(|node| !node.is_done());
-                let rest = rest.map(|node| millis(node.units, self.ns_per_unit(node.stage.kind())));
-                work = rest.fold(work, u64::saturating_add);
-            }
-        }
-        Some(self.now.plus(path.max(work / workers)))
     }
 }

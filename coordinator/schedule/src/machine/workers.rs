@@ -2,61 +2,46 @@
 
 use super::results::Setback;
 use super::Machine;
-use crate::worker::{AttemptPhase, Speed, Worker};
-use crate::{AttemptId, Error, Kind, PerKind, Profile, Time, WorkerId};
+use crate::worker::{AttemptPhase, Worker};
+use crate::{AttemptId, Error, Kind, Profile, WorkerId};
 
 /// Accepted results after which a strike is forgotten.
 const GOOD_PER_STRIKE: u32 = 64;
 
 impl Machine {
-    pub(super) fn join(
-        &mut self,
-        id: WorkerId,
-        session: u64,
-        mut profile: Profile,
-        now: Time,
-    ) -> Result<(), Error> {
-        if profile.kinds.is_empty() || profile.slots == 0 {
-            return Err(Error::Profile { worker: id, what: "no kind of work, or no slot" });
-        }
+    pub(super) fn join(&mut self, id: WorkerId, session: u64, mut profile: Profile) -> Result<(), Error> {
         profile.kinds.sort_unstable();
         profile.kinds.dedup();
-        let lease_until = now.plus(self.limits.worker_lease_ms);
+        if !profile.kinds.iter().any(|kind| profile.serves(*kind)) {
+            return Err(Error::Profile { worker: id, what: "no kind of work that it has a place for" });
+        }
+        let lease_until = self.now.plus(self.limits.worker_lease_ms);
         if !self.workers.contains_key(&id) {
-            self.make_room(now)?;
-            self.workers.insert(
-                id,
-                Worker {
-                    session: None,
-                    profile: profile.clone(),
-                    lease_until,
-                    speeds: PerKind([Speed::default(); 7]),
-                    running: Default::default(),
-                    memory_used: 0,
-                    strikes: 0,
-                    good: 0,
-                    quarantines: 0,
-                    quarantined_until: Time(0),
-                },
-            );
+            self.make_room()?;
+            self.workers.insert(id, Worker::new(profile.clone(), lease_until));
         }
-        if self.workers[&id].session.is_some_and(|known| known != session) {
-            self.lose_worker(id, now);
+        let known = &self.workers[&id];
+        // The same process does not change: whatever else it says of itself is another one's word.
+        if known.session.is_some_and(|known| known != session) || known.profile != profile {
+            self.lose_worker(id);
         }
+        self.unseat(id);
         let worker = self.workers.get_mut(&id).expect("inserted above");
         worker.session = Some(session);
         worker.profile = profile;
         worker.lease_until = lease_until;
+        self.reseat(id);
         Ok(())
     }
 
     /// Forgets a worker that is gone and not in quarantine, if the table is full.
-    fn make_room(&mut self, now: Time) -> Result<(), Error> {
+    fn make_room(&mut self) -> Result<(), Error> {
         let max = self.limits.workers_max;
         if (self.workers.len() as u64) < u64::from(max) {
             return Ok(());
         }
-        let gone = self.workers.iter().find(|(_, worker)| worker.session.is_none() && worker.is_trusted(now));
+        let gone =
+            self.workers.iter().find(|(_, worker)| worker.session.is_none() && worker.is_trusted(self.now));
         let gone = *gone.ok_or(Error::Limit { what: "number of workers", max: max.into() })?.0;
         self.workers.remove(&gone);
         Ok(())
@@ -72,67 +57,77 @@ impl Machine {
         id: WorkerId,
         session: u64,
         running: &[AttemptId],
-        now: Time,
     ) -> Result<(), Error> {
         let worker = self.known(id, session)?;
         let grace = self.limits.dispatch_grace_ms;
         let lost: Vec<AttemptId> = worker
             .running
             .iter()
-            .filter(|attempt| !running.contains(attempt) && now.since(self.attempts[attempt].started) > grace)
+            .filter(|attempt| {
+                !running.contains(attempt) && self.now.since(self.attempts[attempt].started) > grace
+            })
             .copied()
             .collect();
-        let lease_until = now.plus(self.limits.worker_lease_ms);
+        let lease_until = self.now.plus(self.limits.worker_lease_ms);
         self.workers.get_mut(&id).expect("known above").lease_until = lease_until;
-        self.lose_attempts(lost, now);
+        self.lose_attempts(lost);
         Ok(())
     }
 
-    pub(super) fn leave(&mut self, id: WorkerId, session: u64, now: Time) -> Result<(), Error> {
+    pub(super) fn leave(&mut self, id: WorkerId, session: u64) -> Result<(), Error> {
         self.known(id, session)?;
-        self.lose_worker(id, now);
+        self.lose_worker(id);
         Ok(())
     }
 
-    fn lose_worker(&mut self, id: WorkerId, now: Time) {
+    fn lose_worker(&mut self, id: WorkerId) {
         let worker = self.workers.get_mut(&id).expect("the caller found it");
         worker.session = None;
         let lost = worker.running.iter().copied().collect();
-        self.lose_attempts(lost, now);
+        self.reseat(id);
+        self.lose_attempts(lost);
     }
 
-    fn lose_attempts(&mut self, lost: Vec<AttemptId>, now: Time) {
+    fn lose_attempts(&mut self, lost: Vec<AttemptId>) {
         for attempt in lost {
             // Losing one may end its batch, and with it others of the list.
             if self.attempts.contains_key(&attempt) {
-                self.retry(attempt, Setback::Loss, now);
+                self.retry(attempt, Setback::Loss);
             }
         }
     }
 
-    pub(super) fn expire_workers(&mut self, now: Time) {
+    pub(super) fn expire_workers(&mut self) {
         let expired: Vec<WorkerId> = self
             .workers
             .iter()
-            .filter(|(_, worker)| worker.session.is_some() && worker.lease_until <= now)
+            .filter(|(_, worker)| worker.session.is_some() && worker.lease_until <= self.now)
             .map(|(id, _)| *id)
             .collect();
-        expired.into_iter().for_each(|id| self.lose_worker(id, now));
+        expired.into_iter().for_each(|id| self.lose_worker(id));
     }
 
-    /// Takes back attempts that last far too long; while the store is away nobody can report.
-    pub(super) fn expire_attempts(&mut self, now: Time) {
-        self.settle_due(now);
+    /// Workers whose quarantine is over get work again.
+    pub(super) fn end_quarantines(&mut self) {
+        let free = |(_, worker): &(&WorkerId, &Worker)| {
+            worker.quarantines > 0 && worker.session.is_some() && worker.is_trusted(self.now)
+        };
+        let free: Vec<WorkerId> = self.workers.iter().filter(free).map(|(id, _)| *id).collect();
+        free.into_iter().for_each(|id| self.reseat(id));
+    }
+
+    /// Takes back attempts that last far too long (no controllers); while the store is away nobody can report.
+    pub(super) fn expire_attempts(&mut self) {
         if !self.store_available {
             return;
         }
         let (percent, min) = (self.limits.timeout_percent, self.limits.timeout_ms_min);
         let late = self.attempts.iter().filter(|(_, attempt)| {
             let limit = (attempt.expected_ms.saturating_mul(percent) / 100).max(min);
-            attempt.is_running() && now.since(attempt.started) > limit
+            attempt.is_running() && !attempt.kind.is_controller() && self.now.since(attempt.started) > limit
         });
         let late = late.map(|(id, _)| *id).collect();
-        self.lose_attempts(late, now);
+        self.lose_attempts(late);
     }
 
     pub(super) fn praise(&mut self, id: WorkerId, kind: Kind, elapsed_ms: u64, units: u64) {
@@ -143,11 +138,12 @@ impl Machine {
             worker.good = 0;
             worker.strikes = worker.strikes.saturating_sub(1);
         }
+        self.reseat(id);
     }
 
     /// A result of this worker did not verify. At the limit it gets no work for a while, and what it has returned and
     /// is still to return is not looked at.
-    pub(super) fn strike(&mut self, id: WorkerId, now: Time) {
+    pub(super) fn strike(&mut self, id: WorkerId) {
         let limits = &self.limits;
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.strikes += 1;
@@ -158,12 +154,13 @@ impl Machine {
         // On probation afterwards: one more strike is enough.
         worker.strikes = limits.strikes_max - 1;
         let length = limits.quarantine_ms.saturating_mul(1 << worker.quarantines.min(20));
-        worker.quarantined_until = now.plus(length.min(limits.quarantine_ms_max));
+        worker.quarantined_until = self.now.plus(length.min(limits.quarantine_ms_max));
         worker.quarantines = worker.quarantines.saturating_add(1);
+        self.reseat(id);
         let suspect = self.attempts.iter().filter(|(_, attempt)| {
             attempt.worker == id && !matches!(attempt.phase, AttemptPhase::Auditing { .. })
         });
         let suspect = suspect.map(|(attempt, _)| *attempt).collect();
-        self.lose_attempts(suspect, now);
+        self.lose_attempts(suspect);
     }
 }
