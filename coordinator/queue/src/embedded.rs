@@ -14,10 +14,8 @@ use crate::bells::Bells;
 use crate::error::{BackendError, QueueError};
 use crate::journal::{lock_folder, Durability, Journal};
 use crate::limits::QueueLimits;
-use crate::queue::{check, TaskQueue};
-use crate::types::{
-    Commit, Committed, Cursor, Epoch, Health, Leader, Mailbox, Page, Position, Stored,
-};
+use crate::queue::{check, deadline, page, TaskQueue};
+use crate::types::{Commit, Committed, Cursor, Epoch, Health, Leader, Mailbox, Page, Position, Stored};
 use state::{Change, State};
 
 const MAGIC: [u8; 8] = *b"assayqu1";
@@ -62,11 +60,7 @@ impl EmbeddedQueue {
     ///
     /// # Errors
     /// [`BackendError::InUse`], [`BackendError::Journal`], [`BackendError::File`].
-    pub fn open(
-        folder: &Path,
-        limits: QueueLimits,
-        durability: Durability,
-    ) -> Result<Self, BackendError> {
+    pub fn open(folder: &Path, limits: QueueLimits, durability: Durability) -> Result<Self, BackendError> {
         let lock = lock_folder(folder)?;
         let mut state = State::default();
         let journal = Journal::open(&folder.join("queue.journal"), MAGIC, durability, |payload| {
@@ -82,8 +76,7 @@ impl EmbeddedQueue {
         let is_stored = journal.is_some();
         let compact_at = COMPACT_BYTES_MIN.max(2 * state.bytes());
         let bells = Bells::new(false);
-        let core =
-            Core { state, bells: bells.clone(), lease_until: None, journal, compact_at, _lock: lock };
+        let core = Core { state, bells: bells.clone(), lease_until: None, journal, compact_at, _lock: lock };
         let shared = Shared { limits, bells, core: Mutex::new(core), is_stored };
         Self { shared: Arc::new(shared) }
     }
@@ -108,7 +101,7 @@ impl EmbeddedQueue {
         wait: Duration,
         look: impl Fn(&State) -> (bool, T) + Clone + Send + 'static,
     ) -> Result<T, QueueError> {
-        let deadline = Instant::now() + wait.min(self.shared.limits.wait_max);
+        let deadline = deadline(wait.min(self.shared.limits.wait_max));
         let ear = self.shared.bells.listen(name);
         loop {
             let ring = ear.ring();
@@ -177,7 +170,7 @@ impl Core {
             let epoch = Epoch(self.state.epoch.0 + 1);
             self.record(Change::Lead { epoch, holder: holder.to_owned() })?;
         }
-        self.lease_until = Some(now + ttl);
+        self.lease_until = Some(deadline(ttl));
         Ok(Some(self.state.epoch))
     }
 }
@@ -228,7 +221,7 @@ impl TaskQueue for EmbeddedQueue {
         max: usize,
         wait: Duration,
     ) -> Result<Vec<(Cursor, Vec<u8>)>, QueueError> {
-        let max = max.clamp(1, self.shared.limits.page_max);
+        let max = page(max, &self.shared.limits);
         let look = move |state: &State| {
             let events = state.events(after, max);
             (!events.is_empty(), events)
@@ -281,7 +274,7 @@ impl TaskQueue for EmbeddedQueue {
         max: usize,
         wait: Duration,
     ) -> Result<Page, QueueError> {
-        let max = max.clamp(1, self.shared.limits.page_max);
+        let max = page(max, &self.shared.limits);
         let name = mailbox.clone();
         let look = move |state: &State| {
             let page = state.page(&name, after, max);

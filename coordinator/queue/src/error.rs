@@ -52,7 +52,9 @@ pub enum Refusal {
         server: String,
     },
     /// It is too old, or does not say how old.
-    #[error("redis at {server} has version {version}, at least 7 is needed; install redis-server 7 or later")]
+    #[error(
+        "redis at {server} has version {version}, at least 7 is needed; install redis-server 7 or later"
+    )]
     Version {
         /// The server.
         server: String,
@@ -62,7 +64,7 @@ pub enum Refusal {
     /// The user may not do what the queue needs.
     #[error(
         "redis at {server} refuses: {reason}; run `redis-cli ACL SETUSER <user> on '>password' '~{{assay:*' '&{{assay:*' \
-         +@read +@write +@scripting +@pubsub +@connection +info +wait +cluster`"
+         +@read +@write +@scripting +@pubsub +@connection +info +time +wait +cluster`"
     )]
     Forbidden {
         /// The server.

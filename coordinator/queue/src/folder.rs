@@ -65,7 +65,8 @@ impl FolderStore {
             Ok(())
         })?;
         for artifact in index.artifacts() {
-            let is_whole = fs::metadata(blob(folder, &artifact.hash)).is_ok_and(|m| m.len() == artifact.bytes);
+            let is_whole =
+                fs::metadata(blob(folder, &artifact.hash)).is_ok_and(|m| m.len() == artifact.bytes);
             index.set_damaged(&artifact.hash, !is_whole);
         }
         let compact_at = COMPACT_BYTES_MIN.max(2 * journal.len());

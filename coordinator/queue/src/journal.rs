@@ -157,7 +157,8 @@ impl Journal {
         let io = || FileError::of("read", &self.path);
         let mut header = [0; HEADER_BYTES];
         reader.read_exact(&mut header).map_err(io())?;
-        let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let word =
+            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let len = u64::from(word(0));
         if word(4) != !word(0) {
             return match only_zeros(&header, reader).map_err(io())? {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::error::{BackendError, QueueError};
 use crate::limits::QueueLimits;
@@ -121,6 +122,17 @@ pub trait TaskQueue: Send + Sync + 'static {
     /// # Errors
     /// [`QueueError::Backend`].
     async fn health(&self) -> Result<Health, QueueError>;
+}
+
+/// The moment `wait` from now, or one that never comes.
+pub(crate) fn deadline(wait: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    Instant::now() + wait.min(NEVER)
+}
+
+/// Messages in one answer: at least one, whatever was asked for.
+pub(crate) fn page(max: usize, limits: &QueueLimits) -> usize {
+    max.min(limits.page_max).max(1)
 }
 
 /// Checks of a call that need no state.

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use assay_queue::testing::{Proxy, RedisServer, ServerOptions};
 use assay_queue::{
-    ArtifactStore, BackendError, Class, Commit, Cursor, Durability, EmbeddedQueue, Epoch, FolderStore, Holder,
-    Mailbox, ObjectsConfig, Position, QueueError, QueueLimits, RedisQueue, SharedLimits, SharedStore, StoreError,
-    StoreLimits, TaskQueue,
+    ArtifactStore, BackendError, Class, Commit, Cursor, Durability, EmbeddedQueue, Epoch, FolderStore,
+    Holder, Mailbox, ObjectsConfig, Position, QueueError, QueueLimits, RedisQueue, SharedLimits, SharedStore,
+    StoreError, StoreLimits, TaskQueue,
 };
 use common::config;
 use redis::Value;
@@ -182,9 +182,7 @@ async fn a_server_that_stays_away_is_reported_in_time_and_taken_again_later() {
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     server.restart();
     // The pause between attempts may have grown to two seconds.
-    let back = async {
-        while queue.post(b"e".to_vec()).await.is_err() {}
-    };
+    let back = async { while queue.post(b"e".to_vec()).await.is_err() {} };
     tokio::time::timeout(Duration::from_secs(10), back).await.expect("it comes back");
 }
 
@@ -203,9 +201,7 @@ async fn a_server_that_hangs_is_given_up_after_the_time_allowed() {
     assert!(matches!(&error, QueueError::Backend(BackendError::Unavailable { .. })), "{error}");
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     server.pause(false);
-    let back = async {
-        while queue.post(b"e".to_vec()).await.is_err() {}
-    };
+    let back = async { while queue.post(b"e".to_vec()).await.is_err() {} };
     tokio::time::timeout(Duration::from_secs(10), back).await.expect("it comes back");
 }
 

@@ -26,7 +26,8 @@ enum Operation {
 fn operation() -> impl Strategy<Value = Operation> {
     let sizes = || prop::collection::vec(prop_oneof![Just(0), 1..40_u8, Just(255)], 0..4);
     let boxes = |max| prop::collection::vec(0..5_u8, 0..max);
-    let commit = (0..8_u8, 0..6_u8, sizes(), prop::collection::vec((0..5_u8, 0..=255_u8), 0..6), boxes(2), boxes(2));
+    let commit =
+        (0..8_u8, 0..6_u8, sizes(), prop::collection::vec((0..5_u8, 0..=255_u8), 0..6), boxes(2), boxes(2));
     prop_oneof![
         1 => (0..3_u8).prop_map(Operation::Lead),
         1 => (0..4_u8).prop_map(Operation::Resign),
@@ -146,7 +147,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn all_queues_give_the_same_answers(operations in prop::collection::vec(operation(), 1..120)) {
@@ -233,7 +234,8 @@ async fn run_on_store(fixture: &StoreFixture, operation: &StoreOperation) -> Str
             format!("{:?}", fixture.other.get(&blake3::hash(&content(*number))).await.map_err(brief))
         }
         StoreOperation::Look => {
-            let mut seen = format!("{:?} {:?}", store.usage().await.unwrap(), store.holds(None, 99).await.unwrap());
+            let mut seen =
+                format!("{:?} {:?}", store.usage().await.unwrap(), store.holds(None, 99).await.unwrap());
             for number in 0..6 {
                 seen += &format!(" {:?}", store.stat(&blake3::hash(&content(number))).await.unwrap());
             }
@@ -243,7 +245,7 @@ async fn run_on_store(fixture: &StoreFixture, operation: &StoreOperation) -> Str
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn all_stores_give_the_same_answers(operations in prop::collection::vec(store_operation(), 1..100)) {

@@ -65,7 +65,9 @@ async fn store_works(config: RedisConfig) {
 async fn a_server_that_evicts_is_refused_with_the_command_that_helps() {
     let server = RedisServer::start_with(ServerOptions::with(&["--maxmemory-policy allkeys-lru"]));
     let refused = open(config(server.url())).await.err().unwrap();
-    assert!(matches!(&refused, BackendError::Refused(Refusal::Evicts { policy, .. }) if policy == "allkeys-lru"));
+    assert!(
+        matches!(&refused, BackendError::Refused(Refusal::Evicts { policy, .. }) if policy == "allkeys-lru")
+    );
     assert_eq!(refused.class(), Class::Permanent);
     let text = refused.to_string();
     let command = text.split('`').nth(1).unwrap().strip_prefix("redis-cli ").unwrap().to_owned();
@@ -96,8 +98,22 @@ async fn the_user_of_the_manual_suffices_and_lesser_ones_are_told_what_they_lack
     let server = RedisServer::start();
     // The rights that the error message names.
     let rights = [
-        "ACL", "SETUSER", "assay", "on", ">pa/ss@word", "~{assay:*", "&{assay:*", "+@read", "+@write", "+@scripting",
-        "+@pubsub", "+@connection", "+info", "+wait", "+cluster",
+        "ACL",
+        "SETUSER",
+        "assay",
+        "on",
+        ">pa/ss@word",
+        "~{assay:*",
+        "&{assay:*",
+        "+@read",
+        "+@write",
+        "+@scripting",
+        "+@pubsub",
+        "+@connection",
+        "+info",
+        "+time",
+        "+wait",
+        "+cluster",
     ];
     server.command(&rights);
     server.command(&["ACL", "SETUSER", "default", "nopass", "on"]);
@@ -116,15 +132,17 @@ async fn the_user_of_the_manual_suffices_and_lesser_ones_are_told_what_they_lack
     let wrong = open(config(format!("redis://assay:secret@{address}"))).await.err().unwrap();
     assert!(matches!(&wrong, BackendError::Refused(Refusal::Forbidden { .. })), "{wrong}");
     assert!(wrong.to_string().contains("ACL SETUSER") && !wrong.to_string().contains("secret"), "{wrong}");
-    for lacking in ["-info", "-evalsha", "resetkeys", "resetchannels", "-subscribe"] {
+    for lacking in ["-info", "-evalsha", "-xadd", "-time", "resetkeys", "resetchannels", "-subscribe"] {
         server.command(&["ACL", "SETUSER", "assay", lacking]);
         let opened = open(config(&url)).await;
         let error = match opened {
             Err(error) => error,
             Ok(queue) => {
-                let commit = queue.post(b"e".to_vec()).await.map(drop);
-                let wait = queue.read(&Mailbox::new("x").unwrap(), Cursor(0), 1, Duration::from_millis(10));
-                match commit.and(wait.await.map(drop)) {
+                let mailbox = Mailbox::new("x").unwrap();
+                let lead = queue.lead("x", LONG).await.map(drop);
+                let post = lead.and(queue.post(b"e".to_vec()).await.map(drop));
+                let wait = queue.read(&mailbox, Cursor(0), 1, Duration::from_millis(10)).await;
+                match post.and(wait.map(drop)) {
                     Err(QueueError::Backend(error)) => error,
                     other => panic!("{lacking}: {other:?}"),
                 }
@@ -157,6 +175,8 @@ impl Certificates {
         let folder = tempfile::tempdir().unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
         let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        // Subjects differ, or the server takes what the authority signed for signed by itself.
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, "authority");
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let authority = parameters.self_signed(&key).unwrap();
         let issuer = rcgen::Issuer::new(parameters, key);
@@ -226,7 +246,9 @@ async fn sentinels_lead_to_the_master_and_to_its_successor() {
     // A replica needs a moment to be one.
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
-        let redis::Value::BulkString(info) = master.command(&["INFO", "replication"]) else { panic!("a text") };
+        let redis::Value::BulkString(info) = master.command(&["INFO", "replication"]) else {
+            panic!("a text")
+        };
         if String::from_utf8_lossy(&info).contains("state=online") {
             break;
         }
@@ -291,10 +313,8 @@ async fn a_cluster_holds_a_deployment_on_one_of_its_nodes() {
     let hosts: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
     // Names that live on different nodes, each reached by way of any.
     for name in ["test", "a", "b", "c"] {
-        let config = RedisConfig {
-            name: name.to_owned(),
-            ..config(format!("redis+cluster://{}", hosts.join(",")))
-        };
+        let config =
+            RedisConfig { name: name.to_owned(), ..config(format!("redis+cluster://{}", hosts.join(","))) };
         let queue = open(config.clone()).await.unwrap();
         works(&queue, config.clone()).await;
         store_works(config).await;
@@ -303,5 +323,8 @@ async fn a_cluster_holds_a_deployment_on_one_of_its_nodes() {
     assert!(used > 1, "more than one node is used");
     nodes[1].command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let refused = open(config(format!("redis+cluster://{}", hosts[0]))).await.err().unwrap();
-    assert!(matches!(refused, BackendError::Refused(Refusal::Evicts { .. })), "any node may become responsible");
+    assert!(
+        matches!(refused, BackendError::Refused(Refusal::Evicts { .. })),
+        "any node may become responsible"
+    );
 }

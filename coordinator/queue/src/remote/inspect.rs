@@ -11,7 +11,9 @@ const VERSION_MIN: u32 = 7;
 /// [`Refusal`] with the command that helps.
 pub(super) fn inspect(server: &str, info: &str) -> Result<Vec<String>, Refusal> {
     let field = |name: &str| {
-        info.lines().find_map(|line| line.trim_end().split_once(':').filter(|(key, _)| *key == name)).map(|f| f.1)
+        info.lines()
+            .find_map(|line| line.trim_end().split_once(':').filter(|(key, _)| *key == name))
+            .map(|f| f.1)
     };
     let version = field("redis_version").unwrap_or("unknown");
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
@@ -72,9 +74,15 @@ mod tests {
 
     #[test]
     fn every_evicting_policy_is_refused_with_the_command_that_helps() {
-        for policy in
-            ["allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-ttl", "new"]
-        {
+        for policy in [
+            "allkeys-lru",
+            "allkeys-lfu",
+            "allkeys-random",
+            "volatile-lru",
+            "volatile-lfu",
+            "volatile-ttl",
+            "new",
+        ] {
             let refusal = inspect("s", &GOOD.replace("noeviction", policy)).unwrap_err();
             assert_eq!(refusal, Refusal::Evicts { server: "s".into(), policy: policy.into() });
             assert!(refusal.to_string().contains("CONFIG SET maxmemory-policy noeviction"));
@@ -103,6 +111,8 @@ mod tests {
         let info = GOOD.replace("aof_enabled:1", "aof_enabled:0").replace("maxmemory:100", "maxmemory:0");
         let warnings = inspect("s", &info).unwrap();
         assert_eq!(warnings.len(), 2);
-        assert!(warnings[0].contains("CONFIG SET appendonly yes") && warnings[1].contains("CONFIG SET maxmemory"));
+        assert!(
+            warnings[0].contains("CONFIG SET appendonly yes") && warnings[1].contains("CONFIG SET maxmemory")
+        );
     }
 }

@@ -12,13 +12,12 @@ use rand::Rng as _;
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::{
-    MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr,
-};
+use redis::cluster_routing::{MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ErrorKind, IntoConnectionInfo as _, Pipeline,
-    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, ServerErrorKind, TlsCertificates, Value,
+    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, ServerErrorKind, TlsCertificates,
+    Value,
 };
 use tokio::time::{timeout, timeout_at, Instant};
 
@@ -27,6 +26,7 @@ use super::inspect::inspect;
 use super::url::{RedisConfig, Target, TargetKind};
 use crate::bells::{Bells, Ear};
 use crate::error::{BackendError, FileError, Refusal};
+use crate::queue::deadline;
 
 /// Whoever waits for a ring looks by himself this often: a ring can be lost with its connection.
 pub(crate) const RECHECK: Duration = Duration::from_secs(2);
@@ -69,6 +69,14 @@ struct Pause {
     until: Option<Instant>,
 }
 
+impl Pause {
+    fn grow(&mut self) {
+        let backoff = BACKOFF_MIN.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.until = Some(Instant::now() + jittered(backoff));
+    }
+}
+
 #[derive(Clone)]
 struct Live {
     generation: u64,
@@ -98,6 +106,15 @@ enum Reply {
     Subscribed { is_old: bool },
 }
 
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error(transparent)]
+    Unfit(#[from] Refusal),
+    #[error(transparent)]
+    Failed(#[from] RedisError),
+}
+
 /// What to do after a failed call.
 enum Verdict {
     /// Again, over a new connection.
@@ -114,8 +131,7 @@ impl Link {
     /// # Errors
     /// [`BackendError::Config`], [`BackendError::Refused`], [`BackendError::Unavailable`]; [`BackendError::File`].
     pub(crate) async fn open(config: RedisConfig) -> Result<Self, BackendError> {
-        // Fails only if there is a provider already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        install_tls();
         let target = Target::read(&config)?;
         let source = Source::new(&config, &target)?;
         let shared = Shared {
@@ -239,7 +255,7 @@ impl Link {
     }
 
     fn deadline(&self) -> Instant {
-        Instant::now() + self.shared.config.retry_for
+        deadline(self.shared.config.retry_for)
     }
 
     /// Performs a request until it succeeds, fails for good, or the time is over.
@@ -260,7 +276,10 @@ impl Link {
             }
             tracing::debug!(%error, "redis: trying again");
             if Instant::now() + pause >= deadline {
-                return Err(BackendError::Unavailable { tried: started.elapsed(), reason: error.to_string() });
+                return Err(BackendError::Unavailable {
+                    tried: started.elapsed(),
+                    reason: error.to_string(),
+                });
             }
             tokio::time::sleep(jittered(pause)).await;
             pause = (2 * pause).min(BACKOFF_MAX);
@@ -291,45 +310,46 @@ impl Link {
                 }
                 tokio::time::sleep_until(until).await;
             }
-            match timeout(self.shared.config.response_timeout, self.connect()).await {
+            let refused = match timeout(self.shared.config.response_timeout, self.connect()).await {
                 Ok(Ok(live)) => {
                     *pause = Pause::default();
                     *self.shared.current.write().unwrap_or_else(PoisonError::into_inner) = Some(live.clone());
                     self.shared.bells.ring_all();
                     return Ok(live);
                 }
-                Ok(Err(Verdict::Fail(error))) => return Err(error),
-                Ok(Err(Verdict::Reconnect | Verdict::Wait)) => reason = self.last_failure(),
-                Err(_) => reason = format!("{} does not answer", self.shared.target),
+                Ok(Err(ConnectError::Unfit(refusal))) => Some(refusal.into()),
+                Ok(Err(ConnectError::Failed(error))) => {
+                    reason = format!("{}: {error}", self.shared.target);
+                    match verdict(&error, &self.shared.target) {
+                        Verdict::Fail(error) => Some(error),
+                        Verdict::Reconnect | Verdict::Wait => None,
+                    }
+                }
+                Err(_) => {
+                    reason = format!("{} does not answer", self.shared.target);
+                    None
+                }
+            };
+            pause.grow();
+            if let Some(error) = refused {
+                return Err(error);
             }
-            let backoff = BACKOFF_MIN.saturating_mul(1 << pause.failures.min(16)).min(BACKOFF_MAX);
-            pause.failures = pause.failures.saturating_add(1);
-            pause.until = Some(Instant::now() + jittered(backoff));
+            tracing::warn!(reason, "redis: not connected");
             if Instant::now() >= deadline {
                 return Err(unavailable(reason));
             }
         }
     }
 
-    fn last_failure(&self) -> String {
-        format!("{} cannot be reached, or does not serve now", self.shared.target)
-    }
-
-    async fn connect(&self) -> Result<Live, Verdict> {
+    async fn connect(&self) -> Result<Live, ConnectError> {
         let shared = &self.shared;
         let generation = shared.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let is_dead = Arc::new(AtomicBool::new(false));
         let listener = self.listener(is_dead.clone());
-        let connected = shared.source.connect(&shared.config, &shared.target, listener).await;
-        let mut connection = connected.map_err(|error| {
-            tracing::warn!(server = %shared.target, %error, "redis: not connected");
-            verdict(&error, &shared.target)
-        })?;
-        let answers = connection.info(&shared.target.to_string()).await;
-        let answers = answers.map_err(|error| verdict(&error, &shared.target))?;
+        let mut connection = shared.source.connect(&shared.config, &shared.target, listener).await?;
         let mut warnings = Vec::new();
-        for (server, info) in answers {
-            warnings.extend(inspect(&server, &info).map_err(|refusal| Verdict::Fail(refusal.into()))?);
+        for (server, info) in connection.info(&shared.target.to_string()).await? {
+            warnings.extend(inspect(&server, &info)?);
         }
         let mut known = shared.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         if *known != warnings {
@@ -371,6 +391,12 @@ impl Link {
         }
         Ok(())
     }
+}
+
+/// Chooses the cryptography of all TLS connections of this process, unless that is done already.
+pub(crate) fn install_tls() {
+    // Fails only if there is a provider, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 type Listener = Box<dyn Fn(PushInfo) + Send + Sync>;
@@ -546,7 +572,9 @@ fn login(target: &Target) -> RedisConnectionInfo {
 }
 
 fn tcp(config: &RedisConfig) -> redis::io::tcp::TcpSettings {
-    redis::io::tcp::TcpSettings::default().set_nodelay(true).set_user_timeout(2 * config.response_timeout)
+    redis::io::tcp::TcpSettings::default()
+        .set_nodelay(true)
+        .set_user_timeout(config.response_timeout.saturating_mul(2))
 }
 
 fn certificates(config: &RedisConfig) -> Result<Option<TlsCertificates>, BackendError> {
@@ -567,6 +595,7 @@ fn jittered(pause: Duration) -> Duration {
 
 fn verdict(error: &RedisError, target: &Target) -> Verdict {
     let reason = error.to_string();
+    let forbidden = |reason| Verdict::Fail(Refusal::Forbidden { server: target.to_string(), reason }.into());
     match error.kind() {
         ErrorKind::Io
         | ErrorKind::MasterNameNotFoundBySentinel
@@ -581,20 +610,20 @@ fn verdict(error: &RedisError, target: &Target) -> Verdict {
             | ServerErrorKind::TryAgain
             | ServerErrorKind::Moved
             | ServerErrorKind::Ask => Verdict::Wait,
-            ServerErrorKind::NoPerm => {
-                Verdict::Fail(Refusal::Forbidden { server: target.to_string(), reason }.into())
+            ServerErrorKind::NoPerm => forbidden(reason),
+            // How scripts are told, in 7.0 and later.
+            _ if reason.contains("The user executing the script")
+                || reason.contains("ACL failure in script") =>
+            {
+                forbidden(reason)
             }
             _ => Verdict::Fail(BackendError::Protocol { reason }),
         },
-        ErrorKind::AuthenticationFailed => {
-            Verdict::Fail(Refusal::Forbidden { server: target.to_string(), reason }.into())
-        }
+        ErrorKind::AuthenticationFailed => forbidden(reason),
         ErrorKind::InvalidClientConfig => Verdict::Fail(BackendError::Config { reason }),
         _ => match error.code() {
             Some("OOM") => Verdict::Fail(BackendError::OutOfMemory { reason }),
-            Some("NOAUTH" | "WRONGPASS") => {
-                Verdict::Fail(Refusal::Forbidden { server: target.to_string(), reason }.into())
-            }
+            Some("NOAUTH" | "WRONGPASS") => forbidden(reason),
             // A disk that is full, replicas that are away, a script of somebody else that takes long.
             Some("MISCONF" | "NOREPLICAS" | "BUSY" | "UNBLOCKED") => Verdict::Wait,
             _ => Verdict::Fail(BackendError::Protocol { reason }),

@@ -13,6 +13,7 @@ use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload, WriteMultipart};
 use tokio::io::AsyncReadExt as _;
 
+use super::link::install_tls;
 use crate::error::{BackendError, FileError, StoreError};
 use crate::store::Swept;
 
@@ -92,8 +93,10 @@ impl Objects {
             let secret = std::fs::read_to_string(path).map_err(FileError::of("read", path))?;
             builder = builder.with_secret_access_key(secret.trim_end_matches(['\n', '\r']));
         }
+        install_tls();
         let store = builder.build().map_err(|error| bad(error.to_string()))?;
-        let prefix = ObjectPath::from_iter(prefix.split('/').filter(|part| !part.is_empty()).chain([deployment]));
+        let prefix =
+            ObjectPath::from_iter(prefix.split('/').filter(|part| !part.is_empty()).chain([deployment]));
         Ok(Self { store: Arc::new(store), prefix, folder: None })
     }
 
@@ -203,7 +206,10 @@ fn sweep_partial(folder: &Path, older_than: Duration) -> Result<Swept, FileError
             let Ok(metadata) = file.metadata() else { continue };
             let age = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
             let is_partial = name.to_str().is_some_and(|name| name.contains('#'));
-            if is_partial && age.unwrap_or_default() >= older_than && std::fs::remove_file(file.path()).is_ok() {
+            if is_partial
+                && age.unwrap_or_default() >= older_than
+                && std::fs::remove_file(file.path()).is_ok()
+            {
                 swept.blobs += 1;
                 swept.bytes += metadata.len();
             }

@@ -20,10 +20,8 @@ use super::url::RedisConfig;
 use crate::error::{BackendError, Bound, QueueError};
 use crate::journal::checksum;
 use crate::limits::QueueLimits;
-use crate::queue::{check, TaskQueue};
-use crate::types::{
-    Commit, Committed, Cursor, Epoch, Health, Leader, Mail, Mailbox, Page, Position, Stored,
-};
+use crate::queue::{check, deadline, page, TaskQueue};
+use crate::types::{Commit, Committed, Cursor, Epoch, Health, Leader, Mail, Mailbox, Page, Position, Stored};
 
 /// Records fetched at a time.
 const LOAD_PAGE: usize = 1024;
@@ -100,7 +98,7 @@ impl RedisQueue {
         wait: Duration,
         look: impl Fn() -> Look<'a, T> + Send + Sync,
     ) -> Result<T, QueueError> {
-        let deadline = Instant::now() + wait.min(self.limits.wait_max);
+        let deadline = deadline(wait.min(self.limits.wait_max));
         let ear = self.link.bells().listen(channel);
         loop {
             let ring = ear.ring();
@@ -340,7 +338,7 @@ impl TaskQueue for RedisQueue {
         max: usize,
         wait: Duration,
     ) -> Result<Vec<(Cursor, Vec<u8>)>, QueueError> {
-        let max = max.clamp(1, self.limits.page_max);
+        let max = page(max, &self.limits);
         let look = || -> Look<'_, _> { Box::pin(self.look_for_events(after, max)) };
         self.wait_for(&self.keys.inbox, wait, look).await
     }
@@ -409,7 +407,7 @@ impl TaskQueue for RedisQueue {
         max: usize,
         wait: Duration,
     ) -> Result<Page, QueueError> {
-        let max = max.clamp(1, self.limits.page_max);
+        let max = page(max, &self.limits);
         let key = self.keys.mailbox(mailbox);
         let look = || -> Look<'_, _> { Box::pin(self.look_for_mails(key.clone(), after, max)) };
         self.wait_for(&key, wait, look).await
@@ -417,7 +415,8 @@ impl TaskQueue for RedisQueue {
 
     async fn forget(&self, mailbox: &Mailbox, upto: Cursor) -> Result<(), QueueError> {
         let key = self.keys.mailbox(mailbox);
-        let call = Call::new(&call::FORGET).key(&self.keys.head).key(&self.keys.boxes).key(key).number(upto.0);
+        let call =
+            Call::new(&call::FORGET).key(&self.keys.head).key(&self.keys.boxes).key(key).number(upto.0);
         self.call(call).await?;
         Ok(())
     }
@@ -437,8 +436,15 @@ impl TaskQueue for RedisQueue {
         };
         let (event_bytes, record_bytes) = (waiting()?, waiting()?);
         let mail_bytes = number(head.next())?;
-        let memory = self.link.info().await?;
-        let memory: Vec<_> = memory.iter().map(|(_, info)| inspect::memory(info)).collect();
+        // Of several servers the one that is nearest to its limit.
+        let servers = self.link.info().await?;
+        let memory = servers.iter().map(|(_, info)| inspect::memory(info)).max_by(|one, two| {
+            let share = |(used, max): &(Option<u64>, Option<u64>)| {
+                used.unwrap_or(0) as f64 / max.unwrap_or(u64::MAX) as f64
+            };
+            share(one).total_cmp(&share(two))
+        });
+        let (memory_bytes, memory_bytes_max) = memory.unwrap_or_default();
         Ok(Health {
             events,
             event_bytes,
@@ -446,8 +452,8 @@ impl TaskQueue for RedisQueue {
             record_bytes,
             mailboxes,
             mail_bytes,
-            memory_bytes: memory.iter().filter_map(|(used, _)| *used).max(),
-            memory_bytes_max: memory.iter().filter_map(|(_, max)| *max).min(),
+            memory_bytes,
+            memory_bytes_max,
             warnings: self.link.warnings(),
         })
     }

@@ -122,12 +122,7 @@ impl SharedStore {
     }
 
     /// Runs a script that may refuse.
-    async fn ask(
-        &self,
-        call: Call<'_>,
-        holder: &Holder,
-        hash: &blake3::Hash,
-    ) -> Result<Answer, StoreError> {
+    async fn ask(&self, call: Call<'_>, holder: &Holder, hash: &blake3::Hash) -> Result<Answer, StoreError> {
         let mut answer = Answer::new(self.run(call).await?)?;
         match answer.code() {
             "REVOKED" => Err(StoreError::Revoked { holder: holder.clone() }),
@@ -176,8 +171,7 @@ impl SharedStore {
     /// Notes the intent to upload; `None` if the artifact was there and is held now.
     async fn begin(&self, holder: &Holder, artifact: Artifact) -> Result<Option<String>, StoreError> {
         let hash = artifact.hash.to_hex();
-        let location =
-            format!("{}/{hash}.{:016x}.{}", &hash[..2], rand::random::<u64>(), artifact.bytes);
+        let location = format!("{}/{hash}.{:016x}.{}", &hash[..2], rand::random::<u64>(), artifact.bytes);
         let call = self
             .artifact_call(&call::STORE_BEGIN, &artifact.hash)
             .text(holder.as_str())
@@ -283,7 +277,8 @@ impl SharedStore {
         fields.cmd("HMGET").arg(self.artifact(hash)).arg(&["n", "l", "d"]);
         let answer = self.link.pipeline(&fields).await?.into_iter().next().unwrap_or(Value::Nil);
         let mut fields = array(answer)?.into_iter().map(|value| Some(value).filter(|v| *v != Value::Nil));
-        let (bytes, location, inline) = (fields.next().flatten(), fields.next().flatten(), fields.next().flatten());
+        let (bytes, location, inline) =
+            (fields.next().flatten(), fields.next().flatten(), fields.next().flatten());
         if bytes.is_none() {
             return Err(StoreError::Missing { hash: *hash });
         }
@@ -340,16 +335,14 @@ impl SharedStore {
     }
 
     /// Reads an artifact piece by piece and checks it; what the sink was given is to be thrown away after an error.
-    async fn read(
-        &self,
-        hash: &blake3::Hash,
-        mut sink: Sink<'_>,
-    ) -> Result<u64, StoreError> {
+    async fn read(&self, hash: &blake3::Hash, mut sink: Sink<'_>) -> Result<u64, StoreError> {
         let (location, mut reading) = self.open_artifact(hash).await?;
         let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
         loop {
             let piece = reading.pieces.try_next().await;
-            let Some(piece) = piece.map_err(|e| super::objects::failed("read", &location, &e))? else { break };
+            let Some(piece) = piece.map_err(|e| super::objects::failed("read", &location, &e))? else {
+                break;
+            };
             hasher.update(&piece);
             bytes += piece.len() as u64;
             if bytes > reading.bytes {
@@ -397,7 +390,8 @@ impl SharedStore {
         loop {
             let call = self.call(&call::STORE_SWEEP).number(older_than.as_secs()).number(PAGE as u64);
             let trash = array(self.run(call).await?)?;
-            let trash = trash.into_iter().map(|value| call::text(Some(value))).collect::<Result<Vec<_>, _>>()?;
+            let trash =
+                trash.into_iter().map(|value| call::text(Some(value))).collect::<Result<Vec<_>, _>>()?;
             let found = trash.len() as u64;
             let removed = self.remove_trash(trash).await;
             swept.blobs += removed.blobs;
@@ -467,7 +461,8 @@ impl ArtifactStore for SharedStore {
     async fn put(&self, holder: &Holder, bytes: Vec<u8>) -> Result<Artifact, StoreError> {
         self.check_size(bytes.len() as u64)?;
         let artifact = Artifact { hash: blake3::hash(&bytes), bytes: bytes.len() as u64 };
-        if artifact.bytes <= self.limits.inline_bytes_max && self.put_inline(holder, artifact, &bytes).await? {
+        if artifact.bytes <= self.limits.inline_bytes_max && self.put_inline(holder, artifact, &bytes).await?
+        {
             return Ok(artifact);
         }
         self.put_object(holder, artifact, Source::Bytes(bytes.into())).await?;
@@ -541,7 +536,8 @@ impl ArtifactStore for SharedStore {
         let mut holds = Vec::new();
         for member in array(answer)? {
             let member = call::text(Some(member))?;
-            let parts = member.split_once(' ').and_then(|(holder, hash)| Some((Holder::new(holder).ok()?, hash)));
+            let parts =
+                member.split_once(' ').and_then(|(holder, hash)| Some((Holder::new(holder).ok()?, hash)));
             let (holder, hash) =
                 parts.ok_or_else(|| BackendError::protocol(format!("a hold named {member}")))?;
             holds.push(Hold { holder, hash: hash.to_owned() });

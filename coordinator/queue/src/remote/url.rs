@@ -132,9 +132,12 @@ impl Target {
             None => (None, None),
         };
         let default_port = if kind == "sentinel" { 26_379 } else { 6_379 };
-        let hosts = hosts.split(',').map(|host| address(host, default_port)).collect::<Result<Vec<_>, _>>()?;
+        let hosts =
+            hosts.split(',').map(|host| address(host, default_port)).collect::<Result<Vec<_>, _>>()?;
         let (kind, db) = match kind {
-            "" if hosts.len() > 1 => return Err(bad("names several hosts: redis+sentinel or redis+cluster?")),
+            "" if hosts.len() > 1 => {
+                return Err(bad("names several hosts: redis+sentinel or redis+cluster?"))
+            }
             "" => (TargetKind::Server, path),
             "cluster" if !path.is_empty() => return Err(bad("has a path; a cluster has no databases")),
             "cluster" => (TargetKind::Cluster, ""),
@@ -236,12 +239,16 @@ mod tests {
         let login = parse("rediss://me:p%40ss%2Fword@[::1]:7000/3").unwrap();
         assert!(login.has_tls);
         assert_eq!(login.hosts, [("::1".to_owned(), 7000)]);
-        assert_eq!((login.user.unwrap(), login.password.unwrap(), login.db), ("me".into(), "p@ss/word".into(), 3));
+        assert_eq!(
+            (login.user.unwrap(), login.password.unwrap(), login.db),
+            ("me".into(), "p@ss/word".into(), 3)
+        );
         let only_password = parse("redis://:secret@h").unwrap();
         assert_eq!((only_password.user, only_password.password), (None, Some("secret".to_owned())));
         let group = parse("redis+sentinel://u:p@a,b:1/mymaster/2?sentinel_password=q").unwrap();
         assert_eq!(group.hosts, [("a".to_owned(), 26379), ("b".to_owned(), 1)]);
-        let master = TargetKind::Sentinel { master: "mymaster".into(), user: None, password: Some("q".into()) };
+        let master =
+            TargetKind::Sentinel { master: "mymaster".into(), user: None, password: Some("q".into()) };
         assert_eq!((group.kind, group.db), (master, 2));
         let cluster = parse("rediss+cluster://a:1,b:2").unwrap();
         assert_eq!((cluster.kind, cluster.hosts.len()), (TargetKind::Cluster, 2));

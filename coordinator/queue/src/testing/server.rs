@@ -133,7 +133,8 @@ impl RedisServer {
             if let Some(status) = child.try_wait().expect("a child to ask") {
                 let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
                 // Somebody else may have taken the port meanwhile.
-                if self.child.is_none() && log.contains("Address already in use") && Instant::now() < deadline {
+                if self.child.is_none() && log.contains("Address already in use") && Instant::now() < deadline
+                {
                     self.port = free_port();
                     child = self.launch();
                     continue;
@@ -170,7 +171,8 @@ impl RedisServer {
         if self.options.is_sentinel {
             let path = folder.join("sentinel.conf");
             let port = format!("port {}\nbind 127.0.0.1\ndir {}\n", self.port, folder.display());
-            std::fs::write(&path, port + &self.options.arguments.join("\n")).expect("a configuration to write");
+            std::fs::write(&path, port + &self.options.arguments.join("\n"))
+                .expect("a configuration to write");
             command.arg(path).args(["--sentinel", "--logfile"]).arg(folder.join("log"));
         } else {
             command.args(["--bind", "127.0.0.1", "--save", "", "--daemonize", "no", "--dir"]).arg(folder);
@@ -188,7 +190,9 @@ impl RedisServer {
             command.args(self.options.arguments.iter().flat_map(|argument| argument.split(' ')));
         }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        child.unwrap_or_else(|error| panic!("redis-server cannot be started ({error}): run `make setup`, which installs it"))
+        child.unwrap_or_else(|error| {
+            panic!("redis-server cannot be started ({error}): run `make setup`, which installs it")
+        })
     }
 }
 

@@ -155,7 +155,10 @@ pub async fn a_revoked_holder_is_refused_for_good(fixture: StoreFixture) {
                 store.hold(&holder(name), &seed.hash).await,
             ] {
                 let error = refused.unwrap_err();
-                assert!(matches!(&error, StoreError::Revoked { holder } if holder.as_str() == name), "{error}");
+                assert!(
+                    matches!(&error, StoreError::Revoked { holder } if holder.as_str() == name),
+                    "{error}"
+                );
                 assert_eq!(error.class(), Class::Permanent);
             }
             assert_eq!(store.stat(&hash).await.unwrap(), None);
@@ -180,10 +183,18 @@ pub async fn a_revocation_wins_over_a_publication_under_way(fixture: StoreFixtur
         let result = put.await.unwrap();
         assert!(matches!(&result, Ok(_) | Err(StoreError::Revoked { .. })), "{result:?}");
         let usage = fixture.store.usage().await.unwrap();
-        assert_eq!((usage.holds, usage.artifacts, usage.reserved_bytes), (0, 0, 0), "round {round}: {result:?}");
+        assert_eq!(
+            (usage.holds, usage.artifacts, usage.reserved_bytes),
+            (0, 0, 0),
+            "round {round}: {result:?}"
+        );
         assert_eq!((fixture.blobs)(), 0);
     }
-    assert_eq!(fixture.store.usage().await.unwrap().fences, small_limits().fences_max, "the oldest are dropped");
+    assert_eq!(
+        fixture.store.usage().await.unwrap().fences,
+        small_limits().fences_max,
+        "the oldest are dropped"
+    );
 }
 
 /// A store that is full says so, takes what it has already, and takes more after a release.

@@ -12,22 +12,22 @@ use assay_queue::{
     RedisQueue, SharedLimits, SharedStore,
 };
 
-pub fn config(url: impl Into<String>) -> RedisConfig {
+pub(crate) fn config(url: impl Into<String>) -> RedisConfig {
     RedisConfig { retry_for: Duration::from_secs(20), ..RedisConfig::new(url, "test") }
 }
 
-pub async fn memory_queue(limits: QueueLimits) -> QueueFixture {
+pub(crate) async fn memory_queue(limits: QueueLimits) -> QueueFixture {
     let queue = EmbeddedQueue::in_memory(limits);
     QueueFixture { other: Arc::new(queue.clone()), queue: Arc::new(queue), keep: Box::new(()) }
 }
 
-pub async fn folder_queue(limits: QueueLimits) -> QueueFixture {
+pub(crate) async fn folder_queue(limits: QueueLimits) -> QueueFixture {
     let folder = tempfile::tempdir().unwrap();
     let queue = EmbeddedQueue::open(folder.path(), limits, Durability::Disk).unwrap();
     QueueFixture { other: Arc::new(queue.clone()), queue: Arc::new(queue), keep: Box::new(folder) }
 }
 
-pub async fn redis_queue(limits: QueueLimits) -> QueueFixture {
+pub(crate) async fn redis_queue(limits: QueueLimits) -> QueueFixture {
     let server = RedisServer::start();
     let queue = RedisQueue::open(config(server.url()), limits.clone()).await.unwrap();
     let other = RedisQueue::open(config(server.url()), limits).await.unwrap();
@@ -43,14 +43,14 @@ fn blobs_in(folder: &Path) -> usize {
         .sum()
 }
 
-pub fn flip_a_byte(path: &Path) {
+pub(crate) fn flip_a_byte(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x20;
     std::fs::write(path, bytes).unwrap();
 }
 
-pub async fn folder_store() -> StoreFixture {
+pub(crate) async fn folder_store() -> StoreFixture {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().to_owned();
     let store = FolderStore::open(&root, store_contract::small_limits(), Durability::Process).unwrap();
@@ -83,7 +83,7 @@ pub async fn folder_store() -> StoreFixture {
 }
 
 /// Limits under which tests reach both Redis and the object store.
-pub fn shared_limits() -> SharedLimits {
+pub(crate) fn shared_limits() -> SharedLimits {
     SharedLimits {
         store: store_contract::small_limits(),
         inline_bytes_max: 1_000,
@@ -91,7 +91,7 @@ pub fn shared_limits() -> SharedLimits {
     }
 }
 
-pub async fn shared_store() -> StoreFixture {
+pub(crate) async fn shared_store() -> StoreFixture {
     let server = Arc::new(RedisServer::start());
     let folder = tempfile::tempdir().unwrap();
     let objects = ObjectsConfig::new(format!("file://{}", folder.path().display()));

@@ -1,14 +1,16 @@
 -- Before every script of the store. KEYS: head, holds, fences, intents, trash, and an artifact's where it is about one.
 --   head     bytes, reserved, inline, artifacts
 --   holds    members "<holder> <hash>", all with score 0: ordered by holder
---   fences   revoked holders by time (s); intents and trash: locations of objects by time (s)
+--   fences   revoked holders by time (us); intents and trash: locations of objects by time (s)
 --   artifact n size, r holders, d the bytes or l the location of its object, x if found damaged
 -- A location ends in ".<size>".
 local HEAD, HOLDS, FENCES, INTENTS, TRASH, ARTIFACT = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local NOW = redis.call('TIME')[1]
+local TIME = redis.call('TIME')
+local NOW = TIME[1]
 
 local function add(field, n)
-  redis.call('HINCRBY', HEAD, field, string.format('%.0f', n))
+  -- Adding 0 makes 0 of -0.
+  redis.call('HINCRBY', HEAD, field, string.format('%.0f', n + 0))
 end
 
 local function num(field)

@@ -3,8 +3,9 @@
 -- Returns {'OK', holds, artifacts, bytes, whether there are more, locations of objects that are trash now…}.
 local holder, prefix, page = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if ARGV[4] == '1' then
-  redis.call('ZADD', FENCES, 'NX', NOW, holder)
-  redis.call('ZREMRANGEBYSCORE', FENCES, '-inf', '(' .. string.format('%.0f', tonumber(NOW) - tonumber(ARGV[6])))
+  local now = tonumber(TIME[1]) * 1000000 + tonumber(TIME[2])
+  redis.call('ZADD', FENCES, 'NX', string.format('%.0f', now), holder)
+  redis.call('ZREMRANGEBYSCORE', FENCES, '-inf', '(' .. string.format('%.0f', now - tonumber(ARGV[6]) * 1000000))
   local surplus = redis.call('ZCARD', FENCES) - tonumber(ARGV[5])
   if surplus > 0 then
     redis.call('ZPOPMIN', FENCES, surplus)
