@@ -73,12 +73,22 @@ pub struct Totals {
 pub struct Bundle {
     /// The batch.
     pub batch: BatchId,
-    /// Attempts whose results the coordinator has taken.
+    /// Attempts whose results the coordinator has taken, and whose receipts are here.
     pub accepted: BTreeSet<AttemptId>,
+    /// Attempts whose results it has taken, but whose receipts it does not have: their cost is not in the totals.
+    pub missing: BTreeSet<AttemptId>,
     /// In the order of attempts.
     pub receipts: Vec<SignedReceipt>,
     /// What they add up to.
     pub totals: Totals,
+}
+
+/// The file that a coordinator makes of a batch's receipts: a bundle before it is added up.
+#[derive(Deserialize)]
+struct ReceiptsFile {
+    batch: BatchId,
+    accepted: BTreeSet<AttemptId>,
+    receipts: Vec<SignedReceipt>,
 }
 
 /// Why a bundle is not believed.
@@ -118,12 +128,34 @@ pub enum BundleError {
         /// The attempt.
         attempt: AttemptId,
     },
+    /// The file does not decode.
+    #[error("not a file of receipts: {reason}")]
+    Malformed {
+        /// Why.
+        reason: String,
+    },
+    /// An attempt is called missing although its receipt is here.
+    #[error("the receipt of attempt {attempt} is called missing but is here")]
+    NotMissing {
+        /// The attempt.
+        attempt: AttemptId,
+    },
     /// The sums are wrong.
     #[error("the totals are not the sums of the receipts")]
     Totals,
 }
 
 impl Bundle {
+    /// Reads and adds up the file `receipts.json` that a coordinator makes of a batch.
+    ///
+    /// # Errors
+    /// [`BundleError::Malformed`], and as [`Bundle::new`].
+    pub fn from_file(bytes: &[u8]) -> Result<Self, BundleError> {
+        let file: ReceiptsFile = serde_json::from_slice(bytes)
+            .map_err(|error| BundleError::Malformed { reason: error.to_string() })?;
+        Self::new(file.batch, file.accepted, file.receipts)
+    }
+
     /// Collects receipts, in any order.
     ///
     /// # Errors
@@ -134,8 +166,10 @@ impl Bundle {
         mut receipts: Vec<SignedReceipt>,
     ) -> Result<Self, BundleError> {
         receipts.sort_by_key(|signed| signed.receipt.attempt);
+        let here: BTreeSet<AttemptId> = receipts.iter().map(|signed| signed.receipt.attempt).collect();
+        let (accepted, missing) = accepted.into_iter().partition(|attempt| here.contains(attempt));
         let totals = totals(&accepted, &receipts);
-        let bundle = Self { batch, accepted, receipts, totals };
+        let bundle = Self { batch, accepted, missing, receipts, totals };
         bundle.verify(|_, _| true)?;
         Ok(bundle)
     }
@@ -164,6 +198,9 @@ impl Bundle {
                 return Err(BundleError::Order { attempt });
             }
             before = Some(attempt);
+            if self.missing.contains(&attempt) {
+                return Err(BundleError::NotMissing { attempt });
+            }
             if receipt.outcome == Outcome::Finished {
                 finished.insert(attempt);
             }
@@ -243,6 +280,22 @@ mod tests {
     }
 
     #[test]
+    fn a_coordinators_file_is_added_up_and_says_what_is_missing() {
+        let good = bundle();
+        let file = |accepted: &[u64]| {
+            serde_json::to_vec(&serde_json::json!({
+                "batch": 7, "accepted": accepted, "receipts": good.receipts.iter().rev().collect::<Vec<_>>(),
+            }))
+            .unwrap()
+        };
+        assert_eq!(Bundle::from_file(&file(&[2, 3])).unwrap(), good);
+        let partial = Bundle::from_file(&file(&[2, 3, 99])).unwrap();
+        assert_eq!(partial.missing, [AttemptId(99)].into());
+        assert_eq!(partial.totals, good.totals);
+        assert!(matches!(Bundle::from_file(b"{}"), Err(BundleError::Malformed { .. })));
+    }
+
+    #[test]
     fn a_change_of_any_field_is_rejected() {
         let bundle = bundle();
         let all = corruptions(&serde_json::to_value(&bundle).unwrap());
@@ -268,7 +321,9 @@ mod tests {
         };
         assert!(matches!(new(8, &[2, 3]), Err(BundleError::OtherBatch { .. })));
         assert_eq!(new(7, &[1]).unwrap_err(), BundleError::Unfounded { attempt: AttemptId(1) });
-        assert_eq!(new(7, &[99]).unwrap_err(), BundleError::Unfounded { attempt: AttemptId(99) });
+        let mut hidden = good.clone();
+        hidden.missing.insert(AttemptId(2));
+        assert_eq!(hidden.verify(|_, _| true), Err(BundleError::NotMissing { attempt: AttemptId(2) }));
         let mut twice = good.receipts.clone();
         twice.push(twice[0].clone());
         assert!(matches!(Bundle::new(BatchId(7), [].into(), twice), Err(BundleError::Order { .. })));
