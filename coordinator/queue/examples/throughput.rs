@@ -117,7 +117,7 @@ async fn measure_commits(queue: &Arc<dyn TaskQueue>, batch: usize) -> Result<(f6
         let position = queue.commit(epoch, &commit).await?.position;
         commits += 1;
         spent = started.elapsed();
-        if commits % 1024 == 0 {
+        if commits.is_multiple_of(1024) {
             queue.checkpoint(epoch, position, b"state").await?;
         }
     }

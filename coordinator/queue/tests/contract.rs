@@ -1,5 +1,7 @@
 //! All implementations against the same rules.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 mod queue_in_memory {

@@ -1,5 +1,7 @@
 //! Deaths, lost answers and damage behind the back.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! Random operations give the same answers on all implementations.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Large artifacts in an S3 bucket, played by a small server.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::collections::BTreeMap;

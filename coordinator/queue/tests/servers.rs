@@ -1,5 +1,7 @@
 //! Which servers are accepted, and how they are reached: logins, TLS, Sentinels, Clusters.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::path::PathBuf;
