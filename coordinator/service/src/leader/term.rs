@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::standbys::Standbys;
-use super::{is_stopped, stopped, sweep, Coordinator, End, LeaderError};
+use super::{is_stopped, pressure, stopped, sweep, Coordinator, End, LeaderError};
 use crate::state::{Entry, State};
 use crate::work::Executor;
 
@@ -59,6 +59,8 @@ impl Coordinator {
         let mut helpers = JoinSet::new();
         let lost = self.keep_lease(epoch, &mut helpers);
         let (answers, mut answered) = mpsc::channel(ANSWERS_MAX);
+        let (queue, store) = (Arc::clone(&self.parts.queue), Arc::clone(&self.parts.store));
+        helpers.spawn(pressure::watch(queue, store, answers.clone()));
         let mut term = match self.begin(epoch, answers).await {
             Ok(term) => term,
             Err(LeaderError::Queue(QueueError::Fenced { .. })) => return Ok(End::Deposed),
@@ -110,9 +112,13 @@ impl Coordinator {
     async fn begin(&self, epoch: Epoch, answers: mpsc::Sender<Entry>) -> Result<Term, LeaderError> {
         let stored = self.parts.queue.load().await?;
         let state = self.restore(&stored)?;
-        if stored.checkpoint.is_none() && stored.records.is_empty() {
-            // The limits are part of the state: whoever comes next has to have the same.
+        let mut records = stored.records.len() as u64;
+        let is_first = stored.checkpoint.is_none() && records == 0;
+        // The limits are part of the state: whoever comes next has to have the same. And a log that is full would not take
+        // the record of this takeover.
+        if is_first || records >= self.config.checkpoint_records {
             self.parts.queue.checkpoint(epoch, stored.position, &state.encode()).await?;
+            records = 0;
         }
         let parts = &self.parts;
         let executor = Executor::new(
@@ -126,7 +132,7 @@ impl Coordinator {
             epoch,
             position: stored.position,
             cursor: stored.cursor,
-            records: stored.records.len() as u64,
+            records,
             has_news: true,
             checkpointed: Instant::now(),
             executor,

@@ -116,6 +116,8 @@ pub struct History {
     pub spans_dropped: u64,
     /// Attempts beyond the first of their task.
     pub retries: u32,
+    /// Tasks that have had an attempt, until the batch has ended.
+    pub tried: BTreeSet<Stage>,
     /// Results that counted.
     pub accepted: u32,
     /// Attempts that have not ended.
@@ -144,6 +146,7 @@ impl History {
             spans: Vec::new(),
             spans_dropped: 0,
             retries: 0,
+            tried: BTreeSet::new(),
             accepted: 0,
             running: 0,
             notices: VecDeque::new(),
@@ -161,6 +164,13 @@ impl History {
         }
         self.notices.push_back(Notice { seq: self.next_seq, at, what });
         self.next_seq += 1;
+    }
+
+    /// The span of an attempt, if it was recorded.
+    pub fn span(&self, attempt: AttemptId) -> Option<&Span> {
+        // Numbers of attempts grow.
+        let at = self.spans.binary_search_by_key(&attempt, |span| span.attempt).ok()?;
+        self.spans.get(at)
     }
 
     /// Drops all but what is needed to say how it ended.
