@@ -326,7 +326,7 @@ function showTimeline() {
     own.forEach((span, at) => parts.push(...bar(span, x, y + placed[at] * row, row)));
     y += height + gap;
   }
-  const step = STEPS_MS.find((ms) => total / ms <= 8) ?? total;
+  const step = STEPS_MS.find((ms) => total / ms <= (width - left) / 70) ?? total;
   for (let ms = 0; ms <= total; ms += step) {
     const at = x(from + ms);
     parts.unshift(drawn("line", { class: "grid", x1: at, x2: at, y1: top - 4, y2: y }));
