@@ -188,7 +188,7 @@ impl History {
     /// Notices after number `seq`; `None` if some of them are not kept any more.
     pub fn after(&self, seq: u64) -> Option<impl Iterator<Item = &Notice>> {
         let first = self.notices.front().map_or(self.next_seq, |notice| notice.seq);
-        let skip = usize::try_from((seq + 1).checked_sub(first)?).ok()?;
+        let skip = usize::try_from(seq.saturating_add(1).checked_sub(first)?).ok()?;
         Some(self.notices.iter().skip(skip))
     }
 }
@@ -232,5 +232,6 @@ mod tests {
         assert_eq!(history.after(10).unwrap().count(), NOTICES_MAX);
         assert_eq!(history.after(history.last_seq()).unwrap().count(), 0);
         assert_eq!(history.after(history.last_seq() + 100).unwrap().count(), 0);
+        assert_eq!(history.after(u64::MAX).unwrap().count(), 0);
     }
 }

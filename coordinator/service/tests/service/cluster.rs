@@ -77,13 +77,7 @@ impl Cluster {
             key,
             other_key,
             settings: Settings {
-                limits: Limits {
-                    worker_lease_ms: 1500,
-                    dispatch_grace_ms: 1000,
-                    backoff_ms: 10,
-                    memory_bytes: PerKind([1; 7]),
-                    ..Limits::default()
-                },
+                limits: Limits { backoff_ms: 10, memory_bytes: PerKind([1; 7]), ..Limits::default() },
                 api: ApiLimits { stream_pause: Duration::from_millis(5), ..ApiLimits::default() },
                 callbacks: CallbackPolicy { allow_private: true },
                 leader: LeaderConfig {

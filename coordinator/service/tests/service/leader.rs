@@ -125,7 +125,7 @@ async fn junk_and_forgeries_in_the_inbox_change_nothing() {
     }
     let _agent = cluster.agent(1, Habits::default());
     node.client.wait_for(id, "settled").await;
-    assert_eq!(cluster.queue.health().await.unwrap().events, 0, "everything was read");
+    until("everything was read", || async { cluster.queue.health().await.unwrap().events == 0 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,7 +146,8 @@ async fn the_log_stays_short_and_idle_coordinators_cost_little() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_dies_is_missed_and_its_mailbox_is_closed() {
-    let cluster = Cluster::new();
+    let mut cluster = Cluster::new();
+    cluster.settings.limits.worker_lease_ms = 1500;
     let node = cluster.node().await;
     let slow = Habits { delay: Duration::from_secs(600), ..Habits::default() };
     let dying = cluster.agent(1, slow);
@@ -191,12 +192,12 @@ async fn a_store_that_is_nearly_full_holds_back_what_makes_it_fuller() {
 async fn a_log_that_is_full_does_not_keep_the_next_coordinator_from_leading() {
     let mut cluster = Cluster::new();
     cluster.queue =
-        Arc::new(EmbeddedQueue::in_memory(QueueLimits { records_max: 60, ..QueueLimits::default() }));
-    cluster.settings.leader.tick = Duration::from_millis(5);
+        Arc::new(EmbeddedQueue::in_memory(QueueLimits { records_max: 800, ..QueueLimits::default() }));
+    cluster.settings.leader.tick = Duration::from_millis(3);
     cluster.settings.leader.checkpoint_records = u64::MAX;
     let node = cluster.node().await;
     let id = node.client.submitted("key", Shape::new(1)).await;
-    until("the log is full", || async { cluster.queue.health().await.unwrap().records == 60 }).await;
+    until("the log is full", || async { cluster.queue.health().await.unwrap().records == 800 }).await;
     node.kill();
     cluster.settings.leader.checkpoint_records = 20;
     let node = cluster.node().await;
