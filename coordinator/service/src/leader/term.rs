@@ -20,6 +20,8 @@ use crate::work::Executor;
 const ANSWERS_MAX: usize = 1024;
 /// Pages of events that are read ahead.
 const PAGES_MAX: usize = 2;
+/// Ticks that may be left out while there is much to do.
+const TICKS_LATE_MAX: u32 = 3;
 const EVENTS_WAIT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -69,6 +71,7 @@ impl Coordinator {
         let mut pages = self.read_inbox(term.cursor, &mut helpers);
         let mut ticks = tokio::time::interval(self.config.tick);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticked = Instant::now();
         let mut lost = std::pin::pin!(lost);
         let ended = loop {
             let turn = tokio::select! {
@@ -76,7 +79,15 @@ impl Coordinator {
                 () = stopped(stop.clone()) => break End::Stopped,
                 _ = &mut lost => break End::Deposed,
                 page = pages.recv() => match page {
-                    Some(page) => self.take(&mut term, page, drain(&mut answered)).await,
+                    Some(page) => {
+                        let mut entries = drain(&mut answered);
+                        // Time passes also while the inbox is never empty.
+                        if ticked.elapsed() >= self.config.tick * TICKS_LATE_MAX {
+                            entries.push(Entry::Event(Event::Tick));
+                            ticked = Instant::now();
+                        }
+                        self.take(&mut term, page, entries).await
+                    }
                     None => break End::Deposed,
                 },
                 Some(entry) = answered.recv() => {
@@ -87,6 +98,7 @@ impl Coordinator {
                 _ = ticks.tick() => {
                     let mut entries = drain(&mut answered);
                     entries.push(Entry::Event(Event::Tick));
+                    ticked = Instant::now();
                     self.take(&mut term, Page::new(), entries).await
                 }
             };

@@ -319,7 +319,9 @@ impl Coordinator {
         }
         term.sweeper.last = Some(Instant::now());
         let live = state.histories().filter(|(_, history)| history.ended.is_none());
-        let known: BTreeSet<Holder> = live.map(|(_, history)| names::holder(history.spec.holder())).collect();
+        let mut known: BTreeSet<Holder> =
+            live.map(|(_, history)| names::holder(history.spec.holder())).collect();
+        known.extend(state.histories().map(|(batch, _)| names::result(batch)));
         let (store, suspects) = (Arc::clone(&self.parts.store), Arc::clone(&term.sweeper.suspects));
         let old = self.config.sweep_time * 6;
         term.calls.spawn(async move {

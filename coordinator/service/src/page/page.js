@@ -176,7 +176,8 @@ function select(id) {
   load(id);
   follow("batch", `v1/batches/${id}/events`, (name, data) => {
     soon();
-    return name === "phase" && TERMINAL.has(data.phase) ? "end" : undefined;
+    const phase = { phase: data.phase, snapshot: data.batch?.phase }[name];
+    return TERMINAL.has(phase) ? "end" : undefined;
   });
 }
 

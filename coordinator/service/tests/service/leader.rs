@@ -232,3 +232,26 @@ async fn a_submission_that_is_under_way_is_answered_before_the_coordinator_stops
     let next = cluster.node().await;
     assert_eq!(next.client.get("/v1/batches").await.1["batches"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn time_passes_while_the_inbox_is_never_empty() {
+    let mut cluster = Cluster::new();
+    cluster.settings.leader.turn_events_max = 1;
+    cluster.settings.leader.tick = Duration::from_millis(5);
+    cluster.settings.leader.checkpoint_records = u64::MAX;
+    let node = cluster.node().await;
+    let junk = vec![b"null".to_vec(); 4096];
+    for _ in 0..8 {
+        cluster.queue.post_all(&junk).await.unwrap();
+    }
+    let begun = cluster.queue.health().await.unwrap();
+    assert!(begun.events > 10_000, "{begun:?}");
+    let mut last = begun.clone();
+    // The records of ticks; junk leaves none.
+    while last.records <= begun.records + 2 {
+        assert!(last.events > 0, "no tick until the inbox was empty");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        last = cluster.queue.health().await.unwrap();
+    }
+    drop(node);
+}
