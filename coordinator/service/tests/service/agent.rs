@@ -19,7 +19,7 @@ use crate::simple::{output, part_input, Shape};
 
 /// How a worker behaves.
 #[derive(Clone, Debug)]
-pub struct Habits {
+pub(crate) struct Habits {
     /// Time of each task.
     pub delay: Duration,
     /// Return wrong results.
@@ -35,7 +35,7 @@ impl Default for Habits {
 }
 
 /// A worker; dropping it is a `kill -9`.
-pub struct Agent {
+pub(crate) struct Agent {
     task: JoinHandle<()>,
     /// Parts computed.
     pub shards: Arc<AtomicUsize>,
@@ -60,7 +60,7 @@ struct Links {
 }
 
 impl Agent {
-    pub fn start(
+    pub(crate) fn start(
         queue: Arc<dyn TaskQueue>,
         store: Arc<dyn ArtifactStore>,
         worker: u64,
@@ -80,7 +80,7 @@ impl Agent {
     }
 
     /// Whether its tasks take no time, those that run included.
-    pub fn hurry(&self, hurry: bool) {
+    pub(crate) fn hurry(&self, hurry: bool) {
         self.hurry.store(hurry, Ordering::SeqCst);
     }
 }

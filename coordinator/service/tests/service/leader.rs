@@ -4,9 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use assay_queue::{
-    ArtifactStore, Cursor, Durability, EmbeddedQueue, FolderStore, Holder, QueueLimits, StoreLimits,
-};
+use assay_queue::{Cursor, Durability, EmbeddedQueue, FolderStore, Holder, QueueLimits, StoreLimits};
 use assay_service::names;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
