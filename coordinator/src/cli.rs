@@ -3,6 +3,8 @@
 mod args;
 mod batch;
 mod cache;
+mod client;
+mod coordinator;
 mod prove;
 mod stage;
 mod verify;
@@ -22,11 +24,16 @@ use crate::error::{Error, EXIT_INTERRUPTED, EXIT_OK};
 pub fn main() -> ExitCode {
     // Bad usage ends here, with clap's message and exit code 2.
     let arguments = Arguments::parse();
-    init_tracing();
+    // A service says what it does, a command only what is wrong.
+    let is_service = matches!(arguments.command, Command::Coordinator(_));
+    init_tracing(if is_service { "info" } else { "warn" });
     match run(arguments) {
         Ok(()) => ExitCode::from(EXIT_OK),
         Err(error) => {
             crate::fsio::say!("error: {error}");
+            if let Some(advice) = error.advice() {
+                crate::fsio::say!("  {advice}");
+            }
             ExitCode::from(error.exit_code())
         }
     }
@@ -40,14 +47,21 @@ fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Setup(command) => prove::setup(config, command),
         Command::Batch(command) => batch::run(command),
         Command::Cache(command) => cache::run(config, command),
+        Command::Coordinator(command) => coordinator::run(config, command),
+        Command::Submit(command) => client::submit(&command),
+        Command::Status(command) => client::status(&command),
+        Command::Watch(command) => client::watch(&command),
+        Command::Workers(command) => client::workers(&command),
+        Command::Cancel(command) => client::cancel(&command),
+        Command::Fetch(command) => client::fetch(&command),
         Command::Stage(command) => stage::run(command),
     }
 }
 
-/// Logs go to standard error; `RUST_LOG` chooses what, warnings by default.
-fn init_tracing() {
+/// Logs go to standard error; `RUST_LOG` chooses what, else `default`.
+fn init_tracing(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     // A second initialisation (in tests) is harmless.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }
