@@ -38,7 +38,7 @@ pub struct Circuit {
 /// A wrap proof of a small program: the circuit takes its shapes from it, and nothing of its values.
 ///
 /// It is part of the program so that no file from outside decides what the parameters are for.
-const TEMPLATE: &[u8] = include_bytes!("../data/wrap-template.assay");
+pub(crate) const TEMPLATE: &[u8] = include_bytes!("../data/wrap-template.assay");
 
 impl Circuit {
     /// Builds the circuit of the release's wrap program. Cost: some seven seconds and 3 GiB.

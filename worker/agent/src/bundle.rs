@@ -249,11 +249,8 @@ mod tests {
         let mut failed = receipt(&two, 1);
         failed.outcome = Outcome::Failed;
         failed.outputs.clear();
-        let receipts = vec![
-            receipt(&one, 2).sign(&one).unwrap(),
-            other.sign(&one).unwrap(),
-            failed.sign(&two).unwrap(),
-        ];
+        let receipts =
+            vec![receipt(&one, 2).sign(&one).unwrap(), other.sign(&one).unwrap(), failed.sign(&two).unwrap()];
         Bundle::new(BatchId(7), [AttemptId(2), AttemptId(3)].into(), receipts).unwrap()
     }
 
@@ -261,15 +258,18 @@ mod tests {
     fn a_bundle_adds_up_and_tells_wasted_work_from_the_rest() {
         let bundle = bundle();
         let totals = &bundle.totals;
-        assert_eq!(totals.all, Cost {
-            attempts: 3,
-            wall_ms: 3000,
-            cpu_ms: 2700,
-            gpu_ms: 2400,
-            fetched_bytes: 300,
-            published_bytes: 600,
-            transfer_retries: 3,
-        });
+        assert_eq!(
+            totals.all,
+            Cost {
+                attempts: 3,
+                wall_ms: 3000,
+                cpu_ms: 2700,
+                gpu_ms: 2400,
+                fetched_bytes: 300,
+                published_bytes: 600,
+                transfer_retries: 3,
+            }
+        );
         assert_eq!((totals.wasted.attempts, totals.wasted.gpu_ms, totals.retries), (1, 800, 1));
         assert_eq!(totals.by_kind[&Kind::Shard].attempts, 2);
         assert_eq!((totals.by_device["cpu"].gpu_ms, totals.by_device["NVIDIA H200"].gpu_ms), (800, 1600));

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use assay_queue::{ArtifactStore, BackendError, Class, QueueLimits, RedisQueue, SharedLimits, SharedStore, TaskQueue};
+use assay_queue::{
+    ArtifactStore, BackendError, Class, QueueLimits, RedisQueue, SharedLimits, SharedStore, TaskQueue,
+};
 use clap::{Args, Parser};
 use tokio::signal::unix::{signal, SignalKind};
 use tokio::sync::mpsc;
@@ -223,9 +225,8 @@ fn run<E: Args, R: Runner>(
 async fn work(config: Config, key: WorkerKey, runner: Arc<dyn Runner>) -> Result<(), CliError> {
     let signals = watch_signals()?;
     let connect = async {
-        let queue: Arc<dyn TaskQueue> = Arc::new(
-            patiently(|| RedisQueue::open(config.redis.clone(), QueueLimits::default())).await?,
-        );
+        let queue: Arc<dyn TaskQueue> =
+            Arc::new(patiently(|| RedisQueue::open(config.redis.clone(), QueueLimits::default())).await?);
         let (redis, objects) = (&config.redis, &config.objects);
         let open = || SharedStore::open(redis.clone(), objects, SharedLimits::default());
         let store: Arc<dyn ArtifactStore> = Arc::new(patiently(open).await?);
@@ -299,7 +300,9 @@ mod tests {
     fn the_command_line_is_consistent_and_the_help_teaches() {
         Arguments::<NoExtra>::command().debug_assert();
         let help = Arguments::<NoExtra>::command().render_long_help().to_string();
-        for word in ["Examples", "Exit codes", "SIGTERM", "--redis", "--store", "--kinds", "worker.key", "kill -9"] {
+        for word in
+            ["Examples", "Exit codes", "SIGTERM", "--redis", "--store", "--kinds", "worker.key", "kill -9"]
+        {
             assert!(help.contains(word), "the help does not say {word}");
         }
     }
@@ -312,17 +315,20 @@ mod tests {
         assert_eq!(settings.queue.redis.as_deref(), Some("redis://r"));
         assert_eq!(settings.queue.deployment.as_deref(), Some("d"));
         assert_eq!(settings.store.url.as_deref(), Some("s3://s"));
-        assert_eq!(settings.worker, WorkerSettings {
-            name: Some("n".into()),
-            work_dir: Some("w".into()),
-            key_file: Some("k".into()),
-            devices: Some("0,1,cpu".into()),
-            slots: Some(4),
-            controllers: Some(5),
-            memory_gib: Some(3),
-            kinds: Some("wrap".into()),
-            drain_seconds: Some(6),
-        });
+        assert_eq!(
+            settings.worker,
+            WorkerSettings {
+                name: Some("n".into()),
+                work_dir: Some("w".into()),
+                key_file: Some("k".into()),
+                devices: Some("0,1,cpu".into()),
+                slots: Some(4),
+                controllers: Some(5),
+                memory_gib: Some(3),
+                kinds: Some("wrap".into()),
+                drain_seconds: Some(6),
+            }
+        );
         let bare = Arguments::<NoExtra>::try_parse_from(["assay-worker", "--cpu"]).unwrap().settings();
         assert_eq!(bare.worker.devices.as_deref(), Some("cpu"));
     }

@@ -238,7 +238,8 @@ impl Config {
         };
         let text = match path {
             Some(path) => {
-                let text = read(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
+                let text =
+                    read(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
                 Some((path, text))
             }
             None => None,
@@ -331,7 +332,11 @@ fn kinds(names: &str) -> Result<Vec<Kind>, ConfigError> {
     for name in names.split(',').map(str::trim) {
         let kind = Kind::ALL.into_iter().find(|kind| kind.to_string() == name);
         let expected = "execute, block, shard, reduce, fold, wrap, groth16, with commas between them";
-        kinds.insert(kind.ok_or_else(|| ConfigError::Value { name: "worker.kinds", expected, got: name.to_owned() })?);
+        kinds.insert(kind.ok_or_else(|| ConfigError::Value {
+            name: "worker.kinds",
+            expected,
+            got: name.to_owned(),
+        })?);
     }
     Ok(kinds.into_iter().collect())
 }
@@ -368,7 +373,8 @@ fn devices(text: &str, machine: &Machine) -> Result<Vec<(Device, String)>, Confi
 }
 
 fn no_gpu(wanted: &str, machine: &Machine) -> ConfigError {
-    let found: Vec<String> = machine.gpus.iter().map(|(device, model)| format!("{device} ({model})")).collect();
+    let found: Vec<String> =
+        machine.gpus.iter().map(|(device, model)| format!("{device} ({model})")).collect();
     let found = if found.is_empty() { "none".to_owned() } else { found.join(", ") };
     ConfigError::NoGpu { wanted: wanted.to_owned(), found }
 }
@@ -431,7 +437,9 @@ fn number<T: std::str::FromStr>(
     name: &'static str,
 ) -> Result<Option<T>, ConfigError> {
     env(name)
-        .map(|text| text.parse().map_err(|_| ConfigError::Value { name, expected: "a whole number", got: text }))
+        .map(|text| {
+            text.parse().map_err(|_| ConfigError::Value { name, expected: "a whole number", got: text })
+        })
         .transpose()
 }
 

@@ -21,7 +21,8 @@ pub fn memory_bytes() -> u64 {
 
 /// The machine's GPUs and their models, as the driver lists them; none without a driver.
 pub fn gpus() -> Vec<(Device, String)> {
-    let listed = Command::new("nvidia-smi").args(["--query-gpu=index,name", "--format=csv,noheader"]).output();
+    let listed =
+        Command::new("nvidia-smi").args(["--query-gpu=index,name", "--format=csv,noheader"]).output();
     match listed {
         Ok(output) if output.status.success() => parse_gpus(&String::from_utf8_lossy(&output.stdout)),
         _ => Vec::new(),

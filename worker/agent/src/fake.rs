@@ -1,8 +1,9 @@
 //! Test helper: a runner whose results cost nothing and can be recomputed by anybody, and its faults.
 //!
 //! Every artifact is a line that says the batch's [`Shape`], and bytes derived with BLAKE3 from the content of the inputs.
-//! [`results`] says what a task must return, so a checker verifies a task from its inputs, and [`prove`] what a whole batch
-//! must end in. Controllers spawn a real tree of parts:
+//! [`results`] says what the task of a dispatch must return for its inputs, so whoever verifies calls it with what
+//! `Work::Verify` names; [`prove`] says what a whole batch must end in. [`main`] is a whole worker process. Controllers
+//! spawn a real tree of parts:
 //!
 //! ```text
 //! witness ─▶ record 0 ─shard─▶ proof ─┐
@@ -11,12 +12,15 @@
 //! ```
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use assay_schedule::{Hash, Kind};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::cli;
+use crate::config::Program;
 use crate::runner::{Ended, Failure, Host, NewFile, Part, PartError, Progress, Runner, Task, Used};
 
 /// Limits of a [`Shape`].
@@ -88,7 +92,8 @@ impl Shape {
     }
 }
 
-/// What a task must return for these inputs.
+/// What a task of a kind must return for the content of its inputs, in the dispatch's order. A result is right if it is
+/// this, byte for byte; a coordinator's verifier needs nothing else.
 ///
 /// # Errors
 /// [`Failure::Permanent`] for inputs that no task can have.
@@ -208,6 +213,60 @@ pub struct Cheap {
     pub faults: Faults,
 }
 
+/// Version of the cheap runner's programs; batches for it say the same.
+pub const VERSION: u32 = 1;
+
+/// Flags of the cheap runner.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct CheapFlags {
+    /// Cheap runner: how long each task takes
+    #[arg(long, default_value_t = 10, value_name = "MS")]
+    pub task_ms: u64,
+    /// Cheap runner: where the drawing of faults begins
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub fault_seed: u64,
+    /// Cheap runner: attempts of a thousand that fail
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub fail_permille: u32,
+    /// Cheap runner: attempts of a thousand that never end
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub hang_permille: u32,
+    /// Cheap runner: attempts of a thousand that return another result
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub wrong_permille: u32,
+    /// Cheap runner: attempts of a thousand that take --slow-ms longer
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub slow_permille: u32,
+    /// Cheap runner: how much longer
+    #[arg(long, default_value_t = 1000, value_name = "MS")]
+    pub slow_ms: u64,
+    /// Cheap runner: attempts of a thousand that run out of memory
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub memory_permille: u32,
+}
+
+impl From<CheapFlags> for Cheap {
+    fn from(flags: CheapFlags) -> Self {
+        let faults = Faults {
+            seed: flags.fault_seed,
+            fail_permille: flags.fail_permille,
+            hang_permille: flags.hang_permille,
+            wrong_permille: flags.wrong_permille,
+            slow_permille: flags.slow_permille,
+            slow_ms: flags.slow_ms,
+            memory_permille: flags.memory_permille,
+        };
+        Self { task_ms: flags.task_ms, faults }
+    }
+}
+
+/// A worker's whole process with the cheap runner, as [`cli::main`] reads its command line.
+pub fn main() -> ExitCode {
+    let build = concat!("assay-worker-cheap ", env!("CARGO_PKG_VERSION"));
+    let program = Program { version: VERSION, build: build.to_owned() };
+    cli::main(&program, |_, flags: CheapFlags| Ok(Cheap::from(flags)))
+}
+
 #[async_trait]
 impl Runner for Cheap {
     async fn run(&self, task: Task, host: Host) -> Ended {
@@ -215,7 +274,8 @@ impl Runner for Cheap {
             result = self.work(&task, &host) => result,
             () = host.cancelled() => Err(Failure::Cancelled),
         };
-        let used = Used { cpu_ms: self.task_ms, gpu_ms: None, memory_bytes_peak: task.dispatch.memory_bytes / 2 };
+        let used =
+            Used { cpu_ms: self.task_ms, gpu_ms: None, memory_bytes_peak: task.dispatch.memory_bytes / 2 };
         Ended { result, used }
     }
 }
@@ -238,7 +298,9 @@ impl Cheap {
         } else {
             results(kind, &inputs)?
         };
-        if let (Some(Fault::Wrong), Some(last)) = (fault, outputs.last_mut().and_then(|bytes| bytes.last_mut())) {
+        if let (Some(Fault::Wrong), Some(last)) =
+            (fault, outputs.last_mut().and_then(|bytes| bytes.last_mut()))
+        {
             *last ^= 1;
         }
         let write = |(number, bytes): (usize, Vec<u8>)| {
@@ -276,7 +338,8 @@ async fn control(kind: Kind, inputs: &[Vec<u8>], dir: &Path, host: &Host) -> Res
                 PartError::Failed(reason) => Failure::Transient(format!("a part: {reason}")),
             })?;
             let mut content = read_all(&files)?;
-            layer[place] = content.pop().ok_or_else(|| Failure::Transient("a part without a result".into()))?;
+            layer[place] =
+                content.pop().ok_or_else(|| Failure::Transient("a part without a result".into()))?;
         }
         if layer.len() == 1 {
             return Ok(root(&shape, kind, &all, &layer[0]));
@@ -359,7 +422,10 @@ mod tests {
             [(Fault::Fail, 100), (Fault::Hang, 50), (Fault::Wrong, 20), (Fault::Slow, 10), (Fault::Memory, 5)]
         {
             let (count, expected) = (count(fault), permille * 20);
-            assert!(count * 3 > expected * 2 && count * 2 < expected * 3, "{fault:?}: {count} for {expected}");
+            assert!(
+                count * 3 > expected * 2 && count * 2 < expected * 3,
+                "{fault:?}: {count} for {expected}"
+            );
         }
         assert_eq!(Faults::default().draw(3), None);
         assert_eq!(faults.draw(11), faults.draw(11));

@@ -190,7 +190,8 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
 
 /// Writes a JSON file, through to the disk.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), FolderError> {
-    let bytes = serde_json::to_vec(value).map_err(|error| io_error("encode", path)(io::Error::other(error)))?;
+    let bytes =
+        serde_json::to_vec(value).map_err(|error| io_error("encode", path)(io::Error::other(error)))?;
     let temporary = path.with_extension("new");
     let mut file = File::create(&temporary).map_err(io_error("create", &temporary))?;
     file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io_error("write", &temporary))?;
@@ -266,8 +267,10 @@ mod tests {
         fs::write(dir.path().join("attempts/junk"), "x").unwrap();
         let (session, kept) = folder.begin(2_000).unwrap();
         assert_eq!(session, 1_000, "the session goes on");
-        let found: Vec<_> =
-            kept.iter().map(|kept| (kept.dispatch.attempt.0, kept.made.is_some(), kept.sealed.clone())).collect();
+        let found: Vec<_> = kept
+            .iter()
+            .map(|kept| (kept.dispatch.attempt.0, kept.made.is_some(), kept.sealed.clone()))
+            .collect();
         assert_eq!(found, [(1, false, Some(sealed)), (2, true, None)]);
         assert_eq!(fs::read_dir(dir.path().join("attempts")).unwrap().count(), 2);
         folder.remove(AttemptId(1)).unwrap();

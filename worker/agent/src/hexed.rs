@@ -9,7 +9,8 @@ pub(crate) fn serialize<S: Serializer, T: Bytes>(bytes: &T, serializer: S) -> Re
 pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: Bytes>(deserializer: D) -> Result<T, D::Error> {
     let text = String::deserialize(deserializer)?;
     let bytes = hex::decode(&text).map_err(serde::de::Error::custom)?;
-    T::of(&bytes).ok_or_else(|| serde::de::Error::custom(format!("{} bytes are too many or too few", bytes.len())))
+    T::of(&bytes)
+        .ok_or_else(|| serde::de::Error::custom(format!("{} bytes are too many or too few", bytes.len())))
 }
 
 /// What is written as hex.

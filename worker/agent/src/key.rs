@@ -30,7 +30,9 @@ pub enum KeyError {
         source: std::io::Error,
     },
     /// Others may read it.
-    #[error("the key file {path} may be read by others (mode {mode:o}): run `chmod 600 {path}`, or use a new key")]
+    #[error(
+        "the key file {path} may be read by others (mode {mode:o}): run `chmod 600 {path}`, or use a new key"
+    )]
     Exposed {
         /// The file.
         path: PathBuf,

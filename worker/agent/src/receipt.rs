@@ -357,8 +357,7 @@ pub(crate) mod tests {
         // A thief who puts his own key beside the receipt and signs it himself.
         let mut stolen = receipt(&one, 9).sign(&one).unwrap();
         stolen.public_key = two.public();
-        stolen.signature =
-            two.signing().sign(&stolen.receipt.encode(&two.public()).unwrap()).to_bytes();
+        stolen.signature = two.signing().sign(&stolen.receipt.encode(&two.public()).unwrap()).to_bytes();
         assert_eq!(stolen.verify(), Err(ReceiptError::Worker { worker: one.worker() }));
     }
 

@@ -18,7 +18,6 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
-
 /// Where a task computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -46,7 +45,8 @@ impl FromStr for Device {
         match text {
             "cpu" => Ok(Device::Cpu),
             number => {
-                let number = number.parse().map_err(|_| format!("{text:?} is no device: expected cpu or a number"))?;
+                let number =
+                    number.parse().map_err(|_| format!("{text:?} is no device: expected cpu or a number"))?;
                 Ok(Device::Gpu(number))
             }
         }

@@ -49,7 +49,10 @@ async fn a_task_is_taken_done_reported_with_a_receipt_and_forgotten() {
     let receipt = &script.receipts[0];
     receipt.verify().unwrap();
     let statement = &receipt.receipt;
-    assert_eq!((statement.worker, statement.attempt, statement.kind), (worker.id, AttemptId(1), Kind::Execute));
+    assert_eq!(
+        (statement.worker, statement.attempt, statement.kind),
+        (worker.id, AttemptId(1), Kind::Execute)
+    );
     assert_eq!((statement.outcome, statement.device.as_str()), (Outcome::Finished, "Model T"));
     assert_eq!(statement.outputs.iter().map(|content| content.hash).collect::<Vec<_>>(), outputs);
     assert_eq!((statement.inputs[0].hash, statement.usage.fetched_bytes), (input.hash, input.bytes));
@@ -325,7 +328,9 @@ async fn serve_parts(bench: &Bench, script: &mut Coordinator, attempt: u64) -> (
     loop {
         let event = script.wait_for("spawn or result", |event| Some(event.clone())).await;
         match event {
-            Event::Result { attempt: told, report, .. } if told.0 == attempt => return (report, served.len()),
+            Event::Result { attempt: told, report, .. } if told.0 == attempt => {
+                return (report, served.len())
+            }
             Event::Spawn { attempt: told, parts, .. } if told.0 == attempt => {
                 for part in parts {
                     let mut inputs = Vec::new();
@@ -337,7 +342,9 @@ async fn serve_parts(bench: &Bench, script: &mut Coordinator, attempt: u64) -> (
                     let name = assay_agent::wire::holder(holder).unwrap();
                     let stored = bench.store.put(&name, proof).await.unwrap();
                     let hash = Hash(*stored.hash.as_bytes());
-                    script.deliver(attempt, part.key, vec![Artifact { holder, hash, bytes: stored.bytes }]).await;
+                    script
+                        .deliver(attempt, part.key, vec![Artifact { holder, hash, bytes: stored.bytes }])
+                        .await;
                     served.insert(part.key);
                 }
             }

@@ -95,9 +95,8 @@ async fn failures_wrong_results_and_hangs_end_in_the_same_proof() {
         slow_ms: 300,
         memory_permille: 20,
     };
-    let workers: Vec<Worker> = (0..3)
-        .map(|n| start(&bench, &format!("w{n}"), Cheap { task_ms: 3, faults: faults(n) }))
-        .collect();
+    let workers: Vec<Worker> =
+        (0..3).map(|n| start(&bench, &format!("w{n}"), Cheap { task_ms: 3, faults: faults(n) })).collect();
     let mut conductor = Conductor::lead(&bench.queue, &bench.store).await;
     let batch = conductor.submit(0, &shape(4).payload()).await;
     settled(&conductor.run(|_| {}).await);

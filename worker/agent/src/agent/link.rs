@@ -116,7 +116,8 @@ pub(super) async fn post(
 ) {
     let mut together = Vec::new();
     while letters.recv_many(&mut together, LETTERS_MAX).await > 0 {
-        let messages: Vec<Vec<u8>> = together.iter().flat_map(|letter| letter.messages.iter().cloned()).collect();
+        let messages: Vec<Vec<u8>> =
+            together.iter().flat_map(|letter| letter.messages.iter().cloned()).collect();
         let mut result = put(&*queue, &messages).await;
         if result == Err(PostError::Refused) && together.len() > 1 {
             // One of them is too large: which?

@@ -172,7 +172,9 @@ impl Tools {
         };
         match put {
             Ok(artifact) => {
-                work.use_up(|usage| usage.published_bytes = usage.published_bytes.saturating_add(artifact.bytes));
+                work.use_up(|usage| {
+                    usage.published_bytes = usage.published_bytes.saturating_add(artifact.bytes)
+                });
                 Ok((Hash(*artifact.hash.as_bytes()), artifact.bytes))
             }
             Err(StoreError::Revoked { .. }) => Err(PublishError::Revoked),

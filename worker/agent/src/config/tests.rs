@@ -32,7 +32,11 @@ fn config(file: &str, env: &[(&str, &str)], flags: Settings) -> Result<Config, C
 
 #[test]
 fn the_sample_file_says_the_defaults() {
-    let sample = config(&format!("{SAMPLE}"), &[("ASSAY_REDIS", "redis://r"), ("ASSAY_STORE", "file:///s")], Settings::default());
+    let sample = config(
+        &format!("{SAMPLE}"),
+        &[("ASSAY_REDIS", "redis://r"), ("ASSAY_STORE", "file:///s")],
+        Settings::default(),
+    );
     let (sample, plain) = (sample.unwrap(), config(NEEDED, &[], Settings::default()).unwrap());
     assert_eq!(format!("{sample:?}"), format!("{plain:?}"));
     assert_eq!(plain.agent.work_dir, Path::new("/home/me/.cache/assay/worker"));
@@ -66,9 +70,8 @@ fn flags_win_over_environment_over_file_over_defaults() {
 
 #[test]
 fn every_variable_is_read() {
-    let values = [
-        "redis://r", "/p", "d", "s3://b", "n", "/w", "/k", "1,cpu", "4", "5", "6", "wrap,execute", "7",
-    ];
+    let values =
+        ["redis://r", "/p", "d", "s3://b", "n", "/w", "/k", "1,cpu", "4", "5", "6", "wrap,execute", "7"];
     let env: Vec<(&str, &str)> = VARIABLES.into_iter().zip(values).collect();
     let config = config("", &env, Settings::default()).unwrap();
     assert_eq!((config.redis.url.as_str(), config.redis.name.as_str()), ("redis://r", "d"));
@@ -88,7 +91,9 @@ fn devices_are_what_was_asked_for_and_what_there_is() {
     let on = |machine: &Machine, devices: &str| {
         let worker = WorkerSettings { devices: Some(devices.into()), ..WorkerSettings::default() };
         let found = config_on(machine, NEEDED, &[], Settings { worker, ..Settings::default() });
-        found.map(|config| config.agent.devices.iter().map(|(d, _)| d.to_string()).collect::<Vec<_>>().join(" "))
+        found.map(|config| {
+            config.agent.devices.iter().map(|(d, _)| d.to_string()).collect::<Vec<_>>().join(" ")
+        })
     };
     let (two, none) = (machine(), Machine { gpus: Vec::new(), ..machine() });
     for (machine, asked, got) in [
@@ -101,7 +106,9 @@ fn devices_are_what_was_asked_for_and_what_there_is() {
     ] {
         assert_eq!(on(machine, asked).unwrap(), got, "{asked}");
     }
-    for (machine, asked, word) in [(&none, "all", "none"), (&two, "2", "0 (H200), 1 (4090)"), (&two, "gpu", "gpu")] {
+    for (machine, asked, word) in
+        [(&none, "all", "none"), (&two, "2", "0 (H200), 1 (4090)"), (&two, "gpu", "gpu")]
+    {
         let error = on(machine, asked).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
@@ -126,7 +133,9 @@ fn unknown_fields_and_impossible_values_are_named_and_passwords_are_not_shown() 
         let error = config(file, &all, Settings::default()).unwrap_err().to_string();
         assert!(error.contains(word) && !error.contains("secret"), "{error}");
     }
-    for (file, word) in [("[store]\nurl = \"file:///s\"", "--redis"), ("[queue]\nredis = \"redis://r\"", "--store")] {
+    for (file, word) in
+        [("[store]\nurl = \"file:///s\"", "--redis"), ("[queue]\nredis = \"redis://r\"", "--store")]
+    {
         let error = config(file, &[], Settings::default()).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }

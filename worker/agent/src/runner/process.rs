@@ -382,7 +382,8 @@ mod tests {
     fn the_log_can_be_exchanged_and_its_last_line_is_found() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (dir.path().join("logs/1.log"), dir.path().join("logs/2.log"));
-        let mut child = shell("read x; echo one >&2; echo ok; read x; echo two >&2; echo 'note: x' >&2; echo ok");
+        let mut child =
+            shell("read x; echo one >&2; echo ok; read x; echo two >&2; echo 'note: x' >&2; echo ok");
         child.log_to(Some(&one)).unwrap();
         child.say(String::new());
         assert_eq!(line(&child), "ok");

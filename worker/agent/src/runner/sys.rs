@@ -1,5 +1,8 @@
 //! The system calls that the standard library does not offer: signals to process groups, and waiting with resource use.
-#![allow(unsafe_code, reason = "kill, waitid and wait4 have no safe counterpart among the crates the zkVM shares")]
+#![allow(
+    unsafe_code,
+    reason = "kill, waitid and wait4 have no safe counterpart among the crates the zkVM shares"
+)]
 
 use std::io;
 use std::mem::MaybeUninit;

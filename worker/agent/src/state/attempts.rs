@@ -310,7 +310,8 @@ impl State {
         for id in self.attempts.keys().copied().collect::<Vec<_>>() {
             // Those that are closed already go on ending. Reports of the old session interest nobody.
             let _ = self.revoke(id);
-            if self.attempts.get(&id).is_some_and(|attempt| matches!(attempt.phase, Phase::Reporting { .. })) {
+            if self.attempts.get(&id).is_some_and(|attempt| matches!(attempt.phase, Phase::Reporting { .. }))
+            {
                 self.forget(id);
             }
         }
@@ -366,7 +367,9 @@ impl State {
     /// A result is in the inbox.
     pub(super) fn report_posted(&mut self, id: AttemptId, now_ms: u64) {
         let (first, max) = (self.settings.times.repeat_ms, self.settings.times.repeat_ms_max);
-        let Some(Attempt { phase: Phase::Reporting { posts, .. }, .. }) = self.attempts.get(&id) else { return };
+        let Some(Attempt { phase: Phase::Reporting { posts, .. }, .. }) = self.attempts.get(&id) else {
+            return;
+        };
         let wait = self.wait(*posts, first, max);
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
         if let Phase::Reporting { next, posts, .. } = &mut attempt.phase {

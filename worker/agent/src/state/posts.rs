@@ -154,7 +154,9 @@ impl State {
             // Nothing counts before it.
             return None;
         }
-        if self.posts.heartbeat <= now_ms && !self.posts.is_under_way(|purpose| *purpose == Purpose::Heartbeat) {
+        if self.posts.heartbeat <= now_ms
+            && !self.posts.is_under_way(|purpose| *purpose == Purpose::Heartbeat)
+        {
             self.posts.heartbeat = now_ms + self.jitter(self.settings.times.heartbeat_ms);
             return Some((Purpose::Heartbeat, Event::Heartbeat { worker, session, running: self.running() }));
         }
@@ -210,7 +212,8 @@ impl State {
     fn due_result(&self, now_ms: u64) -> Option<(AttemptId, assay_schedule::Report)> {
         self.attempts.iter().find_map(|(id, attempt)| match &attempt.phase {
             Phase::Reporting { report, next, .. }
-                if next.is_due(now_ms) && !self.posts.is_under_way(|purpose| *purpose == Purpose::Result(*id)) =>
+                if next.is_due(now_ms)
+                    && !self.posts.is_under_way(|purpose| *purpose == Purpose::Result(*id)) =>
             {
                 Some((*id, report.clone()))
             }

@@ -9,8 +9,8 @@ use assay_agent::receipt::SignedReceipt;
 use assay_agent::wire::{self, Answer, Extra};
 use assay_queue::{ArtifactStore, Commit, Cursor, Mailbox, TaskQueue};
 use assay_schedule::{
-    Action, Artifact, AttemptId, BatchId, ChainId, Effect, Epoch, Event, Hash, Limits, Machine, Message, Phase,
-    Recipient, Spec, Stage, TenantId, Time, Verdict, Work,
+    Action, Artifact, AttemptId, BatchId, ChainId, Effect, Epoch, Event, Hash, Limits, Machine, Message,
+    Phase, Recipient, Spec, Stage, TenantId, Time, Verdict, Work,
 };
 use tokio::time::Instant;
 
@@ -193,7 +193,10 @@ impl Conductor {
                 }
                 Work::Check { proof, .. } => {
                     self.proofs.insert(effect.batch, proof);
-                    Event::Verified { effect: id, verdict: Verdict::Read { hashes: vec![proof.hash], valid: true } }
+                    Event::Verified {
+                        effect: id,
+                        verdict: Verdict::Read { hashes: vec![proof.hash], valid: true },
+                    }
                 }
                 Work::Settle { .. } => Event::Settled { effect: id },
                 Work::Release { artifacts } => {
@@ -242,4 +245,3 @@ impl Conductor {
         self.read(&self.proofs[&batch]).await.expect("the proof is kept")
     }
 }
-

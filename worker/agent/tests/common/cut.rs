@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_queue::{
-    Artifact, ArtifactStore, BackendError, Commit, Committed, Cursor, Epoch, Freed, Health, Hold, Holder, Leader,
-    Mailbox, Page, Position, QueueError, Stat, StoreError, Stored, Swept, TaskQueue, Usage,
+    Artifact, ArtifactStore, BackendError, Commit, Committed, Cursor, Epoch, Freed, Health, Hold, Holder,
+    Leader, Mailbox, Page, Position, QueueError, Stat, StoreError, Stored, Swept, TaskQueue, Usage,
 };
 use async_trait::async_trait;
 

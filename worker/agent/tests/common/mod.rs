@@ -16,11 +16,12 @@ use assay_agent::runner::{Device, Runner};
 use assay_agent::state::Times;
 use assay_agent::wire::{self, About, Answer, Extra};
 use assay_queue::{
-    ArtifactStore, Commit, Cursor, Durability, EmbeddedQueue, FolderStore, QueueLimits, StoreLimits, TaskQueue,
+    ArtifactStore, Commit, Cursor, Durability, EmbeddedQueue, FolderStore, QueueLimits, StoreLimits,
+    TaskQueue,
 };
 use assay_schedule::{
-    Action, Artifact, AttemptId, BatchId, ChainId, Dispatch, Effect, EffectId, Epoch, Event, Facts, Hash, Holder,
-    Input, Message, Report, Role, Stage, WorkerId,
+    Action, Artifact, AttemptId, BatchId, ChainId, Dispatch, Effect, EffectId, Epoch, Event, Facts, Hash,
+    Holder, Input, Message, Report, Role, Stage, WorkerId,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -64,7 +65,8 @@ impl Worker {
         store: Arc<dyn ArtifactStore>,
         runner: impl Runner,
     ) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let key = WorkerKey::open(&config.work_dir.join("worker.key")).unwrap();
         let id = key.worker();
         let (signals, receiver) = mpsc::channel(4);

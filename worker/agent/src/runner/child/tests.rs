@@ -133,7 +133,9 @@ async fn a_job_is_done_in_a_process_whose_words_are_understood() {
     assert_eq!(std::fs::read_to_string(&outputs[0].path).unwrap(), "job 0 answer y .\n");
     assert_eq!(ended.used.gpu_ms, Some(3));
     assert!(ended.used.memory_bytes_peak > 100_000, "{:?}", ended.used);
-    let Some(FromRunner::Progress { progress, attempt }) = bench.told.recv().await else { panic!("no progress") };
+    let Some(FromRunner::Progress { progress, attempt }) = bench.told.recv().await else {
+        panic!("no progress")
+    };
     assert_eq!((progress.phase.as_str(), attempt), ("half", AttemptId(1)));
 }
 
@@ -150,7 +152,8 @@ async fn a_part_is_handed_on_once_and_its_result_comes_back() {
     let mut bench = Bench::new();
     // While the part is outstanding the child may be silent for as long as it takes.
     bench.settings.silence_max = Duration::from_millis(300);
-    let script = "read job n dir; echo part in; echo part in; read proved path; echo $path > $dir/out; echo done out";
+    let script =
+        "read job n dir; echo part in; echo part in; read proved path; echo $path > $dir/out; echo done out";
     let runner = bench.runner(script, None);
     let (task, host) = (bench.task(1, 1 << 30, Device::Cpu), bench.host(1));
     let dir = task.dir.clone();
@@ -256,7 +259,8 @@ async fn a_process_is_kept_for_the_next_task_of_its_class_with_a_log_for_each() 
     }
     let (one, two) = (words[0].trim().split_once(' ').unwrap(), words[1].trim().split_once(' ').unwrap());
     assert_eq!((one.0, one.1, two.1), (two.0, "0", "1"), "one process, jobs numbered on");
-    let log = |attempt| std::fs::read_to_string(bench.settings.log_dir.join(format!("{attempt}.log"))).unwrap();
+    let log =
+        |attempt| std::fs::read_to_string(bench.settings.log_dir.join(format!("{attempt}.log"))).unwrap();
     assert_eq!((log(1).as_str(), log(2).as_str()), ("task 0\n", "task 1\n"));
     runner.close().await;
     assert_eq!(runner.ready(), 0);

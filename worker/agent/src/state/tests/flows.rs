@@ -51,7 +51,10 @@ fn a_dispatch_is_taken_once_and_by_whom_it_is_for() {
     bench.step(dispatch(1, Stage::Wrap, 10, SESSION));
     let repeated = Refused::Repeated { attempt: AttemptId(1) };
     assert_eq!(bench.refuse(dispatch(1, Stage::Wrap, 10, SESSION)), repeated);
-    assert!(matches!(bench.refuse(dispatch(2, Stage::Wrap, 10, 99)), Refused::Misdirected { session: 99, .. }));
+    assert!(matches!(
+        bench.refuse(dispatch(2, Stage::Wrap, 10, 99)),
+        Refused::Misdirected { session: 99, .. }
+    ));
     bench.run(1);
     bench.publish(1);
     bench.step(closed(1));
@@ -93,7 +96,10 @@ fn tasks_that_can_never_run_here_are_handed_back_at_once() {
     let mut bench = Bench::with(settings, Vec::new());
     bench.join();
     let actions = bench.step(dispatch(1, Stage::Groth16, 10, SESSION));
-    assert!(matches!(&actions[..], [Action::Seal { report: Report::Transient { reason }, .. }] if reason.contains("groth16")), "{actions:?}");
+    assert!(
+        matches!(&actions[..], [Action::Seal { report: Report::Transient { reason }, .. }] if reason.contains("groth16")),
+        "{actions:?}"
+    );
     let actions = bench.step(dispatch(2, Stage::Wrap, 101, SESSION));
     assert!(matches!(&actions[..], [Action::Seal { report: Report::OutOfMemory, .. }]), "{actions:?}");
     for attempt in 3..8 {
@@ -189,8 +195,7 @@ fn a_task_taken_back_after_its_end_is_over() {
     // The store says it before the mail does.
     bench.step(dispatch(2, Stage::Wrap, 1, SESSION));
     bench.run(2);
-    let actions =
-        bench.step(Input::Published { attempt: AttemptId(2), result: Err(PublishError::Revoked) });
+    let actions = bench.step(Input::Published { attempt: AttemptId(2), result: Err(PublishError::Revoked) });
     assert!(matches!(actions[..], [Action::Seal { outcome: Outcome::Cancelled, .. }]), "{actions:?}");
     assert_eq!(bench.state.running(), []);
 }
@@ -433,7 +438,10 @@ fn what_is_no_part_is_refused_to_the_task() {
     let attempt = AttemptId(1);
     bench.step(Input::Fetched { attempt, result: Ok(()) });
     let actions = bench.step(Input::Part { attempt, key: hash(1), kind: Kind::Wrap, units: 1 });
-    assert!(matches!(&actions[..], [Action::GivePart { error: Some(PartError::Failed(_)), .. }]), "{actions:?}");
+    assert!(
+        matches!(&actions[..], [Action::GivePart { error: Some(PartError::Failed(_)), .. }]),
+        "{actions:?}"
+    );
 }
 
 #[test]

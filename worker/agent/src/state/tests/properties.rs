@@ -319,7 +319,8 @@ impl World {
             while !self.posts.is_empty() {
                 self.post(true, true);
             }
-            let is_quiet = self.cleaned.len() == self.dispatched.len() && !self.is_leaving && self.now > 100_000;
+            let is_quiet =
+                self.cleaned.len() == self.dispatched.len() && !self.is_leaving && self.now > 100_000;
             if self.has_exited || is_quiet {
                 return;
             }
