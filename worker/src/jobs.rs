@@ -41,9 +41,12 @@ pub const MEMORY_BYTES: PerKind<u64> =
 /// than a usual one.
 pub const MEMORY_LIMIT_PERCENT: u64 = 150;
 
-/// Work of a shard: the cells of a full one. A shard proof takes some nanoseconds for each on a GPU and a microsecond on two
-/// cores, which is the schedule's guess before it has measured.
+/// Work of a shard: the cells of a full one. With the microsecond for each that the schedule guesses before it has measured
+/// that is the time on two cores, so the first one is not taken for late there.
 const SHARD_UNITS: u64 = 1 << 27;
+/// Work of a join, or of a proof that a guest has asked to verify: a recursion proof, of one size whatever it joins. At the
+/// schedule's guess of twenty seconds a unit it takes as long as a shard.
+const JOIN_UNITS: u64 = 6;
 
 /// Parts that are proved of a proof that nobody goes on with are kept for this long.
 const MEMO_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -276,15 +279,14 @@ impl Conversation {
     }
 }
 
-/// What a child asks for, as the agent puts it. The work is what the schedule orders by: a shard's cells, a join's proofs.
+/// What a child asks for, as the agent puts it.
 fn part(request: PartRequest) -> Result<Part, Failure> {
     let key = request.key.parse();
     let key: Hash = key.map_err(|error| Failure::Transient(format!("part {:?}: {error}", request.key)))?;
     let files: Vec<PathBuf> = request.files.into_iter().map(|file| file.path).collect();
     let (kind, units) = match request.kind {
         PartKind::Shard => (Kind::Shard, SHARD_UNITS),
-        // The first file is the header.
-        PartKind::Deferred | PartKind::Reduce => (Kind::Reduce, files.len().saturating_sub(1).max(1) as u64),
+        PartKind::Deferred | PartKind::Reduce => (Kind::Reduce, JOIN_UNITS),
     };
     Ok(Part { kind, key, files, units })
 }

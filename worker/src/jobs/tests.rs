@@ -259,8 +259,8 @@ fn a_part_is_asked_for_and_its_result_goes_back_to_the_child() {
     let key = Hash([0xab; 32]);
     let wanted = [
         (PartKind::Shard, Kind::Shard, SHARD_UNITS),
-        (PartKind::Reduce, Kind::Reduce, 2),
-        (PartKind::Deferred, Kind::Reduce, 2),
+        (PartKind::Reduce, Kind::Reduce, JOIN_UNITS),
+        (PartKind::Deferred, Kind::Reduce, JOIN_UNITS),
     ];
     for (asked, kind, units) in wanted {
         let request = PartRequest { key: key.to_string(), kind: asked, files: files.clone() };
@@ -320,6 +320,15 @@ fn a_controller_and_a_prover_fit_into_24_gib_and_so_does_everything_else_alone()
     }
     // A prover that is kept ready has to go before a Groth16 proof, whose memory would not be there.
     assert!(MEMORY_BYTES[Kind::Shard] + MEMORY_BYTES[Kind::Groth16] > memory_bytes);
+}
+
+#[test]
+fn no_part_is_taken_for_late_on_two_cores_before_it_has_been_measured() {
+    let limits = assay_schedule::Limits::default();
+    for (kind, units) in [(Kind::Shard, SHARD_UNITS), (Kind::Reduce, JOIN_UNITS)] {
+        let expected_ms = units * limits.ns_per_unit[kind] / 1_000_000;
+        assert!(expected_ms > 100_000, "{kind}: {expected_ms} ms");
+    }
 }
 
 #[test]
