@@ -12,7 +12,7 @@ use crate::fsio::{io_error, FileError};
 pub enum LockError {
     /// Somebody else holds it.
     #[error(
-        "another assay process ({holder}) works in {folder}: wait for it, or give this one its own folder with ASSAY_CACHE"
+        "another assay process ({holder}) works in {folder}: wait for it, or give this one its own folder (ASSAY_CACHE; a coordinator's is --dir)"
     )]
     Held {
         /// What the other process wrote about itself.
