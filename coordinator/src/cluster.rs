@@ -45,7 +45,6 @@ use assay_worker::jobs::MEMORY_BYTES;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use crate::cache::CacheError;
 use crate::config::{Config, Place};
 use crate::error::{Error, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED};
 use crate::fsio::FileError;
@@ -69,9 +68,6 @@ pub enum ClusterError {
     /// A file of its own.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The folder for its children.
-    #[error(transparent)]
-    Cache(#[from] CacheError),
     /// A secret that is none.
     #[error("{path} holds no secret: expected at least 32 bytes, as `openssl rand -hex 32` prints them")]
     Secret {
@@ -129,7 +125,6 @@ impl ClusterError {
             Self::Backend(error) if error.class() == Class::Permanent => EXIT_BAD_INPUT,
             Self::Keys(_)
             | Self::File(_)
-            | Self::Cache(_)
             | Self::Secret { .. }
             | Self::NoVerifyingKey { .. }
             | Self::Parameters { .. }
