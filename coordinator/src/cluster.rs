@@ -48,7 +48,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::{Config, Place};
 use crate::error::{Error, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED};
 use crate::fsio::FileError;
-use crate::lock::with_lock;
+use crate::lock::{with_lock, Locked};
 use connect::Opened;
 use epoch::Epoch;
 
@@ -142,7 +142,7 @@ impl ClusterError {
 pub fn run(config: &Config, program: PathBuf, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
     crate::shell::check_backend(config)?;
     epoch::check(config)?;
-    with_lock(&config.coordinator.dir, || run_alone(config, program, say))
+    with_lock(Locked::coordinator(&config.coordinator.dir), || run_alone(config, program, say))
 }
 
 fn run_alone(config: &Config, program: PathBuf, say: &mut dyn FnMut(&str)) -> Result<(), Error> {

@@ -1,33 +1,36 @@
-//! Runs the simulator: `simulate [--seed A..B] [--batches N] [--weak fencing|checksum|memo|verification]`.
+//! Runs the simulator: `simulate [--seed A..B] [--batches N] [--only FAULT] [--without REMEDY]`.
 //!
-//! `--seed A` runs one seed and prints all about it, `--seed A..B` those from A up to B. Exit code 1 and the seed on
-//! standard error if an invariant does not hold; the same seed and batches replay it.
+//! `--seed A` runs one seed and prints all about it, `--seed A..B` those from A up to B. `--only` injects one kind of fault
+//! instead of all ([`Fault`]), `--without` takes a remedy away ([`Weakness`]). Exit code 1 and the seed on standard error if
+//! an invariant does not hold; the same arguments replay it.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
-use assay_schedule::sim::{run, Options, Summary};
-use assay_schedule::Weak;
+use assay_schedule::sim::{run, Fault, Faults, Options, Summary, Weakness};
+
+fn find<T: Copy + std::fmt::Debug>(all: &[T], name: &str) -> Result<T, String> {
+    let found = all.iter().find(|one| format!("{one:?}").eq_ignore_ascii_case(name));
+    found.copied().ok_or(format!("{name} is none of {all:?}"))
+}
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(Options, std::ops::Range<u64>), String> {
-    let mut options = Options { seed: 1, batches: 8, weak: Weak::default(), weak_fencing: false };
+    let mut options = Options::sound(1, 8);
     let mut seeds = 1..2;
     let number = |text: &str| text.parse::<u64>().map_err(|_| format!("expected a number, got {text}"));
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or(format!("{name} needs a value"))?;
-        match (name.as_str(), value.as_str()) {
-            ("--seed", range) => {
-                seeds = match range.split_once("..") {
+        match name.as_str() {
+            "--seed" => {
+                seeds = match value.split_once("..") {
                     Some((first, end)) => number(first)?..number(end)?,
-                    None => number(range)?..number(range)?.saturating_add(1),
+                    None => number(&value)?..number(&value)?.saturating_add(1),
                 }
             }
-            ("--batches", count) => options.batches = number(count)?.clamp(1, 1_000) as u32,
-            ("--weak", "fencing") => options.weak_fencing = true,
-            ("--weak", "checksum") => options.weak.checksum = true,
-            ("--weak", "memo") => options.weak.memo = true,
-            ("--weak", "verification") => options.weak.verification = true,
-            _ => return Err(format!("{name} {value} is not known")),
+            "--batches" => options.batches = number(&value)?.clamp(1, 1_000) as u32,
+            "--only" => options.faults = Faults::only(find(&Fault::ALL, &value)?),
+            "--without" => options.weakness = Some(find(&Weakness::ALL, &value)?),
+            _ => return Err(format!("{name} is not known")),
         }
     }
     Ok((options, seeds))

@@ -12,6 +12,7 @@ mod lifecycle;
 mod parts;
 mod pool;
 mod query;
+mod reserve;
 mod results;
 mod settlement;
 mod verdicts;
@@ -43,6 +44,20 @@ pub struct Weak {
     pub checksum: bool,
     /// Forget finished tasks at a takeover.
     pub memo: bool,
+    /// Do not issue outstanding work again at a takeover.
+    pub reissue: bool,
+    /// Do not look for the idempotency key.
+    pub idempotency: bool,
+    /// Take an attempt's result as often as it comes.
+    pub repeats: bool,
+    /// Do not check what controllers ask for.
+    pub requests: bool,
+    /// Keep the parts of a controller that lied.
+    pub trust: bool,
+    /// Send tasks while the store cannot be reached.
+    pub availability: bool,
+    /// Send tasks that need room while the store is full.
+    pub back_pressure: bool,
 }
 
 /// A task that was set aside.
@@ -93,6 +108,9 @@ pub struct Machine {
     weak: Weak,
     epoch: Epoch,
     now: Time,
+    clock: Clock,
+    /// The last tick, or the beginning of the term.
+    ticked: Time,
     batches: BTreeMap<BatchId, Batch>,
     /// Ended batches, oldest first.
     ended: VecDeque<BatchId>,
@@ -106,12 +124,15 @@ pub struct Machine {
     /// Audits of parts' outputs: the part's batch and number.
     audits: BTreeMap<EffectId, (BatchId, u32)>,
     pools: BTreeMap<PoolKey, Pool>,
+    /// Workers that are kept clear, and for which task, since the last tick.
+    reserved: BTreeMap<WorkerId, (BatchId, u32)>,
     /// Ready tasks that wait for their time.
     delayed: BTreeSet<(Time, BatchId, u32)>,
     estimates: PerKind<Speed>,
     /// Bytes of artifacts held.
     held_bytes: u64,
-    store_available: bool,
+    /// Since when queue or store cannot be reached.
+    store_away_since: Option<Time>,
     store_full: bool,
     poison: VecDeque<Poison>,
     next_batch: u64,
@@ -119,6 +140,30 @@ pub struct Machine {
     next_effect: u64,
     #[serde(skip)]
     issued: Issued,
+}
+
+/// The leader's clock, as it was read last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Clock {
+    read: Time,
+    /// Half a millisecond is left over.
+    is_half: bool,
+}
+
+impl Clock {
+    /// The machine's time after `now`, if the clock shows `read`. It never goes back. When the clock did (another leader, a
+    /// correction), time goes on at half the clock's speed until both agree again, so that nothing has to wait for that.
+    fn advance(&mut self, now: Time, read: Time) -> Time {
+        let passed_ms = read.since(self.read);
+        self.read = read;
+        if read >= now {
+            self.is_half = false;
+            return read;
+        }
+        let halves = passed_ms.saturating_add(u64::from(self.is_half));
+        self.is_half = halves % 2 == 1;
+        now.plus(halves / 2)
+    }
 }
 
 /// What the step that runs has issued.
@@ -144,6 +189,8 @@ impl Machine {
             weak: Weak::default(),
             epoch: Epoch(0),
             now: Time(0),
+            clock: Clock::default(),
+            ticked: Time(0),
             batches: BTreeMap::new(),
             ended: VecDeque::new(),
             keys: BTreeMap::new(),
@@ -154,10 +201,11 @@ impl Machine {
             pending: BTreeMap::new(),
             audits: BTreeMap::new(),
             pools: BTreeMap::new(),
+            reserved: BTreeMap::new(),
             delayed: BTreeSet::new(),
             estimates: PerKind([Speed::default(); Kind::ALL.len()]),
             held_bytes: 0,
-            store_available: true,
+            store_away_since: None,
             store_full: false,
             poison: VecDeque::new(),
             next_batch: 0,
@@ -175,8 +223,9 @@ impl Machine {
 
     /// Takes one event and returns the effects to carry out now: messages first, then work.
     ///
-    /// `now` is the leader's clock; a clock that goes back stands still. Event and time go into the log, in one commit
-    /// with the messages, before work is begun. The same events at the same times give an equal machine.
+    /// `now` is the leader's clock. If it goes back, the machine's time goes on more slowly until both agree. Event and time
+    /// go into the log, in one commit with the messages, before work is begun. The same events at the same times give an
+    /// equal machine.
     ///
     /// # Errors
     /// [`Error`]; the state is then unchanged, and the event need not go into the log.
@@ -184,11 +233,13 @@ impl Machine {
         if self.epoch == Epoch(0) && !matches!(event, Event::TakeOver { .. }) {
             return Err(Error::NoLeader);
         }
-        let before = self.now;
-        self.now = now.max(before);
+        let before = (self.now, self.clock);
+        self.now = self.clock.advance(self.now, now);
         let is_takeover = matches!(event, Event::TakeOver { .. });
+        #[cfg(feature = "simulate")]
+        let is_takeover = is_takeover && !self.weak.reissue;
         if let Err(error) = self.apply(event) {
-            self.now = before;
+            (self.now, self.clock) = before;
             return Err(error);
         }
         self.schedule();
@@ -226,8 +277,7 @@ impl Machine {
             }
             Event::Done { effects } => self.done(&effects),
             Event::Store { available, full } => {
-                self.store_available = available;
-                self.store_full = full;
+                self.store_changed(available, full);
                 Ok(())
             }
             Event::Tick => {
@@ -238,16 +288,15 @@ impl Machine {
     }
 
     /// Begins a term: all outstanding work is issued again, and every worker gets a fresh lease, because it may have
-    /// found nobody to renew it with.
+    /// found nobody to renew it with. What is known of queue and store may be old: they count as well until told otherwise.
     fn take_over(&mut self, epoch: Epoch) -> Result<(), Error> {
         if epoch <= self.epoch {
             return Err(Error::StaleEpoch { have: self.epoch, got: epoch });
         }
         self.epoch = epoch;
-        let lease_until = self.now.plus(self.limits.worker_lease_ms);
-        for worker in self.workers.values_mut().filter(|worker| worker.session.is_some()) {
-            worker.lease_until = lease_until;
-        }
+        self.store_changed(true, false);
+        self.notice_absence();
+        self.renew_leases();
         for effect in self.pending.values_mut() {
             effect.epoch = epoch;
         }
@@ -259,11 +308,13 @@ impl Machine {
     }
 
     fn tick(&mut self) {
+        self.notice_absence();
         self.settle_due();
         self.expire_workers();
         self.end_quarantines();
         self.expire_attempts();
         self.evict_controllers();
+        self.reserve();
         self.fail_hopeless();
         self.duplicate_stragglers();
         self.forget();

@@ -1,12 +1,9 @@
 //! A seeded simulator: the machine in a world of faults, with invariants checked at every step.
 //!
-//! The world has two coordinators with wrong clocks, a queue (lease, fenced log, inbox, mailboxes), a store, workers,
-//! clients and a settlement layer. Faults: workers killed, paused, partitioned, lying (about results, and as controllers
-//! about inputs of parts), talking nonsense; artifacts corrupted when published and at rest; messages duplicated, delayed
-//! (and so reordered), dropped; coordinators killed at any point, before and after a commit and in the middle of the work,
-//! or paused so long that another takes over; queue and store unreachable or full. Faults end after a while, and then
-//! everything must come to rest. "Content" is a 64-bit number computed from the contents of the inputs, so that the
-//! simulator knows the only right result of everything.
+//! The world has two coordinators, a queue (lease, fenced log, inbox, mailboxes), a store, workers, clients and a settlement
+//! layer. [`Fault`] lists what breaks there. Faults end after a while, and then everything must come to rest. [`Weakness`]
+//! lists remedies that can be taken away, to show that their absence is noticed. "Content" is a 64-bit number computed from
+//! the contents of the inputs, so that the simulator knows the only right result of everything.
 //!
 //! At each takeover the log is replayed, which must give the machine that the last leader had.
 //!
@@ -16,6 +13,7 @@ mod checks;
 mod clients;
 mod coordinators;
 mod faults;
+mod options;
 mod oracle;
 mod queue;
 mod resources;
@@ -23,20 +21,9 @@ pub mod rng;
 mod workers;
 mod world;
 
-use crate::{Effect, Event, Machine, Time, Weak};
+use crate::{Effect, Event, Machine, Time};
 
-/// What to simulate.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Everything random follows from it.
-    pub seed: u64,
-    /// Batches to bring to an end, at least 1.
-    pub batches: u32,
-    /// What to break on purpose.
-    pub weak: Weak,
-    /// Whether resources forget to refuse deposed coordinators and revoked attempts.
-    pub weak_fencing: bool,
-}
+pub use options::{Fault, Faults, Options, Weakness};
 
 /// What came of a simulation in which all invariants held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,17 +5,14 @@ use assay_schedule::sim::{record, Options};
 use assay_schedule::{
     Action, Artifact, AttemptId, BatchId, ChainId, Dispatch, Effect, EffectId, Epoch, Event, Facts, Failure,
     Hash, Holder, Input, Kind, Machine, Message, Output, Parent, Part, Phase, Profile, Report, Role, Spec,
-    Stage, TenantId, Time, Verdict, Weak, Work, WorkerId,
+    Stage, TenantId, Time, Verdict, Work, WorkerId,
 };
 use serde::de::DeserializeOwned;
 use serde::Serialize;
 
-const SOUND: Options = Options {
-    seed: 0,
-    batches: 6,
-    weak: Weak { verification: false, checksum: false, memo: false },
-    weak_fencing: false,
-};
+fn sound(seed: u64) -> Options {
+    Options::sound(seed, 6)
+}
 
 fn round_trips<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T) {
     let text = serde_json::to_string(value).unwrap();
@@ -233,7 +230,7 @@ fn every_event_and_effect_comes_back_from_json_and_bincode() {
 #[test]
 fn everything_that_a_simulation_says_comes_back_from_json_and_bincode() {
     for seed in 0..12 {
-        let tape = record(Options { seed, ..SOUND }).unwrap();
+        let tape = record(sound(seed)).unwrap();
         assert!(tape.steps.len() > 200, "seed {seed} is too short");
         for step in &tape.steps {
             round_trips(&step.event);
@@ -245,7 +242,7 @@ fn everything_that_a_simulation_says_comes_back_from_json_and_bincode() {
 #[test]
 fn a_log_replays_to_an_equal_machine_from_any_checkpoint() {
     for seed in 0..40 {
-        let tape = record(Options { seed, ..SOUND }).unwrap();
+        let tape = record(sound(seed)).unwrap();
         let mut machine = tape.start.clone();
         let mut checkpoints = vec![(0, bincode::serialize(&machine).unwrap())];
         for (at, step) in (1..).zip(&tape.steps) {
@@ -268,7 +265,7 @@ fn a_log_replays_to_an_equal_machine_from_any_checkpoint() {
 
 #[test]
 fn a_replay_that_leaves_out_an_event_gives_another_machine() {
-    let tape = record(SOUND).unwrap();
+    let tape = record(sound(0)).unwrap();
     let mut machine = tape.start.clone();
     let results = tape.steps.iter().map(|step| matches!(step.event, Event::Result { .. }));
     let left_out = results.into_iter().position(|is_result| is_result).unwrap();

@@ -9,8 +9,10 @@ mod doc;
 mod events;
 mod extract;
 pub(crate) mod files;
+mod linger;
 mod submit;
 mod system;
+mod uploads;
 pub mod view;
 
 use std::panic::AssertUnwindSafe;
@@ -29,6 +31,7 @@ use tokio::sync::{watch, Semaphore};
 use tracing::Instrument;
 
 pub use self::doc::document;
+use self::uploads::Uploads;
 use crate::keys::KeyRing;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
@@ -45,7 +48,7 @@ use crate::work::BatchReader;
 pub struct ApiLimits {
     /// Largest body of a submission.
     pub body_bytes_max: u64,
-    /// Bytes of all bodies that are being read.
+    /// Bytes of all bodies that are being read; one tenant's have half of it, or one body.
     pub uploads_bytes_max: u64,
     /// Longest pause within a body.
     pub body_pause: Duration,
@@ -106,8 +109,7 @@ pub(crate) struct App {
     parts: ApiParts,
     limits: ApiLimits,
     limiter: Limiter,
-    /// In mebibytes.
-    uploads: Semaphore,
+    uploads: Uploads,
     streams: Arc<Semaphore>,
 }
 
@@ -119,7 +121,7 @@ pub fn router(parts: ApiParts, limits: ApiLimits) -> Router {
         parts,
         limits,
         limiter: Limiter::default(),
-        uploads: Semaphore::new(mebibytes(limits.uploads_bytes_max) as usize),
+        uploads: Uploads::new(limits.uploads_bytes_max, limits.body_bytes_max),
         streams: Arc::new(Semaphore::new(limits.streams_max)),
     });
     Router::new()
@@ -149,7 +151,7 @@ pub fn router(parts: ApiParts, limits: ApiLimits) -> Router {
 async fn around(Extract(app): Extract<SharedApp>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let route = route_name(request.uri().path());
-    let handled = next.run(request).instrument(tracing::info_span!("request", route));
+    let handled = next.run(linger::over(request)).instrument(tracing::info_span!("request", route));
     let mut response = match AssertUnwindSafe(handled).catch_unwind().await {
         Ok(response) => response,
         Err(_) => {
@@ -193,10 +195,6 @@ fn route_name(path: &str) -> &'static str {
         (Some("" | "page.js" | "page.css"), None, None, None) => "page",
         _ => "other",
     }
-}
-
-fn mebibytes(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX >> 4).clamp(1, u32::MAX >> 4)
 }
 
 impl App {

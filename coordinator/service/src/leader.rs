@@ -10,6 +10,8 @@
 //! the state. Work is begun after the commit that asks for it, and asked for again by the leader that comes next.
 
 mod follow;
+mod pieces;
+mod pressure;
 mod standbys;
 mod sweep;
 mod term;
@@ -29,6 +31,9 @@ use crate::shared::{Role, Shared};
 use crate::state::StateError;
 use crate::webhook;
 use crate::work::{Settler, Verifier, WorkLimits};
+
+/// Pause after a term that the queue has ended.
+const FAILURE_TIME: Duration = Duration::from_millis(250);
 
 /// Times and bounds of the event loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +152,8 @@ impl Coordinator {
                 Ok(End::Deposed) => tracing::warn!(epoch = epoch.0, "not leading any more"),
                 Err(LeaderError::Queue(error)) if error.class() == assay_queue::Class::Transient => {
                     tracing::warn!(%error, "the queue fails");
+                    // It may fail at once every time: a full log does, until somebody makes room.
+                    let _ = tokio::time::timeout(FAILURE_TIME, stopped(stop.clone())).await;
                 }
                 Err(error) => return Err(error),
             }

@@ -3,7 +3,7 @@
 //! Counters are this process's: only the leader counts what is committed, each record once. Gauges of the cluster are set
 //! from the state at each scrape, by the leader alone, so that a sum over all coordinators is right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -86,9 +86,13 @@ type Seconds = Counter<f64, AtomicU64>;
 type GaugeU64 = Gauge<u64, AtomicU64>;
 type GaugeF64 = Gauge<f64, AtomicU64>;
 
+/// Devices that have a label of their own. Their names come from workers.
+const DEVICES_MAX: usize = 64;
+
 /// All metrics of a coordinator.
 pub struct Metrics {
     registry: Registry,
+    devices: Mutex<BTreeSet<String>>,
     /// One scrape at a time: gauges are set and read together.
     scrape: Mutex<()>,
     task_seconds: Family<TaskLabels, Histogram, Buckets>,
@@ -147,6 +151,7 @@ impl Metrics {
         let r = &mut registry;
         Self {
             scrape: Mutex::new(()),
+            devices: Mutex::default(),
             task_seconds: histograms(
                 r,
                 "task_seconds",
@@ -213,7 +218,7 @@ impl Metrics {
                 let seconds = *elapsed_ms as f64 / 1000.0;
                 self.attempts.get_or_create(&AttemptLabels { kind, state: state.name() }).inc();
                 if *state == AttemptState::Accepted {
-                    let labels = TaskLabels { kind, device: device.clone() };
+                    let labels = TaskLabels { kind, device: self.device(device) };
                     self.task_seconds.get_or_create(&labels).observe(seconds);
                     return;
                 }
@@ -224,7 +229,7 @@ impl Metrics {
                 }
             }
             Fact::Usage { device, gpu_ms, cpu_ms } => {
-                let labels = DeviceLabel { device: device.clone() };
+                let labels = DeviceLabel { device: self.device(device) };
                 self.gpu_seconds.get_or_create(&labels).inc_by(*gpu_ms as f64 / 1000.0);
                 self.cpu_seconds.get_or_create(&labels).inc_by(*cpu_ms as f64 / 1000.0);
             }
@@ -243,6 +248,18 @@ impl Metrics {
                 self.webhooks.get_or_create(&ResultLabel { result }).inc();
             }
         }
+    }
+
+    /// A device's label: its name, unless there are too many names.
+    fn device(&self, name: &str) -> String {
+        let mut devices = self.devices.lock();
+        if !devices.contains(name) {
+            if devices.len() >= DEVICES_MAX {
+                return "other".into();
+            }
+            devices.insert(name.to_owned());
+        }
+        name.to_owned()
     }
 
     pub(crate) fn bad_message(&self) {
@@ -407,8 +424,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use assay_schedule::{Kind, Limits, WorkerId};
 
     use super::*;
@@ -450,15 +465,65 @@ mod tests {
         lines.filter_map(|line| line.split_once(' ')).map(|(name, kind)| (name.into(), kind.into())).collect()
     }
 
+    /// Every object that has a field `expr`, wherever it stands.
+    fn targets<'a>(value: &'a serde_json::Value, found: &mut Vec<&'a serde_json::Value>) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                if fields.contains_key("expr") {
+                    found.push(value);
+                }
+                fields.values().for_each(|value| targets(value, found));
+            }
+            serde_json::Value::Array(values) => values.iter().for_each(|value| targets(value, found)),
+            _ => {}
+        }
+    }
+
+    fn between<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<Item = &'a str> {
+        text.split(open).skip(1).filter_map(move |rest| Some(rest.split_once(close)?.0))
+    }
+
+    #[test]
+    fn what_operators_watch_is_measured() {
+        let text = scrape(&all(), Role::Leading { epoch: 3 });
+        let types = types(&text);
+        for (name, kind) in [
+            ("assay_tasks_queued", "gauge"),
+            ("assay_task_queue_age_seconds", "gauge"),
+            ("assay_inbox_events", "gauge"),
+            ("assay_task_seconds", "histogram"),
+            ("assay_retries", "counter"),
+            ("assay_wasted_seconds", "counter"),
+            ("assay_verification_failures", "counter"),
+            ("assay_artifact_bytes", "gauge"),
+            ("assay_redis_memory_bytes", "gauge"),
+            ("assay_gpu_seconds", "counter"),
+        ] {
+            assert_eq!(types.get(name).map(String::as_str), Some(kind), "{name}");
+        }
+        assert!(text.contains("assay_task_seconds_count{kind=\"shard\",device=\"sim\"}"), "{text}");
+    }
+
     #[test]
     fn the_dashboard_asks_only_for_metrics_that_exist() {
-        let types = types(&scrape(&all(), Role::Leading { epoch: 3 }));
+        let text = scrape(&all(), Role::Leading { epoch: 3 });
+        let types = types(&text);
         let dashboard: serde_json::Value =
             serde_json::from_str(include_str!("../../../deploy/grafana/assay.json")).unwrap();
-        let mut asked = std::collections::BTreeSet::new();
-        let panels = dashboard["panels"].as_array().unwrap();
-        let expressions = panels.iter().flat_map(|panel| panel["targets"].as_array()).flatten();
-        for expression in expressions.map(|target| target["expr"].as_str().unwrap()) {
+        let (mut asked, mut found) = (BTreeSet::new(), Vec::new());
+        targets(&dashboard, &mut found);
+        assert!(found.len() > 30);
+        for target in found {
+            let expression = target["expr"].as_str().unwrap();
+            let groups: BTreeSet<&str> =
+                between(expression, "by (", ")").flat_map(|list| list.split(',')).map(str::trim).collect();
+            let filters: Vec<&str> = between(expression, "{", "=").collect();
+            for label in groups.iter().chain(&filters) {
+                assert!(text.contains(&format!("{label}=\"")), "label {label} in {expression}");
+            }
+            for shown in between(target["legendFormat"].as_str().unwrap_or_default(), "{{", "}}") {
+                assert!(groups.contains(shown.trim()), "{shown} is shown but not asked for by {expression}");
+            }
             let is_name = |char: char| char.is_ascii_alphanumeric() || char == '_';
             let names: Vec<&str> =
                 expression.split(|char| !is_name(char)).filter(|word| word.starts_with("assay_")).collect();
@@ -487,6 +552,21 @@ mod tests {
         let standby = scrape(&metrics, Role::Standby);
         assert!(standby.contains("\nassay_leading 0\n") && !standby.contains("assay_tasks_queued{"));
         assert!(leading.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn workers_cannot_make_the_number_of_labels_grow() {
+        let metrics = Metrics::new();
+        for number in 0..10 * DEVICES_MAX {
+            let device = format!("model {number}");
+            metrics.count(&Fact::Usage { device, gpu_ms: 1000, cpu_ms: 1000 });
+        }
+        let text = scrape(&metrics, Role::Standby);
+        let lines: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("assay_gpu_seconds_total{")).collect();
+        assert_eq!(lines.len(), DEVICES_MAX + 1);
+        let rest = format!("assay_gpu_seconds_total{{device=\"other\"}} {}.0", 9 * DEVICES_MAX);
+        assert!(lines.contains(&rest.as_str()), "{lines:?}");
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub fn holder(holder: schedule::Holder) -> Holder {
 /// What holders of payloads begin with.
 pub const INTAKE: &str = "intake/";
 
+/// What holders of files of results begin with.
+pub const RESULT: &str = "result/";
+
 /// Who holds everything that an attempt has published.
 pub fn attempt(attempt: AttemptId) -> Holder {
     name(Holder::new(format!("attempt/{attempt}")))

@@ -116,11 +116,16 @@ impl Service {
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), ServiceError> {
         let (end, ending) = watch::channel(false);
-        let server =
-            serve(listener, self.router(ending.clone()), self.settings.server, ended(ending.clone()));
+        // The event loop ends after the server: requests that are under way need its answers.
+        let (halt, halting) = watch::channel(false);
+        let router = self.router(ending.clone());
+        let server = async {
+            serve(listener, router, self.settings.server, ended(ending.clone())).await;
+            halt.send_replace(true);
+        };
         let coordinator = self.coordinator()?;
         let lead = async {
-            let done = coordinator.run(ending.clone()).await;
+            let done = coordinator.run(halting).await;
             // Without an event loop there is nothing to serve.
             end.send_replace(true);
             done

@@ -401,7 +401,7 @@ impl State {
                 applied.outcome = Some(outcome);
             }
             Entry::About(about) => self.introduce(about),
-            Entry::Receipt(receipt) => self.keep_receipt(receipt, &mut applied),
+            Entry::Receipt(receipt) => self.keep_receipt(receipt, at, &mut applied),
             Entry::Called { batch, is_delivered } => self.called(*batch, *is_delivered, at, &mut applied),
             Entry::Files { batch, files } => self.add_files(*batch, files, &mut applied),
         }

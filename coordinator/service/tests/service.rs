@@ -6,6 +6,8 @@ mod agent;
 mod api;
 #[path = "service/cluster.rs"]
 mod cluster;
+#[path = "service/fuzz.rs"]
+mod fuzz;
 #[path = "service/hostile.rs"]
 mod hostile;
 #[path = "service/leader.rs"]

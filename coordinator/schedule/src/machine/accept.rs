@@ -3,7 +3,7 @@
 use super::results::artifacts;
 use super::Machine;
 use crate::batch::{Held, Need, NodeState};
-use crate::{Action, AttemptId, BatchId, Output, Phase, Work};
+use crate::{AttemptId, BatchId, Output, Phase};
 
 impl Machine {
     /// The other attempts of the task are taken back, inputs without readers let go, what can begin begins.
@@ -40,11 +40,8 @@ impl Machine {
         if self.batch(batch).fold == Some(node) {
             self.folded(batch);
         }
-        if let Some(proof) = self.batch(batch).proof().filter(|_| self.batch(batch).phase == Phase::Proving) {
-            let facts = self.batch(batch).facts();
-            self.enter(batch, Phase::Checking);
-            let effect = self.issue(batch, Action::Work(Work::Check { proof, facts }));
-            self.batch_mut(batch).own = Some(effect);
+        if self.batch(batch).phase == Phase::Proving && self.batch(batch).proof().is_some() {
+            self.check_proof(batch);
         }
     }
 

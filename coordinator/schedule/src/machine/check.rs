@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Issued, Machine};
 use crate::batch::{Controller, Node, NodeState};
 use crate::worker::Seat;
-use crate::{Action, Artifact, AttemptId, BatchId, Holder, Kind, Phase, Work};
+use crate::{Action, Artifact, AttemptId, BatchId, EffectId, Holder, Kind, Phase, Work};
 
 /// Fails with a text that says which invariant is broken.
 macro_rules! ensure {
@@ -189,7 +189,7 @@ impl Machine {
                 let is_queued = match rank {
                     None => self.delayed.contains(&(not_before, *id, *at)),
                     Some(rank) => self.pools.get(&self.pool_key(*id, *at)).is_some_and(|pool| {
-                        pool.ready.get(&batch.spec.tenant).is_some_and(|ranks| ranks.contains(&rank))
+                        pool.ready.get(&self.line(*id, *at)).is_some_and(|ranks| ranks.contains(&rank))
                     }),
                 };
                 ensure!(is_queued, "batch {id} {:?} is ready and in no queue", node.stage);
@@ -251,12 +251,24 @@ impl Machine {
         Ok(())
     }
 
+    fn waits_for(&self, attempt: AttemptId, effect: EffectId) -> bool {
+        self.attempts.get(&attempt).is_some_and(|attempt| attempt.phase.effect() == Some(effect))
+    }
+
     fn check_pending(&self) -> Result<(), String> {
         let mut counts: BTreeMap<BatchId, u32> = BTreeMap::new();
         for effect in self.pending.values() {
             ensure!(!effect.is_message(), "message {} is pending", effect.id);
             ensure!(self.batches.contains_key(&effect.batch), "work {} has lost its batch", effect.id);
             *counts.entry(effect.batch).or_default() += 1;
+            let waits = match &effect.action {
+                Action::Work(Work::Verify { attempt, .. }) => self.waits_for(*attempt, effect.id),
+                Action::Work(Work::Audit { attempt, .. }) => {
+                    self.audits.contains_key(&effect.id) || self.waits_for(*attempt, effect.id)
+                }
+                _ => true,
+            };
+            ensure!(waits, "nobody waits for work {}", effect.id);
         }
         for (id, batch) in &self.batches {
             let count = counts.get(id).copied().unwrap_or(0);

@@ -1,14 +1,17 @@
 //! Which task goes to which worker, and when.
 //!
 //! Ready tasks are ordered by priority, then by the latest time to start (deadline less the rest of the critical path),
-//! then by age. The first [`SCAN`] of each queue are looked at, so that one that does not fit does not block the rest. A
-//! task goes to the fastest free worker, speed as measured for this worker and kind. If one that is busy is much faster
+//! then by age. Tasks that need more memory than usual queue apart from the rest, and the first [`SCAN`] of each queue are
+//! looked at, so that one that cannot go does not block the others; one that has waited long for memory has a worker kept
+//! clear for it (`reserve.rs`). A task goes to the fastest free worker, speed as measured for this worker and kind. If one that is busy is much faster
 //! and will have finished it first, the task waits for it, but not for ever; and when the queue is long, the slow
 //! worker gets its last task.
 
-use super::pool::{Pool, PoolKey, Rank};
+use std::collections::BTreeSet;
+
+use super::pool::{Line, Pool, PoolKey, Rank};
 use super::Machine;
-use crate::batch::{Node, NodeState};
+use crate::batch::{Batch, Node, NodeState};
 use crate::effect::{Dispatch, Input};
 use crate::mark::mark;
 use crate::worker::{millis, Attempt, AttemptPhase};
@@ -36,25 +39,28 @@ impl Machine {
     /// Sends what can be sent.
     pub(super) fn schedule(&mut self) {
         self.promote();
-        if !self.store_available {
+        let can_send = self.store_away_since.is_none();
+        #[cfg(feature = "simulate")]
+        let can_send = can_send || self.weak.availability;
+        if !can_send {
             return;
         }
-        let mut closed: Vec<(PoolKey, TenantId)> = Vec::new();
-        while let Some((key, tenant)) = self.most_urgent(&closed) {
-            if !self.dispatch_from(key, tenant) {
-                closed.push((key, tenant));
+        let mut closed: BTreeSet<(PoolKey, Line)> = BTreeSet::new();
+        while let Some((key, line)) = self.most_urgent(&closed) {
+            if !self.dispatch_from(key, line) {
+                closed.insert((key, line));
             }
         }
     }
 
     /// The queue with the most urgent task, among those that have a free worker.
-    fn most_urgent(&self, closed: &[(PoolKey, TenantId)]) -> Option<(PoolKey, TenantId)> {
+    fn most_urgent(&self, closed: &BTreeSet<(PoolKey, Line)>) -> Option<(PoolKey, Line)> {
         let pools = self.pools.iter().filter(|(_, pool)| !pool.ready.is_empty() && pool.has_free());
         let queues =
-            pools.flat_map(|(key, pool)| pool.ready.iter().map(|(tenant, ranks)| (*key, *tenant, ranks)));
-        let open = queues.filter(|(key, tenant, _)| !closed.contains(&(*key, *tenant)));
-        let firsts = open.filter_map(|(key, tenant, ranks)| Some((*ranks.first()?, key, tenant)));
-        firsts.min().map(|(_, key, tenant)| (key, tenant))
+            pools.flat_map(|(key, pool)| pool.ready.iter().map(|(line, ranks)| (*key, *line, ranks)));
+        let open = queues.filter(|(key, line, _)| !closed.contains(&(*key, *line)));
+        let firsts = open.filter_map(|(key, line, ranks)| Some((*ranks.first()?, key, line)));
+        firsts.min().map(|(_, key, line)| (key, line))
     }
 
     /// Whether a tenant has as many tasks of a sort running as it may.
@@ -71,36 +77,53 @@ impl Machine {
         self.store_full || self.held_bytes >= self.limits.store_bytes_max
     }
 
-    /// Whether a task waits because the store is nearly full. The oldest batch goes on: it can be finished, which frees
-    /// what it holds, and with it the batches after it.
-    pub(super) fn is_held_back(&self, kind: Kind, batch: BatchId) -> bool {
-        kind.grows() && self.is_store_full() && self.live().map(|(id, _)| id).min() != Some(batch)
+    /// Whether tasks of a kind wait because the store is nearly full, and the only batch whose tasks do not: the oldest of
+    /// its version that still has to grow. It can be finished, which frees what it holds, and with it those after it. One
+    /// that only waits for its settlement does not stand in the way, nor one that no worker is there for.
+    fn held_back(&self, key: PoolKey) -> Option<Option<BatchId>> {
+        #[cfg(feature = "simulate")]
+        if self.weak.back_pressure {
+            return None;
+        }
+        if !key.kind.grows() || !self.is_store_full() {
+            return None;
+        }
+        let grows = |(_, batch): &(BatchId, &Batch)| {
+            batch.spec.version == key.version && !batch.gave_up && batch.fold_proof().is_none()
+        };
+        Some(self.live().filter(grows).map(|(id, _)| id).min())
+    }
+
+    /// Whether a task waits because the store is nearly full.
+    pub(super) fn is_held_back(&self, key: PoolKey, batch: BatchId) -> bool {
+        self.held_back(key).is_some_and(|oldest| oldest != Some(batch))
     }
 
     /// Sends one task of a queue; false if none of the first few can go.
-    fn dispatch_from(&mut self, key: PoolKey, tenant: TenantId) -> bool {
-        if self.is_at_quota(tenant, key.kind) {
+    fn dispatch_from(&mut self, key: PoolKey, line: Line) -> bool {
+        if self.is_at_quota(line.tenant, key.kind) {
             return false;
         }
-        let Some((rank, worker)) = self.pick(key, tenant) else { return false };
+        let Some((rank, worker)) = self.pick(key, line) else { return false };
         self.unqueue(rank.batch, rank.node);
         self.dispatch(rank.batch, rank.node, worker);
         true
     }
 
-    fn pick(&self, key: PoolKey, tenant: TenantId) -> Option<(Rank, WorkerId)> {
+    fn pick(&self, key: PoolKey, line: Line) -> Option<(Rank, WorkerId)> {
         let pool = self.pools.get(&key)?;
-        let ranks = pool.ready.get(&tenant)?;
+        let ranks = pool.ready.get(&line)?;
         let mut has_later = false;
-        let open = ranks.iter().filter(|rank| !self.is_held_back(key.kind, rank.batch));
-        for (ahead, rank) in (0..).zip(open.take(SCAN)) {
+        let held_back = self.held_back(key);
+        let is_open = |rank: &&Rank| held_back.is_none_or(|oldest| oldest == Some(rank.batch));
+        for (ahead, rank) in (0..).zip(ranks.iter().filter(is_open).take(SCAN)) {
             match self.choose(rank.batch, rank.node, ahead) {
                 Choice::Now(worker) => return Some((*rank, worker)),
                 Choice::Later => has_later = true,
                 Choice::None => {}
             }
         }
-        let last = ranks.last().filter(|rank| has_later && !self.is_held_back(key.kind, rank.batch))?;
+        let last = ranks.last().filter(|rank| has_later && is_open(rank))?;
         match self.choose(last.batch, last.node, pool.ready_count() as u64 - 1) {
             Choice::Now(worker) => {
                 mark("slow worker takes the last of a long queue");
@@ -118,7 +141,7 @@ impl Machine {
         let memory = self.memory_needed(id, node);
         let (mut best, mut avoided) = (None, None);
         for (ns_per_unit, worker) in pool.by_speed(self.ns_per_unit(key.kind)) {
-            if !self.can_take(worker, key, entry, memory) {
+            if !self.can_take(worker, (id, node), memory) {
                 continue;
             }
             if entry.avoid.contains(&worker) {
@@ -149,35 +172,13 @@ impl Machine {
     }
 
     /// Whether a free worker can take a task.
-    fn can_take(&self, id: WorkerId, key: PoolKey, entry: &Node, memory: u64) -> bool {
+    fn can_take(&self, id: WorkerId, task: (BatchId, u32), memory: u64) -> bool {
+        let (batch, entry) = (self.batch(task.0), self.node(task.0, task.1));
+        let kind = entry.kind();
         self.workers[&id].memory_free() >= memory
             && !self.is_on(entry, id)
-            && (!key.kind.is_controller() || self.leaves_room(id, key.version, memory))
-    }
-
-    /// Whether parts can still be proved somewhere when a controller takes this much memory of a worker: else it would
-    /// wait for parts that wait for its memory. Where nothing else goes on it may all the same: it is evicted once it has
-    /// asked for parts ([`Self::evict_controllers`]), and finds them done when it comes back.
-    fn leaves_room(&self, id: WorkerId, version: u32, memory: u64) -> bool {
-        let pool = |kind| self.pools.get(&PoolKey { kind, version });
-        let room = |id: WorkerId| self.workers[&id].memory_for_parts();
-        let leaves = |kind: Kind| {
-            let (need, Some(pool)) = (self.limits.memory_bytes[kind], pool(kind)) else { return true };
-            let would_lose =
-                pool.here.contains(&id) && room(id) >= need && room(id).saturating_sub(memory) < need;
-            !would_lose || pool.here.iter().any(|other| *other != id && room(*other) >= need)
-        };
-        let has_no_parts = |kind| pool(kind).is_none_or(|pool| pool.ready.is_empty());
-        let has_no_controllers = |kind| {
-            let idle = |pool: &Pool| pool.here.iter().all(|id| self.workers[id].controllers == 0);
-            pool(kind).is_none_or(idle)
-        };
-        let (parts, controllers) = ([Kind::Shard, Kind::Reduce], [Kind::Block, Kind::Fold]);
-        if parts.into_iter().all(leaves) {
-            return true;
-        }
-        mark("controller would leave no room for parts");
-        parts.into_iter().all(has_no_parts) && controllers.into_iter().all(has_no_controllers)
+            && !self.is_reserved(id, kind, task)
+            && (!kind.is_controller() || self.leaves_room(id, batch.spec.version, memory))
     }
 
     /// Whether a busy worker that is much faster than the best free one will have finished a task first.
@@ -280,7 +281,7 @@ impl Machine {
 
     /// Gives late tasks a second worker, where one is left over. Never a controller: it is late because its parts are.
     pub(super) fn duplicate_stragglers(&mut self) {
-        if self.limits.attempts_max < 2 || !self.store_available {
+        if self.limits.attempts_max < 2 || self.store_away_since.is_some() {
             return;
         }
         let percent = self.limits.straggler_percent;
@@ -295,7 +296,7 @@ impl Machine {
             let (kind, tenant) = (entry.kind(), self.batch(id).spec.tenant);
             if entry.attempts.len() >= self.limits.attempts_max as usize
                 || self.is_at_quota(tenant, kind)
-                || self.is_held_back(kind, id)
+                || self.is_held_back(self.pool_key(id, node), id)
                 || self.pools.get(&self.pool_key(id, node)).is_none_or(|pool| !pool.ready.is_empty())
             {
                 continue;
@@ -305,29 +306,6 @@ impl Machine {
                 self.dispatch(id, node, worker);
             }
         }
-    }
-
-    /// Takes controllers off a worker whose memory a part needs that no other worker can give. They are tried again
-    /// elsewhere, or after the part; what their parts have proved stays.
-    pub(super) fn evict_controllers(&mut self) {
-        let mut victims = Vec::new();
-        for (_, pool) in self.pools.iter().filter(|(key, _)| key.kind.is_part()) {
-            for rank in pool.ready.values().flat_map(|ranks| ranks.iter().take(SCAN)) {
-                let memory = self.memory_needed(rank.batch, rank.node);
-                let here = || pool.here.iter().map(|id| (*id, &self.workers[id]));
-                if here().any(|(_, worker)| worker.memory_for_parts() >= memory) {
-                    continue;
-                }
-                let able = here().find(|(_, worker)| worker.profile.memory_bytes >= memory);
-                let Some((_, worker)) = able else { continue };
-                mark("controllers evicted");
-                let controllers = worker.running.iter().filter(|id| self.attempts[*id].kind.is_controller());
-                victims.extend(controllers.copied());
-            }
-        }
-        victims.sort_unstable();
-        victims.dedup();
-        self.yield_attempts(victims);
     }
 }
 

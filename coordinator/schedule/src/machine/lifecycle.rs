@@ -136,10 +136,11 @@ impl Machine {
         }
     }
 
-    /// Makes a waiting task ready if its inputs are all there.
+    /// Makes a waiting task ready if its inputs are all there, and its batch has not given up.
     pub(super) fn refresh(&mut self, id: BatchId, node: u32) {
-        let entry = self.node(id, node);
-        if entry.state == NodeState::Waiting && entry.part.is_none() && self.inputs(id, node).is_some() {
+        let (batch, entry) = (self.batch(id), self.node(id, node));
+        let is_waiting = entry.state == NodeState::Waiting && entry.part.is_none() && !batch.gave_up;
+        if is_waiting && self.inputs(id, node).is_some() {
             let now = self.now;
             self.node_mut(id, node).since = now;
             self.make_ready(id, node, now);

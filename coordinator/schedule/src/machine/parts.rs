@@ -46,7 +46,10 @@ impl Machine {
                 max: self.limits.spawn_max.into(),
             });
         }
-        if let Err(reason) = self.check_parts(batch, parent, id, &parts) {
+        let checked = self.check_parts(batch, parent, id, &parts);
+        #[cfg(feature = "simulate")]
+        let checked = if self.weak.requests { Ok(()) } else { checked };
+        if let Err(reason) = checked {
             mark("request for parts refused");
             self.retry(id, Setback::Failure(reason));
             return Ok(());
@@ -327,6 +330,10 @@ impl Machine {
     /// Forgets what a worker has been found to lie about: parts of a controller whose inputs it has published, and parts
     /// that read their outputs.
     pub(super) fn distrust(&mut self, batch: BatchId, parent: u32, worker: WorkerId) {
+        #[cfg(feature = "simulate")]
+        if self.weak.trust {
+            return;
+        }
         let of_worker =
             |at: &u32| self.node(batch, *at).part.as_ref().is_some_and(|part| part.published_by == worker);
         let mut stack: Vec<u32> = self.node(batch, parent).parts().filter(of_worker).collect();

@@ -28,9 +28,17 @@ pub(crate) struct Rank {
     pub node: u32,
 }
 
+/// A queue of ready tasks. Those that need more memory, because they have failed for want of it, have queues of their own:
+/// whether the first of a queue fits says that the others do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Line {
+    pub tenant: TenantId,
+    pub memory_bytes: u64,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pool {
-    pub ready: BTreeMap<TenantId, BTreeSet<Rank>>,
+    pub ready: BTreeMap<Line, BTreeSet<Rank>>,
     /// Workers that are here, trusted and able.
     pub here: BTreeSet<WorkerId>,
     /// Of these, the measured ones by time per unit.
@@ -163,11 +171,15 @@ impl Machine {
             self.delayed.first().copied().filter(|(due, ..)| *due <= self.now)
         {
             self.delayed.remove(&(not_before, id, node));
-            let (key, rank) = (self.pool_key(id, node), self.rank(id, node));
-            let tenant = self.batch(id).spec.tenant;
+            let (key, line, rank) = (self.pool_key(id, node), self.line(id, node), self.rank(id, node));
             self.node_mut(id, node).state = NodeState::Ready { not_before, rank: Some(rank) };
-            self.pools.entry(key).or_default().ready.entry(tenant).or_default().insert(rank);
+            self.pools.entry(key).or_default().ready.entry(line).or_default().insert(rank);
         }
+    }
+
+    /// The queue of a ready task. What it needs does not change while it is ready.
+    pub(super) fn line(&self, id: BatchId, node: u32) -> Line {
+        Line { tenant: self.batch(id).spec.tenant, memory_bytes: self.memory_needed(id, node) }
     }
 
     /// Removes a ready task from its queue.
@@ -177,12 +189,12 @@ impl Machine {
             self.delayed.remove(&(not_before, id, node));
             return;
         };
-        let (key, tenant) = (self.pool_key(id, node), self.batch(id).spec.tenant);
+        let (key, line) = (self.pool_key(id, node), self.line(id, node));
         let Some(pool) = self.pools.get_mut(&key) else { return };
-        if let Some(ranks) = pool.ready.get_mut(&tenant) {
+        if let Some(ranks) = pool.ready.get_mut(&line) {
             ranks.remove(&rank);
             if ranks.is_empty() {
-                pool.ready.remove(&tenant);
+                pool.ready.remove(&line);
             }
         }
         if pool.is_empty() {

@@ -283,10 +283,10 @@ impl Machine {
 
     fn wait_for_worker(&self, id: BatchId, node: u32) -> Wait {
         let key = self.pool_key(id, node);
-        if !self.store_available {
+        if self.store_away_since.is_some() {
             return Wait::StoreDown;
         }
-        if self.is_held_back(key.kind, id) {
+        if self.is_held_back(key, id) {
             return Wait::StoreFull;
         }
         if self.is_at_quota(self.batch(id).spec.tenant, key.kind) {

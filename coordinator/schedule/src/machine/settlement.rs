@@ -22,6 +22,15 @@ impl Machine {
         self.batch_mut(id).own = Some(effect);
     }
 
+    /// Has the coordinator check a batch's proof against its statement.
+    pub(super) fn check_proof(&mut self, id: BatchId) {
+        let proof = self.batch(id).proof().expect("the caller found it, or it was to be settled");
+        let facts = self.batch(id).facts();
+        self.enter(id, Phase::Checking);
+        let effect = self.issue(id, Action::Work(Work::Check { proof, facts }));
+        self.batch_mut(id).own = Some(effect);
+    }
+
     fn settling(&self, effect: EffectId) -> Result<BatchId, Error> {
         let pending = self.pending.get(&effect).ok_or(Error::UnknownEffect { effect })?;
         match pending.action {
@@ -60,10 +69,10 @@ impl Machine {
         self.drop_effect(effect);
         let now = self.now;
         let batch = self.batch_mut(id);
-        batch.own = None;
         let wait = wait.saturating_mul(1 << batch.settle_tries.min(20)).min(wait_max);
         batch.settle_at = now.plus(wait);
-        self.enter(id, Phase::Proved);
+        // Perhaps the proof has been damaged since it was checked.
+        self.check_proof(id);
         Ok(())
     }
 

@@ -123,11 +123,12 @@ impl Machine {
 
     /// A finished task's output is lost.
     fn lose(&mut self, id: BatchId, node: u32) {
-        if self.lose_once(id, node) {
-            return;
+        self.lose_once(id, node);
+        // One that is being settled does not end for it, but whoever reads the output has to know that it is gone.
+        if !self.batch(id).phase.is_terminal() {
+            self.redo(id, node);
+            self.release_successor(id);
         }
-        self.redo(id, node);
-        self.release_successor(id);
     }
 
     /// After a fold proof was lost: the next batch's fold waits again, unless it is done.
@@ -157,7 +158,12 @@ impl Machine {
             Verdict::Read { hashes, valid: false } if self.is_intact(&[proof], hashes) => {
                 self.end(id, Phase::Failed(Failure::Statement));
             }
+            _ if self.batch(id).gave_up => {
+                let reason = "the proof was lost before it was settled".into();
+                self.end(id, Phase::Failed(Failure::Settlement { reason }));
+            }
             _ => {
+                mark("proof lost");
                 if let Some(last) = self.batch(id).groth16 {
                     self.lose(id, last);
                 }

@@ -4,10 +4,12 @@ use super::results::Setback;
 use super::Machine;
 use crate::mark::mark;
 use crate::worker::{AttemptPhase, Worker};
-use crate::{AttemptId, Error, Kind, Profile, WorkerId};
+use crate::{AttemptId, Error, Kind, Profile, Time, WorkerId};
 
 /// Accepted results after which a strike is forgotten.
 const GOOD_PER_STRIKE: u32 = 64;
+/// Ticks that are further apart than this, and than half a lease, mean that the coordinator was away, not its workers.
+const ABSENCE_MS: u64 = 5_000;
 
 impl Machine {
     pub(super) fn join(&mut self, id: WorkerId, session: u64, mut profile: Profile) -> Result<(), Error> {
@@ -98,6 +100,46 @@ impl Machine {
         }
     }
 
+    /// Gives every worker a fresh lease: it may have found nobody to renew it with.
+    pub(super) fn renew_leases(&mut self) {
+        let lease_until = self.now.plus(self.limits.worker_lease_ms);
+        for worker in self.workers.values_mut().filter(|worker| worker.session.is_some()) {
+            worker.lease_until = worker.lease_until.max(lease_until);
+        }
+    }
+
+    /// After the coordinator was away (paused, cut off, replaced late, or its clock was set) nobody is late because of
+    /// that: what has not been heard meanwhile may be in the inbox.
+    pub(super) fn notice_absence(&mut self) {
+        let away_ms = self.now.since(self.ticked);
+        let before = std::mem::replace(&mut self.ticked, self.now);
+        if before == Time(0) || away_ms < ABSENCE_MS.max(self.limits.worker_lease_ms / 2) {
+            return;
+        }
+        mark("coordinator was away");
+        self.renew_leases();
+        self.excuse(before);
+    }
+
+    /// The time since `since` does not count against the attempts that run.
+    fn excuse(&mut self, since: Time) {
+        for attempt in self.attempts.values_mut() {
+            attempt.started = attempt.started.plus(self.now.since(attempt.started.max(since)));
+        }
+    }
+
+    pub(super) fn store_changed(&mut self, available: bool, full: bool) {
+        self.store_full = full;
+        match self.store_away_since {
+            Some(since) if available => {
+                self.store_away_since = None;
+                self.excuse(since);
+            }
+            None if !available => self.store_away_since = Some(self.now),
+            _ => {}
+        }
+    }
+
     pub(super) fn expire_workers(&mut self) {
         let expired: Vec<WorkerId> = self
             .workers
@@ -117,14 +159,17 @@ impl Machine {
         free.into_iter().for_each(|id| self.reseat(id));
     }
 
-    /// Takes back attempts that last far too long (no controllers); while the store is away nobody can report.
+    /// Takes back attempts that last far too long (no controllers); while the store is away nobody can report. Each loss of
+    /// a task doubles what it may take: else a wrong estimate would never let it end.
     pub(super) fn expire_attempts(&mut self) {
-        if !self.store_available {
+        if self.store_away_since.is_some() {
             return;
         }
         let (percent, min) = (self.limits.timeout_percent, self.limits.timeout_ms_min);
         let late = self.attempts.iter().filter(|(_, attempt)| {
-            let limit = (attempt.expected_ms.saturating_mul(percent) / 100).max(min);
+            let losses = self.node(attempt.batch, attempt.node).losses.min(32);
+            let limit =
+                (attempt.expected_ms.saturating_mul(percent) / 100).max(min).saturating_mul(1 << losses);
             attempt.is_running() && !attempt.kind.is_controller() && self.now.since(attempt.started) > limit
         });
         let late: Vec<AttemptId> = late.map(|(id, _)| *id).collect();

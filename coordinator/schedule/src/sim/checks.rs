@@ -5,13 +5,18 @@ use std::collections::BTreeSet;
 use super::coordinators::notices;
 use super::oracle::{content_of, is_right_key};
 use super::world::{Outcome, World};
-use crate::{Action, AttemptId, BatchId, Effect, Event, Failure, Holder, Message, Phase};
+use crate::{
+    Action, AttemptId, BatchId, BatchStatus, Dispatch, Effect, Event, Failure, Holder, Machine, Message,
+    Phase, Stage,
+};
 
 impl World {
     /// Looks at an event that coordinator `which` has committed.
     pub(super) fn watch(&mut self, which: usize, event: &Event) {
         let Some(machine) = &self.coordinators[which].machine else { return };
         match event {
+            Event::TakeOver { .. } => self.told = (true, false),
+            Event::Store { available, full } => self.told = (*available, *full),
             Event::Submit { spec } => {
                 let batch = machine.batch_by_key(spec.tenant, &spec.key);
                 self.clients[spec.chain.0 as usize].learn(batch);
@@ -37,21 +42,49 @@ impl World {
                 return Err(format!("honest worker {} is in quarantine", worker.worker));
             }
         }
-        for effect in effects {
-            let Action::Message(Message::Dispatch(dispatch)) = &effect.action else { continue };
+        let dispatches = || {
+            effects.iter().filter_map(|effect| match &effect.action {
+                Action::Message(Message::Dispatch(dispatch)) => Some(dispatch),
+                _ => None,
+            })
+        };
+        dispatches().try_for_each(|dispatch| self.check_dispatch(machine, dispatch))?;
+        for dispatch in dispatches() {
             if !self.finished.contains(&(dispatch.batch, dispatch.key)) {
                 continue;
             }
             if !self.lossy.contains(&dispatch.batch) {
                 return Err(format!(
                     "{:?} of batch {} was finished and is proved again",
-                    dispatch.stage, effect.batch
+                    dispatch.stage, dispatch.batch
                 ));
             }
             self.summary.redone_lost += 1;
         }
         let ended: Vec<(BatchId, Phase)> = notices(effects).map(|(id, phase)| (id, phase.clone())).collect();
         ended.into_iter().try_for_each(|(id, phase)| self.notified(id, phase))
+    }
+
+    /// Nothing is sent while the store is away; while it is full, what needs room waits, but for the oldest batch that does.
+    fn check_dispatch(&self, machine: &Machine, dispatch: &Dispatch) -> Outcome {
+        let (available, full) = self.told;
+        let (stage, batch) = (dispatch.stage, dispatch.batch);
+        if !available {
+            return Err(format!("{stage:?} of batch {batch} is sent while the store is away"));
+        }
+        if !full || !stage.kind().grows() {
+            return Ok(());
+        }
+        let is_growing = |id: &BatchId| {
+            let status = machine.status(*id);
+            let is_folded =
+                |status: &BatchStatus| status.tasks.iter().any(|task| task.stage == Stage::Fold && task.done);
+            status.is_some_and(|status| !status.phase.is_terminal() && !is_folded(&status))
+        };
+        match machine.batches().map(|(id, _)| id).find(is_growing) {
+            Some(oldest) if oldest == batch => Ok(()),
+            _ => Err(format!("{stage:?} of batch {batch} is sent while the store is full")),
+        }
     }
 
     /// The owner hears how its batch stands.
@@ -97,6 +130,7 @@ impl World {
     }
 
     pub(super) fn check_end(&mut self) -> Outcome {
+        self.load()?;
         let machine = self.newest().ok_or("nobody leads at the end")?;
         if machine.workers().any(|worker| worker.running > 0) {
             return Err("a worker has work at the end".into());

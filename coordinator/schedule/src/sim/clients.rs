@@ -3,6 +3,7 @@
 use super::oracle::{content_of, hash_of};
 use super::rng::mix;
 use super::world::{Blob, Msg, Outcome, World};
+use super::Fault;
 use crate::{BatchId, ChainId, Class, Error, Event, Hash, Spec, TenantId, Time};
 
 /// A batch that a client has sent.
@@ -56,7 +57,7 @@ impl World {
         if self.is_down() {
             return Ok(());
         }
-        if self.fails(10) {
+        if self.is_faulty() && self.rng.permille(10) {
             self.cancel_something(which)?;
         }
         if self.clients[which].draft.is_none() && self.clients[which].left > 0 {
@@ -67,9 +68,12 @@ impl World {
         let Some(answer) = self.deliver(leader, Event::Submit { spec: spec.clone() })? else { return Ok(()) };
         match answer {
             // The answer is lost: the same submission comes again.
-            Ok(()) if self.fails(50) => {}
+            Ok(()) if self.fails(Fault::Lost, 50) => {}
             Ok(()) => self.taken(which, &spec),
             Err(Error::Sequence { expected, .. }) => {
+                if expected as usize >= self.clients[which].states.len() {
+                    return Err("the chain has a batch that its client has not been told of".into());
+                }
                 self.clients[which].next_sequence = expected;
                 self.give_back(which, &spec);
             }

@@ -1,9 +1,9 @@
 //! The coordinators: leadership, one step and its commit, the log's replay.
 
 use super::queue::Mail;
-use super::rng::{mix, Rng};
+use super::rng::mix;
 use super::world::{Msg, Outcome, World};
-use super::Step;
+use super::{Fault, Step, Weakness};
 use crate::{
     Action, AttemptId, BatchId, Class, Effect, Error, Event, Hash, Kind, Machine, Message, Recipient, Time,
     Verdict, Work, WorkerId,
@@ -25,15 +25,8 @@ pub(super) struct Coordinator {
 }
 
 impl Coordinator {
-    pub(super) fn new(rng: &mut Rng) -> Self {
-        Self {
-            machine: None,
-            position: 0,
-            life: 0,
-            down_until: 0,
-            paused_until: 0,
-            skew_ms: rng.below(6_000),
-        }
+    pub(super) fn new() -> Self {
+        Self { machine: None, position: 0, life: 0, down_until: 0, paused_until: 0, skew_ms: 0 }
     }
 }
 
@@ -73,7 +66,7 @@ impl World {
     }
 
     /// The state as a new leader finds it: the checkpoint and the log since. Equal to what the last leader had in memory.
-    fn load(&self) -> Result<Machine, String> {
+    pub(super) fn load(&self) -> Result<Machine, String> {
         let mut machine: Machine = bincode::deserialize(&self.queue.checkpoint)
             .map_err(|error| format!("the checkpoint: {error}"))?;
         for (event, at) in &self.queue.log {
@@ -115,9 +108,9 @@ impl World {
             self.lead(which)?;
         }
         self.drain(which)?;
-        let full = self.now < self.store_full_until;
-        if full != self.told_full && self.deliver(which, Event::Store { available: true, full })?.is_some() {
-            self.told_full = full;
+        let (available, full) = (!self.is_store_down(), self.now < self.store_full_until);
+        if (available, full) != self.told {
+            self.deliver(which, Event::Store { available, full })?;
         }
         self.deliver(which, Event::Tick)?;
         self.checkpoint(which);
@@ -177,8 +170,9 @@ impl World {
         if coordinator.machine.is_none() || coordinator.paused_until > self.now || self.is_down() {
             return Ok(None);
         }
-        if self.fails(2) {
+        if self.fails(Fault::CoordinatorKilled, 2) {
             // Dies before the commit: as if the event had not come.
+            self.leak_messages(which, &event);
             self.crash(which);
             return Ok(None);
         }
@@ -207,7 +201,7 @@ impl World {
             }
         }
         let mailboxes: Vec<u64> = mails.iter().map(|((worker, _), _)| *worker).collect();
-        if !self.queue.commit(epoch, !self.options.weak_fencing, record, mails) {
+        if !self.queue.commit(epoch, !self.lacks(Weakness::Epochs), record, mails) {
             // Another leads: what this one has in memory is worth nothing.
             self.coordinators[which].position = u64::MAX;
             self.forget_memory(which);
@@ -240,11 +234,24 @@ impl World {
         Ok(Some(Ok(())))
     }
 
+    /// Sends the messages of a step that is never committed.
+    fn leak_messages(&mut self, which: usize, event: &Event) {
+        if !self.lacks(Weakness::Atomicity) {
+            return;
+        }
+        let now = Time(self.now + self.coordinators[which].skew_ms);
+        let Some(mut machine) = self.coordinators[which].machine.take() else { return };
+        let effects = machine.step(event.clone(), now).unwrap_or_default();
+        for (mailbox, mail) in effects.iter().filter_map(mail) {
+            self.queue.mailboxes.entry(mailbox).or_default().push(mail);
+        }
+    }
+
     /// Begins the work of a step; perhaps the coordinator dies meanwhile.
     fn begin(&mut self, which: usize, effects: Vec<Effect>) {
         self.summary.trace = mix(self.summary.trace ^ mix(self.now) ^ effects.len() as u64);
         let work: Vec<Effect> = effects.into_iter().filter(|effect| !effect.is_message()).collect();
-        let dies = self.fails(3);
+        let dies = self.fails(Fault::CoordinatorKilled, 3);
         let begun = if dies { self.rng.below(work.len() as u64 + 1) as usize } else { work.len() };
         for effect in work.into_iter().take(begun) {
             let life = self.coordinators[which].life;

@@ -1,12 +1,32 @@
 //! What breaks.
 
 use super::world::{Msg, World};
+use super::{Fault, Weakness};
 use crate::{Artifact, AttemptId, Event, Hash, Holder, Kind, Part, Report, WorkerId};
+
+/// What strikes now and then, as often as it stands here; the other faults strike where the thing happens.
+const STRIKES: [Fault; 13] = [
+    Fault::WorkerKilled,
+    Fault::WorkerKilled,
+    Fault::WorkerPaused,
+    Fault::WorkerCut,
+    Fault::CoordinatorKilled,
+    Fault::CoordinatorPaused,
+    Fault::CoordinatorPaused,
+    Fault::Outage,
+    Fault::StoreDown,
+    Fault::StoreFull,
+    Fault::Rot,
+    Fault::Nonsense,
+    Fault::Skew,
+];
 
 impl World {
     /// Breaks something, as long as it is time for it.
     pub(super) fn fault(&mut self) {
-        if !self.is_faulty() {
+        let strikes: Vec<Fault> =
+            STRIKES.into_iter().filter(|fault| self.options.faults.has(*fault)).collect();
+        if !self.is_faulty() || strikes.is_empty() {
             return;
         }
         // Some seeds are storms.
@@ -17,30 +37,50 @@ impl World {
         };
         self.send(wait, Msg::Fault);
         self.summary.faults += 1;
+        let strike = strikes[self.rng.below(strikes.len() as u64) as usize];
+        self.strike(strike);
+    }
+
+    fn strike(&mut self, fault: Fault) {
         let which = self.rng.below(self.workers.len() as u64) as usize;
+        let coordinator = self.rng.below(2) as usize;
         let length = 500 + self.rng.below(10_000);
         let until = self.now + length;
-        match self.rng.below(11) {
-            0 | 1 => {
-                // Some processes find their unreported results on disk and go on in their session.
-                let is_clean = self.rng.permille(700);
-                self.workers[which].die(is_clean, until);
+        match fault {
+            Fault::WorkerKilled => self.kill(which, until),
+            Fault::WorkerPaused => self.workers[which].paused_until = until,
+            Fault::WorkerCut => self.workers[which].cut_until = until,
+            Fault::CoordinatorKilled => self.crash(coordinator),
+            Fault::CoordinatorPaused => self.coordinators[coordinator].paused_until = until,
+            Fault::Skew if self.rng.permille(100) => {
+                // Somebody has set a clock wrong, or right again.
+                let skews = [0, 6_000, 3_600_000];
+                self.coordinators[coordinator].skew_ms = skews[self.rng.below(3) as usize];
             }
-            2 => self.workers[which].paused_until = until,
-            3 => self.workers[which].cut_until = until,
-            4 => {
-                let coordinator = self.rng.below(2) as usize;
-                self.crash(coordinator);
+            Fault::Outage => {
+                self.down_until = self.now + length / 3;
+                if self.lacks(Weakness::Durability) {
+                    let kept = self.queue.log.len().saturating_sub(1 + self.rng.below(3) as usize);
+                    self.queue.log.truncate(kept);
+                }
             }
-            5 | 6 => {
-                let coordinator = self.rng.below(2) as usize;
-                self.coordinators[coordinator].paused_until = until;
-            }
-            7 => self.down_until = self.now + length / 3,
-            8 => self.store_full_until = until,
-            9 => self.rot(),
-            _ => self.molest(),
+            Fault::StoreDown => self.store_down_until = self.now + length / 2,
+            Fault::StoreFull => self.store_full_until = until,
+            Fault::Rot => self.rot(),
+            Fault::Nonsense => self.molest(),
+            _ => {}
         }
+    }
+
+    /// Some processes find their unreported results on disk and go on in their session; some say that they leave.
+    fn kill(&mut self, which: usize, until: u64) {
+        let (is_clean, says_so) = (self.rng.permille(700), self.rng.permille(300));
+        if is_clean && says_so {
+            let (worker, session) = (WorkerId(which as u64), self.workers[which].session);
+            let delay = self.latency();
+            self.send(delay, Msg::Post(Event::Leave { worker, session }));
+        }
+        self.workers[which].die(is_clean, until);
     }
 
     /// Corrupts an artifact at rest. Seldom a fold proof: the settled one is all that is left of the history, and losing

@@ -2,6 +2,7 @@
 
 use super::oracle::{content_of, hash_of, proofs, right_outputs};
 use super::world::{Msg, Outcome, World};
+use super::{Fault, Weakness};
 use crate::{Action, Artifact, BatchId, Effect, Event, Hash, Holder, Input, Kind, Verdict, Work};
 
 impl World {
@@ -11,8 +12,9 @@ impl World {
         if coordinator.life != life || coordinator.down_until > self.now {
             return Ok(());
         }
-        if coordinator.paused_until > self.now || self.is_down() {
-            let wait = coordinator.paused_until.max(self.down_until) - self.now + 1;
+        if coordinator.paused_until > self.now || self.is_store_down() {
+            let until = coordinator.paused_until.max(self.down_until).max(self.store_down_until);
+            let wait = until - self.now + 1;
             self.send(wait, Msg::Carry { by, life, effect });
             return Ok(());
         }
@@ -61,7 +63,7 @@ impl World {
             }
         };
         let delay = self.latency();
-        if self.fails(20) {
+        if self.fails(Fault::Twice, 20) {
             self.send(delay + 400, Msg::Answer { to: by, life, event: event.clone() });
         }
         self.send(delay, Msg::Answer { to: by, life, event });
@@ -117,10 +119,11 @@ impl World {
         place: (u64, u64),
         proof: Artifact,
     ) -> Result<bool, String> {
-        if self.settled.get(&place) == Some(&batch) {
+        if self.settled.get(&place) == Some(&batch) && !self.lacks(Weakness::Settlement) {
             return Ok(true);
         }
-        if self.fails(50) {
+        let is_damaged = self.read(&[proof]).is_none_or(|hashes| hashes[0] != proof.hash);
+        if self.fails(Fault::Refused, 50) || (is_damaged && !self.lacks(Weakness::Checksum)) {
             return Ok(false);
         }
         if let Some(other) = self.settled.get(&place) {

@@ -7,6 +7,7 @@ use super::oracle::{content_of, hash_of, outputs_of, plan, Plan, Wanted};
 use super::queue::Mail;
 use super::rng::{mix, Rng};
 use super::world::{Blob, Msg, World};
+use super::{Fault, Weakness};
 use crate::{
     Artifact, AttemptId, BatchId, Dispatch, Event, Hash, Holder, Kind, Message, Output, Part, Profile,
     Report, Stage, WorkerId,
@@ -120,6 +121,9 @@ impl World {
             worker.outbox.iter().map(|(attempt, report)| (*attempt, report.clone())).collect();
         let asking: Vec<AttemptId> = worker.running.keys().copied().collect();
         self.post(Event::Heartbeat { worker: worker_id, session, running });
+        if self.lacks(Weakness::Repetition) {
+            return self.read_mail(id);
+        }
         for (attempt, report) in reports {
             self.post(Event::Result { worker: worker_id, session, attempt, report });
         }
@@ -129,7 +133,7 @@ impl World {
             self.ask(id, attempt, keys);
         }
         // Mail is looked for even if nobody rang, and sometimes read twice.
-        if self.fails(30) {
+        if self.fails(Fault::Twice, 30) {
             let worker = self.worker(id);
             worker.cursor = worker.cursor.saturating_sub(5);
         }
@@ -138,11 +142,11 @@ impl World {
 
     /// Puts an event into the inbox: late, twice or never.
     fn post(&mut self, event: Event) {
-        if self.fails(20) {
+        if self.fails(Fault::Lost, 20) {
             return;
         }
-        if self.fails(20) {
-            let delay = self.latency() + 300;
+        if self.fails(Fault::Twice, 20) {
+            let delay = self.latency() + self.rng.below(300);
             self.send(delay, Msg::Post(event.clone()));
         }
         let delay = self.latency();
@@ -198,8 +202,12 @@ impl World {
         };
         worker.running.insert(attempt, running);
         let usual = if kind == Kind::Wrap { 800 } else { 100 + self.rng.below(300) };
-        let straggles = self.fails(20);
+        let straggles = self.fails(Fault::Slow, 20);
         let takes = usual * slowness / 100 * if straggles { 12 } else { 1 };
+        if self.fails(Fault::Slow, 10) && !kind.is_controller() {
+            self.summary.faults += 1;
+            return;
+        }
         self.send(takes, Msg::TaskEnd { worker: id, session, attempt });
     }
 
@@ -210,6 +218,7 @@ impl World {
             return;
         }
         let until = worker.paused_until.max(worker.cut_until).max(self.down_until);
+        let until = until.max(self.store_down_until);
         if until > self.now {
             self.send(until - self.now + 1, Msg::TaskEnd { worker: id, session, attempt });
             return;
@@ -249,7 +258,7 @@ impl World {
         if dispatch.stage == Stage::Execute && is_bad_payload(first) {
             return Some(Report::Permanent { reason: "block 3: bad state root".into() });
         }
-        if self.fails(12) {
+        if self.fails(Fault::Failure, 12) {
             let reason = format!("device of worker {id} was reset");
             return Some(if self.rng.permille(500) {
                 Report::OutOfMemory
@@ -265,16 +274,16 @@ impl World {
     }
 
     fn is_fenced(&self, attempt: AttemptId) -> bool {
-        !self.options.weak_fencing && self.fenced.contains(&attempt)
+        !self.lacks(Weakness::Revocation) && self.fenced.contains(&attempt)
     }
 
-    fn lies(&mut self, id: u64) -> bool {
-        Some(id) == self.bad_worker && self.is_faulty() && self.rng.permille(250)
+    fn lies(&mut self, id: u64, how: Fault) -> bool {
+        Some(id) == self.bad_worker && self.fails(how, 250)
     }
 
     /// Puts content into the store, sometimes damaged.
     fn put(&mut self, holder: Holder, content: u64, kind: Kind, batch: BatchId) -> Output {
-        let is_damaged = self.fails(8);
+        let is_damaged = self.fails(Fault::Damage, 8);
         self.summary.faults += u64::from(is_damaged);
         let read = hash_of(if is_damaged { !content } else { content });
         self.store.insert(holder, Blob { content: read, kind: Some(kind), batch: Some(batch) });
@@ -282,7 +291,7 @@ impl World {
     }
 
     fn publish(&mut self, id: u64, dispatch: &Dispatch, contents: Vec<u64>) -> Report {
-        let lies = self.lies(id);
+        let lies = self.lies(id, Fault::Lie);
         let (kind, batch, attempt) = (dispatch.stage.kind(), dispatch.batch, dispatch.attempt);
         let output = |(index, content): (u32, u64)| {
             let content = if lies { mix(content ^ 1) } else { content };
@@ -314,7 +323,7 @@ impl World {
 
     /// Publishes a part's inputs: a header, and what it reads, unless an output of another part is the same.
     fn publish_part(&mut self, id: u64, attempt: AttemptId, wanted: Wanted, may_share: bool) {
-        let lies = self.lies(id);
+        let lies = self.lies(id, Fault::Deceit);
         let header = self.rng.draw();
         let running = &self.workers[id as usize].running[&attempt];
         let (batch, kind, mut number) = (running.dispatch.batch, wanted.kind, running.next_number);
@@ -356,6 +365,10 @@ impl World {
     }
 
     fn part_arrives(&mut self, id: u64, attempt: AttemptId, key: Hash, outputs: &[Artifact]) {
+        if self.is_store_down() {
+            // It cannot be read now; the controller asks again.
+            return;
+        }
         let worker = &self.workers[id as usize];
         let session = worker.session;
         let Some(running) = worker.running.get(&attempt) else { return };

@@ -8,7 +8,7 @@ use super::coordinators::Coordinator;
 use super::queue::Queue;
 use super::rng::Rng;
 use super::workers::SimWorker;
-use super::{Options, Step, Summary};
+use super::{Fault, Faults, Options, Step, Summary, Weakness};
 use crate::{AttemptId, BatchId, Effect, Event, Hash, Holder, Kind, Limits, Machine, PerKind, Phase};
 
 /// After this long nothing may be left to do.
@@ -62,8 +62,11 @@ pub(super) struct World {
     pub fenced: BTreeSet<AttemptId>,
     /// Queue and store cannot be reached.
     pub down_until: u64,
+    /// The store alone cannot be reached.
+    pub store_down_until: u64,
     pub store_full_until: u64,
-    pub told_full: bool,
+    /// What the leader was told of the store: available, full.
+    pub told: (bool, bool),
     pub heal_at: u64,
     pub workers: Vec<SimWorker>,
     pub clients: Vec<Client>,
@@ -123,8 +126,10 @@ fn limits(seed: u64) -> Limits {
 }
 
 fn new_machine(options: Options) -> Machine {
-    let mut machine = Machine::new(limits(options.seed)).expect("the limits are sensible");
-    machine.weaken(options.weak);
+    let mut limits = limits(options.seed);
+    options.weaken(&mut limits);
+    let mut machine = Machine::new(limits).expect("the limits are sensible");
+    machine.weaken(options.weak());
     machine
 }
 
@@ -142,8 +147,14 @@ impl World {
         if is_cramped(options.seed) {
             workers.iter_mut().for_each(|worker| worker.profile.memory_bytes = 6);
         }
-        let bad_worker = rng.permille(350).then(|| rng.below(workers.len() as u64));
-        let coordinators = [Coordinator::new(&mut rng), Coordinator::new(&mut rng)];
+        let is_wicked =
+            [Fault::Lie, Fault::Deceit, Fault::Nonsense].iter().any(|fault| options.faults.has(*fault));
+        let is_bad = rng.permille(350) || options.faults != Faults::ALL;
+        let bad_worker = (is_wicked && is_bad).then(|| rng.below(workers.len() as u64));
+        let mut coordinators = [Coordinator::new(), Coordinator::new()];
+        if options.faults.has(Fault::Skew) {
+            coordinators.iter_mut().for_each(|coordinator| coordinator.skew_ms = rng.below(6_000));
+        }
         let batches = options.batches.max(1);
         let clients = vec![Client::new(0, batches.div_ceil(2)), Client::new(1, batches / 2)];
         let mut world = Self {
@@ -161,8 +172,9 @@ impl World {
             store: BTreeMap::new(),
             fenced: BTreeSet::new(),
             down_until: 0,
+            store_down_until: 0,
             store_full_until: 0,
-            told_full: false,
+            told: (true, false),
             workers,
             clients,
             bad_worker,
@@ -195,17 +207,25 @@ impl World {
         self.now < self.heal_at
     }
 
-    /// True in `n` of 1000 cases, while faults are injected.
-    pub(super) fn fails(&mut self, n: u64) -> bool {
-        self.is_faulty() && self.rng.permille(n)
+    /// True in `n` of 1000 cases, while this fault is injected.
+    pub(super) fn fails(&mut self, fault: Fault, n: u64) -> bool {
+        self.is_faulty() && self.options.faults.has(fault) && self.rng.permille(n)
+    }
+
+    pub(super) fn lacks(&self, remedy: Weakness) -> bool {
+        self.options.lacks(remedy)
     }
 
     pub(super) fn is_down(&self) -> bool {
         self.now < self.down_until
     }
 
+    pub(super) fn is_store_down(&self) -> bool {
+        self.is_down() || self.now < self.store_down_until
+    }
+
     pub(super) fn latency(&mut self) -> u64 {
-        if self.fails(20) {
+        if self.fails(Fault::Late, 20) {
             self.rng.below(5_000)
         } else {
             1 + self.rng.below(20)

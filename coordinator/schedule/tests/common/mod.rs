@@ -1,4 +1,5 @@
 //! A machine with a shell that does all work at once and well, and workers that do what the test says.
+#![allow(dead_code, reason = "no test uses all of it")]
 
 use assay_schedule::*;
 
@@ -34,6 +35,10 @@ pub(crate) struct Cluster {
     pub(crate) is_valid: bool,
     /// Artifacts that are not in the store.
     pub(crate) missing: Vec<Artifact>,
+    /// Whether settlements are left to the test.
+    pub(crate) holds_settlements: bool,
+    /// Settlements that the test has to answer.
+    pub(crate) settlements: Vec<EffectId>,
 }
 
 pub(crate) fn hash(text: &str) -> Hash {
@@ -56,7 +61,16 @@ impl Cluster {
     pub(crate) fn new(limits: Limits) -> Self {
         let mut machine = Machine::new(limits).unwrap();
         machine.step(Event::TakeOver { epoch: Epoch(1) }, Time(0)).unwrap();
-        Self { machine, now: 0, mail: Vec::new(), done: Vec::new(), is_valid: true, missing: Vec::new() }
+        Self {
+            machine,
+            now: 0,
+            mail: Vec::new(),
+            done: Vec::new(),
+            is_valid: true,
+            missing: Vec::new(),
+            holds_settlements: false,
+            settlements: Vec::new(),
+        }
     }
 
     /// One step; all work that it asks for is done and answered.
@@ -72,6 +86,7 @@ impl Cluster {
                 let id = effect.id;
                 match effect.action {
                     Action::Message(message) => self.mail.push((effect.batch, message)),
+                    Action::Work(Work::Settle { .. }) if self.holds_settlements => self.settlements.push(id),
                     Action::Work(work) => {
                         events.push(self.answer(id, &work));
                         self.done.push(work);
@@ -117,12 +132,43 @@ impl Cluster {
     }
 
     pub(crate) fn join_with(&mut self, worker: u64, slots: u32, controllers: u32, memory_bytes: u64) {
-        let profile = Profile { kinds: Kind::ALL.to_vec(), version: 1, memory_bytes, slots, controllers };
+        self.join_for(worker, &Kind::ALL, slots, controllers, memory_bytes);
+    }
+
+    pub(crate) fn join_for(
+        &mut self,
+        worker: u64,
+        kinds: &[Kind],
+        slots: u32,
+        controllers: u32,
+        memory_bytes: u64,
+    ) {
+        let profile = Profile { kinds: kinds.to_vec(), version: 1, memory_bytes, slots, controllers };
         self.ok(Event::Join { worker: WorkerId(worker), session: 1, profile });
     }
 
+    /// Lets time pass; the workers say that they still have all that they were sent.
+    pub(crate) fn pass_with_heartbeats(&mut self, ms: u64, workers: &[u64]) {
+        let running: Vec<AttemptId> = Kind::ALL
+            .into_iter()
+            .flat_map(|kind| self.dispatched(kind))
+            .map(|dispatch| dispatch.attempt)
+            .collect();
+        let end = self.now + ms;
+        while self.now < end {
+            for worker in workers {
+                let (worker, running) = (WorkerId(*worker), running.clone());
+                self.ok(Event::Heartbeat { worker, session: 1, running });
+            }
+            self.pass((end - self.now).min(1_000));
+        }
+    }
+
     pub(crate) fn submit(&mut self, chain: u64, sequence: u64) -> BatchId {
-        let spec = spec(chain, sequence);
+        self.submit_spec(spec(chain, sequence))
+    }
+
+    pub(crate) fn submit_spec(&mut self, spec: Spec) -> BatchId {
         self.ok(Event::Submit { spec: spec.clone() });
         self.machine.batch_by_key(spec.tenant, &spec.key).unwrap()
     }

@@ -31,7 +31,7 @@ pub(crate) struct ListQuery {
 
 /// Lists the tenant's batches, newest first.
 #[utoipa::path(
-    get, path = "/v1/batches", tag = "batches", params(ListQuery),
+    get, path = "/v1/batches", tag = "batches", operation_id = "list_batches", params(ListQuery),
     responses((status = 200, body = BatchList), (status = "4XX", body = Problem), (status = 503, body = Problem)),
 )]
 pub(crate) async fn list(
@@ -73,7 +73,8 @@ pub(super) fn page(
 
 /// A batch with its tasks, attempts and files.
 #[utoipa::path(
-    get, path = "/v1/batches/{id}", tag = "batches", params(("id" = u64, Path, description = "the batch")),
+    get, path = "/v1/batches/{id}", tag = "batches", operation_id = "get_batch",
+    params(("id" = u64, Path, description = "the batch")),
     responses((status = 200, body = BatchDetail), (status = "4XX", body = Problem), (status = 503, body = Problem)),
 )]
 pub(crate) async fn detail(
@@ -89,7 +90,8 @@ pub(crate) async fn detail(
 
 /// Ends a batch, unless it is being settled.
 #[utoipa::path(
-    delete, path = "/v1/batches/{id}", tag = "batches", params(("id" = u64, Path, description = "the batch")),
+    delete, path = "/v1/batches/{id}", tag = "batches", operation_id = "cancel_batch",
+    params(("id" = u64, Path, description = "the batch")),
     responses((status = 204), (status = "4XX", body = Problem), (status = 503, body = Problem)),
 )]
 pub(crate) async fn cancel(
@@ -103,7 +105,7 @@ pub(crate) async fn cancel(
 
 /// The workers of the deployment; all tenants share them.
 #[utoipa::path(
-    get, path = "/v1/workers", tag = "workers",
+    get, path = "/v1/workers", tag = "workers", operation_id = "list_workers",
     responses((status = 200, body = WorkerList), (status = "4XX", body = Problem), (status = 503, body = Problem)),
 )]
 pub(crate) async fn workers(Extract(app): Extract<SharedApp>, _: Auth) -> Result<Json<WorkerList>, Problem> {

@@ -61,7 +61,7 @@ trait Source: Send + 'static {
 /// Events: `phase` and `attempt`, numbered; `snapshot`, if events are missing that are not kept any more; `progress`,
 /// without number. With `Last-Event-ID` the stream goes on after that event.
 #[utoipa::path(
-    get, path = "/v1/batches/{id}/events", tag = "events",
+    get, path = "/v1/batches/{id}/events", tag = "events", operation_id = "watch_batch",
     params(
         ("id" = u64, Path, description = "the batch"),
         ("Last-Event-ID" = Option<u64>, Header, description = "the last event that was received"),
@@ -91,7 +91,7 @@ pub(crate) async fn batch(
 ///
 /// Events: `batches`, each the whole first page of the list.
 #[utoipa::path(
-    get, path = "/v1/events", tag = "events",
+    get, path = "/v1/events", tag = "events", operation_id = "watch_batches",
     responses(
         (status = 200, body = BatchList, content_type = "text/event-stream"),
         (status = "4XX", body = Problem), (status = 503, body = Problem),

@@ -18,7 +18,8 @@ const STORE_TIME: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// The Groth16 proof, once the coordinator has checked it.
 #[utoipa::path(
-    get, path = "/v1/batches/{id}/proof", tag = "results", params(("id" = u64, Path, description = "the batch")),
+    get, path = "/v1/batches/{id}/proof", tag = "results", operation_id = "get_proof",
+    params(("id" = u64, Path, description = "the batch")),
     responses(
         (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = "4XX", body = Problem), (status = 503, body = Problem),
@@ -34,7 +35,8 @@ pub(crate) async fn proof(
 
 /// Lists the files of the result.
 #[utoipa::path(
-    get, path = "/v1/batches/{id}/files", tag = "results", params(("id" = u64, Path, description = "the batch")),
+    get, path = "/v1/batches/{id}/files", tag = "results", operation_id = "list_files",
+    params(("id" = u64, Path, description = "the batch")),
     responses((status = 200, body = Vec<FileView>), (status = "4XX", body = Problem), (status = 503, body = Problem)),
 )]
 pub(crate) async fn list(
@@ -47,7 +49,7 @@ pub(crate) async fn list(
 
 /// A file of the result.
 #[utoipa::path(
-    get, path = "/v1/batches/{id}/files/{name}", tag = "results",
+    get, path = "/v1/batches/{id}/files/{name}", tag = "results", operation_id = "get_file",
     params(("id" = u64, Path, description = "the batch"), ("name" = String, Path, description = "the file")),
     responses(
         (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::extract::{header_text, Auth, Json};
 use super::view::Submitted;
-use super::{mebibytes, App, SharedApp};
+use super::{App, SharedApp};
 use crate::keys::Tenant;
 use crate::names;
 use crate::problem::{Code, Problem};
@@ -48,7 +48,7 @@ pub(crate) struct Wishes {
 /// The same key with the same body and the same headers gives the same batch again, with status 200; anything else under a
 /// used key is refused.
 #[utoipa::path(
-    post, path = "/v1/batches", tag = "batches",
+    post, path = "/v1/batches", tag = "batches", operation_id = "submit_batch",
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "the batch file"),
     params(
         ("Idempotency-Key" = Option<String>, Header,
@@ -83,9 +83,8 @@ pub(crate) async fn submit(
     if length.is_some_and(|length| length > bytes_max) {
         return Err(too_large(bytes_max));
     }
-    let share = mebibytes(length.unwrap_or(bytes_max)).min(mebibytes(app.limits.uploads_bytes_max));
-    let room = tokio::time::timeout(ROOM_TIME, app.uploads.acquire_many(share)).await;
-    let Ok(Ok(_room)) = room else {
+    let room = app.uploads.room(tenant.id, length.unwrap_or(bytes_max));
+    let Ok(Some(_room)) = tokio::time::timeout(ROOM_TIME, room).await else {
         return Err(Problem::with(Code::Overloaded, "too many bodies are being read").retry_after(5));
     };
     let bytes = read_body(&app, body, length).await?;

@@ -20,6 +20,8 @@ const BYTES_MAX: u64 = 8 << 20;
 #[derive(Default)]
 pub(super) struct Standbys {
     seen: BTreeMap<u64, (Cursor, Instant)>,
+    /// Up to where the mailbox was emptied.
+    forgotten: Cursor,
     mails: u64,
     bytes: u64,
 }
@@ -43,9 +45,12 @@ impl Standbys {
         self.seen.retain(|_, (_, seen)| now.saturating_duration_since(*seen) < GONE);
     }
 
-    /// What has been read is forgotten: only an estimate, which makes the mailbox seem fuller than it is.
-    pub(super) fn forgotten(&mut self) {
-        (self.mails, self.bytes) = (self.mails / 2, self.bytes / 2);
+    /// What was read up to a place is forgotten. How much that was is only estimated; the queue refuses what is too much.
+    pub(super) fn forgotten(&mut self, upto: Cursor) {
+        if upto > self.forgotten {
+            self.forgotten = upto;
+            (self.mails, self.bytes) = (self.mails / 2, self.bytes / 2);
+        }
     }
 
     /// Mails that tell of `records`, of which the first gets place `first`; and whether the mailbox has to go first.
@@ -147,6 +152,9 @@ mod tests {
         let (records, sizes) = records(1);
         let mut removed = 0;
         for first in 1..=2 * (MAILS_MAX + 2) {
+            // A sign of life alone empties nothing.
+            let upto = standbys.sign(1, Cursor(0), now);
+            standbys.forgotten(upto);
             let (remove, mails) = standbys.mails(first, records.clone(), &sizes, 1 << 20, now);
             removed += u64::from(remove);
             assert!(remove || mails.len() == 1);

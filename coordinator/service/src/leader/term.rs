@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::standbys::Standbys;
-use super::{is_stopped, stopped, sweep, Coordinator, End, LeaderError};
+use super::{is_stopped, pressure, stopped, sweep, Coordinator, End, LeaderError};
 use crate::state::{Entry, State};
 use crate::work::Executor;
 
@@ -20,6 +20,8 @@ use crate::work::Executor;
 const ANSWERS_MAX: usize = 1024;
 /// Pages of events that are read ahead.
 const PAGES_MAX: usize = 2;
+/// Ticks that may be left out while there is much to do.
+const TICKS_LATE_MAX: u32 = 3;
 const EVENTS_WAIT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -59,6 +61,8 @@ impl Coordinator {
         let mut helpers = JoinSet::new();
         let lost = self.keep_lease(epoch, &mut helpers);
         let (answers, mut answered) = mpsc::channel(ANSWERS_MAX);
+        let (queue, store) = (Arc::clone(&self.parts.queue), Arc::clone(&self.parts.store));
+        helpers.spawn(pressure::watch(queue, store, answers.clone()));
         let mut term = match self.begin(epoch, answers).await {
             Ok(term) => term,
             Err(LeaderError::Queue(QueueError::Fenced { .. })) => return Ok(End::Deposed),
@@ -67,6 +71,7 @@ impl Coordinator {
         let mut pages = self.read_inbox(term.cursor, &mut helpers);
         let mut ticks = tokio::time::interval(self.config.tick);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticked = Instant::now();
         let mut lost = std::pin::pin!(lost);
         let ended = loop {
             let turn = tokio::select! {
@@ -74,7 +79,15 @@ impl Coordinator {
                 () = stopped(stop.clone()) => break End::Stopped,
                 _ = &mut lost => break End::Deposed,
                 page = pages.recv() => match page {
-                    Some(page) => self.take(&mut term, page, drain(&mut answered)).await,
+                    Some(page) => {
+                        let mut entries = drain(&mut answered);
+                        // Time passes also while the inbox is never empty.
+                        if ticked.elapsed() >= self.config.tick * TICKS_LATE_MAX {
+                            entries.push(Entry::Event(Event::Tick));
+                            ticked = Instant::now();
+                        }
+                        self.take(&mut term, page, entries).await
+                    }
                     None => break End::Deposed,
                 },
                 Some(entry) = answered.recv() => {
@@ -85,6 +98,7 @@ impl Coordinator {
                 _ = ticks.tick() => {
                     let mut entries = drain(&mut answered);
                     entries.push(Entry::Event(Event::Tick));
+                    ticked = Instant::now();
                     self.take(&mut term, Page::new(), entries).await
                 }
             };
@@ -110,9 +124,13 @@ impl Coordinator {
     async fn begin(&self, epoch: Epoch, answers: mpsc::Sender<Entry>) -> Result<Term, LeaderError> {
         let stored = self.parts.queue.load().await?;
         let state = self.restore(&stored)?;
-        if stored.checkpoint.is_none() && stored.records.is_empty() {
-            // The limits are part of the state: whoever comes next has to have the same.
+        let mut records = stored.records.len() as u64;
+        let is_first = stored.checkpoint.is_none() && records == 0;
+        // The limits are part of the state: whoever comes next has to have the same. And a log that is full would not take
+        // the record of this takeover.
+        if is_first || records >= self.config.checkpoint_records {
             self.parts.queue.checkpoint(epoch, stored.position, &state.encode()).await?;
+            records = 0;
         }
         let parts = &self.parts;
         let executor = Executor::new(
@@ -126,7 +144,7 @@ impl Coordinator {
             epoch,
             position: stored.position,
             cursor: stored.cursor,
-            records: stored.records.len() as u64,
+            records,
             has_news: true,
             checkpointed: Instant::now(),
             executor,

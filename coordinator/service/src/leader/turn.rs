@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use assay_queue::{Bound, Class, Commit, Committed, Cursor, Holder, Mailbox, QueueError};
+use assay_queue::{Class, Commit, CommitId, Committed, Cursor, Holder, Mailbox, QueueError};
 use assay_schedule::{Action, AttemptId, BatchId, Effect, Event, Recipient, WorkerId};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::pieces::{give_up, give_up_reader, pieces};
 use super::sweep::sweep;
 use super::term::Term;
 use super::{now, Coordinator, LeaderError};
@@ -24,8 +25,6 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 const MARGIN: usize = 1024;
 /// Webhooks at the same time.
 const CALLS_MAX: usize = 16;
-/// Mails of one commit; the queue's own limit may not be lower.
-const MAILS_MAX: usize = 4000;
 
 /// What the leader says to a worker besides the schedule's messages.
 #[derive(Serialize)]
@@ -119,7 +118,7 @@ impl Coordinator {
         self.parts.metrics.leading(term.executor.running() as u64, term.standbys.len() as u64);
         if let Some(upto) = draft.forget_log {
             match self.parts.queue.forget(&names::log(), upto).await {
-                Ok(()) => term.standbys.forgotten(),
+                Ok(()) => term.standbys.forgotten(upto),
                 Err(error) => tracing::warn!(%error, "the mailbox for standbys cannot be emptied"),
             }
         }
@@ -207,35 +206,30 @@ impl Coordinator {
     ) -> Result<(Committed, Vec<Mailbox>), QueueError> {
         let mut refused: BTreeSet<Mailbox> = BTreeSet::new();
         let (remove_log, log_mails) = self.log_mails(term, draft);
-        // Messages that were lost would be repaired (workers name what they have, controllers ask again), so that what
-        // does not fit into one commit may come after it.
-        let (mails, rest) = draft.mails.split_at(draft.mails.len().min(MAILS_MAX));
-        let committed = loop {
-            let mut commit = Commit::new(cursor);
-            commit.records.clone_from(&draft.encoded);
-            commit.mails = mails.iter().filter(|(to, _)| !refused.contains(to)).cloned().collect();
-            commit.mails.extend(log_mails.iter().map(|mail| (names::log(), mail.clone())));
-            commit.remove.extend(remove_log.then(names::log));
-            commit
-                .remove
-                .extend(draft.removed.iter().map(|(worker, session)| names::worker(*worker, *session)));
-            commit.close =
-                draft.ended.iter().map(|(worker, session)| names::worker(*worker, *session)).collect();
-            commit.close.extend(refused.iter().filter(|mailbox| **mailbox != names::log()).cloned());
-            match self.commit_patiently(term, &commit).await {
-                Ok(committed) => break committed,
-                Err(error) => give_up_reader(error, &mut refused)?,
-            }
+        let to_log = log_mails.into_iter().map(|mail| (names::log(), mail));
+        let sessions = |list: &[(WorkerId, u64)]| -> Vec<Mailbox> {
+            list.iter().map(|(worker, session)| names::worker(*worker, *session)).collect()
         };
-        for chunk in rest.chunks(MAILS_MAX) {
-            let mut commit = Commit::new(cursor);
-            commit.mails = chunk.iter().filter(|(to, _)| !refused.contains(to)).cloned().collect();
-            while let Err(error) = self.commit_patiently(term, &commit).await {
-                give_up_reader(error, &mut refused)?;
-                commit = Commit { mails: commit.mails, ..Commit::new(cursor) };
-                commit.mails.retain(|(to, _)| !refused.contains(to));
-            }
+        let mut remove = sessions(&draft.removed);
+        remove.extend(remove_log.then(names::log));
+        let mails = to_log.chain(std::mem::take(&mut draft.mails));
+        let mut pieces = pieces(cursor, mails, sessions(&draft.ended), remove);
+        pieces[0].records = std::mem::take(&mut draft.encoded);
+        let mut committed = None;
+        // Messages that were lost would be repaired (workers name what they have and begin new sessions, controllers ask
+        // again), so that what does not fit into one commit may come after it.
+        for mut piece in pieces {
+            let done = loop {
+                give_up(&mut piece, &refused);
+                match self.commit_patiently(term, &piece).await {
+                    Ok(done) => break done,
+                    Err(error) => give_up_reader(error, &mut refused)?,
+                }
+                piece.id = CommitId::random();
+            };
+            committed.get_or_insert(done);
         }
+        let committed = committed.expect("there is at least one piece");
         Ok((committed, refused.into_iter().collect()))
     }
 
@@ -325,7 +319,9 @@ impl Coordinator {
         }
         term.sweeper.last = Some(Instant::now());
         let live = state.histories().filter(|(_, history)| history.ended.is_none());
-        let known: BTreeSet<Holder> = live.map(|(_, history)| names::holder(history.spec.holder())).collect();
+        let mut known: BTreeSet<Holder> =
+            live.map(|(_, history)| names::holder(history.spec.holder())).collect();
+        known.extend(state.histories().map(|(batch, _)| names::result(batch)));
         let (store, suspects) = (Arc::clone(&self.parts.store), Arc::clone(&term.sweeper.suspects));
         let old = self.config.sweep_time * 6;
         term.calls.spawn(async move {
@@ -359,19 +355,6 @@ fn close_result(state: &State, entry: &Entry, draft: &mut Draft) {
     if state.session(*worker) == Some(*session) {
         let answer = Answer::Closed { attempt: *attempt };
         draft.mails.push((names::worker(*worker, *session), crate::wire::json(&answer)));
-    }
-}
-
-/// After a commit that a full mailbox has stopped: its reader is given up, and the commit may be tried without it.
-fn give_up_reader(error: QueueError, refused: &mut BTreeSet<Mailbox>) -> Result<(), QueueError> {
-    match error {
-        QueueError::Full { bound: Bound::Mailbox(ref full) | Bound::MailboxBytes(ref full), .. }
-            if refused.insert(full.clone()) =>
-        {
-            tracing::warn!(mailbox = %full, "a mailbox is full: its reader is given up");
-            Ok(())
-        }
-        error => Err(error),
     }
 }
 

@@ -3,12 +3,15 @@
 
 const $ = (id) => document.getElementById(id);
 const KINDS = ["execute", "block", "shard", "reduce", "fold", "wrap", "groth16"];
+const STAGES = ["execute", "block", "fold", "wrap", "groth16"];
 const TERMINAL = new Set(["settled", "failed", "cancelled"]);
 const SPANS_MAX = 3000;
 const WAITING_MAX = 200;
 const SVG = "http://www.w3.org/2000/svg";
 
-const state = { key: null, batches: [], selected: null, detail: null, skew: 0, streams: {}, refresh: null };
+const state = {
+  key: null, batches: [], selected: null, detail: null, workers: new Map(), skew: 0, streams: {}, refresh: null, login: 0,
+};
 
 // ---- small helpers
 
@@ -34,9 +37,19 @@ function drawn(name, attributes, text) {
 function duration(ms) {
   if (ms < 1000) return `${Math.round(ms)} ms`;
   const s = ms / 1000;
-  if (s < 60) return `${s < 10 ? s.toFixed(1) : Math.round(s)} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min ${Math.round(s % 60)} s`;
-  return `${Math.floor(s / 3600)} h ${Math.round((s % 3600) / 60)} min`;
+  const parts = (large, big, small, little) => (small === 0 ? `${large} ${big}` : `${large} ${big} ${small} ${little}`);
+  if (s < 9.95) return `${Number(s.toFixed(1))} s`;
+  const whole = Math.round(s);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return parts(Math.floor(whole / 60), "min", whole % 60, "s");
+  const minutes = Math.round(s / 60);
+  return parts(Math.floor(minutes / 60), "h", minutes % 60, "min");
+}
+
+function perUnit(ns) {
+  if (ns < 1e3) return `${ns} ns`;
+  if (ns < 1e6) return `${(ns / 1e3).toFixed(1)} µs`;
+  return duration(ns / 1e6);
 }
 
 function bytes(count) {
@@ -46,7 +59,7 @@ function bytes(count) {
   return `${unit === 0 ? count : count.toFixed(1)} ${units[unit]}`;
 }
 
-const time = (ms) => new Date(ms).toLocaleString();
+const time = (ms) => new Date(ms).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
 // The coordinator's clock, so that a wrong clock here shifts nothing.
 const now = () => Date.now() + state.skew;
 
@@ -162,17 +175,18 @@ function select(id) {
   }
   load(id);
   follow("batch", `v1/batches/${id}/events`, (name, data) => {
-    soon(id);
-    return name === "phase" && TERMINAL.has(data.phase) ? "end" : undefined;
+    soon();
+    const phase = { phase: data.phase, snapshot: data.batch?.phase }[name];
+    return TERMINAL.has(phase) ? "end" : undefined;
   });
 }
 
 // Many events come at once: the whole status is asked for a little later, once for all of them.
-function soon(id) {
+function soon() {
   if (state.refresh !== null) return;
   state.refresh = setTimeout(() => {
     state.refresh = null;
-    if (state.selected === id) load(id);
+    if (state.key !== null && state.selected !== null) load(state.selected);
   }, 300);
 }
 
@@ -180,7 +194,7 @@ async function load(id) {
   try {
     const detail = await ask(`v1/batches/${id}`);
     if (state.selected !== id) return;
-    state.skew = Math.max(detail.now_ms - Date.now(), -1000);
+    state.skew = detail.now_ms - Date.now();
     state.detail = detail;
     showDetail();
   } catch (error) {
@@ -195,6 +209,7 @@ function showDetail() {
   $("failure").hidden = !batch.failure;
   $("failure").textContent = batch.failure ? `${batch.failure.code}: ${batch.failure.text}` : "";
   const done = tasks.filter((task) => task.state === "done").length;
+  showStages(tasks);
   $("bar").hidden = tasks.length === 0;
   $("bar-done").style.width = `${(100 * done) / Math.max(1, tasks.length)}%`;
   showTimeline();
@@ -226,6 +241,23 @@ function showFacts(batch, tasks, eta) {
     element("div", {}, element("dt", {}, name), element("dd", {}, text))));
 }
 
+// The graph of the batch, one box for each stage; parts are counted with the stage that has asked for them.
+function showStages(tasks) {
+  const stages = STAGES.map((kind) => ({ kind, of: tasks.filter((task) => task.kind === kind) }));
+  $("stages").hidden = tasks.length === 0;
+  $("stages").replaceChildren(...stages.map(({ kind, of }) => {
+    const done = of.filter((task) => task.state === "done").length;
+    const running = of.filter((task) => task.state === "running").length;
+    const sum = (field) => of.reduce((all, task) => all + task[field], 0);
+    const look = of.length === 0 ? "unknown" : done === of.length ? "done" : running > 0 ? "running" : "waiting";
+    const lines = [of.length === 0 ? "not known yet" : `${done} of ${of.length} done`];
+    if (sum("parts") > 0) lines.push(`${sum("parts_done")} of ${sum("parts")} parts`);
+    return element("li", { class: look, "data-kind": kind },
+      element("b", {}, element("i", { class: `fill-${kind}` }), kind),
+      ...lines.map((line) => element("span", {}, line)));
+  }));
+}
+
 function showWaiting(waiting) {
   $("waiting-box").hidden = waiting.length === 0;
   $("waiting").replaceChildren(...waiting.slice(0, WAITING_MAX).map((task) => element("tr", {},
@@ -249,6 +281,13 @@ async function download(id, name) {
 
 // ---- the timeline
 
+// Distances of the lines of time.
+const STEPS_MS = [
+  ...[0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30].map((s) => s * 1e3),
+  ...[1, 2, 5, 10, 15, 30].map((min) => min * 60e3),
+  ...[1, 2, 4, 6, 12, 24, 48, 168].map((h) => h * 3600e3),
+];
+
 // Attempts that overlap on one worker get rows of their own within its lane.
 function rows(spans) {
   const ends = [];
@@ -271,7 +310,7 @@ function showTimeline() {
     if (!lanes.has(span.worker)) lanes.set(span.worker, []);
     lanes.get(span.worker).push(span);
   }
-  const [left, row, gap, top] = [96, 18, 6, 20];
+  const [left, row, gap, top] = [116, 18, 6, 20];
   const width = Math.max(480, $("timeline-scroll").clientWidth - 2);
   const from = spans.reduce((first, span) => Math.min(first, span.started_ms), batch.submitted_ms);
   const total = Math.max(1, until - from);
@@ -282,15 +321,18 @@ function showTimeline() {
     const placed = rows(own);
     const height = (Math.max(...placed) + 1) * row;
     parts.push(drawn("rect", { class: "lane", x: 0, y, width, height }));
-    parts.push(drawn("text", { x: 6, y: y + 13 }, `worker ${String(worker).slice(-8)}`));
+    const name = drawn("text", { class: "worker", x: 6, y: y + 13 }, shortened(workerName(worker), 16));
+    name.append(drawn("title", {}, `worker ${worker}`));
+    parts.push(name);
     own.forEach((span, at) => parts.push(...bar(span, x, y + placed[at] * row, row)));
     y += height + gap;
   }
-  for (let step = 0; step <= 5; step += 1) {
-    const ms = from + (total * step) / 5;
-    parts.unshift(drawn("line", { class: "grid", x1: x(ms), x2: x(ms), y1: top - 4, y2: y }));
-    const anchor = step === 5 ? "end" : "middle";
-    parts.push(drawn("text", { x: x(ms), y: 12, "text-anchor": anchor }, duration(ms - from)));
+  const step = STEPS_MS.find((ms) => total / ms <= (width - left) / 70) ?? total;
+  for (let ms = 0; ms <= total; ms += step) {
+    const at = x(from + ms);
+    parts.unshift(drawn("line", { class: "grid", x1: at, x2: at, y1: top - 4, y2: y }));
+    const anchor = at > width - 40 ? "end" : "middle";
+    parts.push(drawn("text", { x: at, y: 12, "text-anchor": anchor }, duration(ms)));
   }
   if (batch.ended_ms === null) {
     parts.push(drawn("line", { class: "now", x1: x(until), x2: x(until), y1: top - 4, y2: y }));
@@ -312,7 +354,7 @@ function bar(span, x, y, row) {
   const lasts = duration(span.end - span.started_ms);
   rect.append(drawn("title", {}, `${span.task}: ${span.state}, ${lasts} (attempt ${span.attempt}, worker ${span.worker})`));
   const parts = [rect];
-  if (width > 7 * span.task.length && span.state === "accepted") {
+  if (width > 7 * span.task.length && ["accepted", "running", "reported"].includes(span.state)) {
     parts.push(drawn("text", { class: "label", x: x(span.started_ms) + 4, y: y + 13 }, span.task));
   }
   return parts;
@@ -320,25 +362,40 @@ function bar(span, x, y, row) {
 
 // ---- workers
 
+const shortened = (text, max) => (text.length > max ? `${text.slice(0, max - 1)}…` : text);
+const workerName = (id) => state.workers.get(id)?.name || `worker ${String(id).slice(-8)}`;
+
+// Equal models in a row are counted: 4 × H100.
+function devices(models) {
+  const counts = new Map();
+  for (const model of models) counts.set(model, (counts.get(model) ?? 0) + 1);
+  return [...counts].map(([model, count]) => (count > 1 ? `${count} × ${model}` : model)).join(", ") || "CPU";
+}
+
 async function showWorkers() {
   const { workers } = await ask("v1/workers");
+  const isNew = workers.some((worker) => state.workers.get(worker.id)?.name !== worker.name);
+  state.workers = new Map(workers.map((worker) => [worker.id, worker]));
+  if (isNew && state.detail) showTimeline();
   const text = (worker) => {
     if (worker.quarantined_until_ms !== null) return "quarantined";
     return worker.present ? "here" : "gone";
   };
+  $("workers-empty").hidden = workers.length > 0;
   $("workers").replaceChildren(...workers.map((worker) => element("tr", {},
-    element("td", {}, String(worker.id)),
-    element("td", {}, text(worker)),
+    element("td", { title: `worker ${worker.id}, ${worker.build}` }, workerName(worker.id)),
+    element("td", {}, devices(worker.devices)),
+    element("td", { class: `is-${text(worker)}` }, text(worker)),
     element("td", { class: "number" }, String(worker.running)),
     element("td", { class: "number" }, bytes(worker.memory_used)),
-    element("td", {}, worker.speeds.map((speed) => `${speed.kind} ${duration(speed.ns_per_unit / 1e6)}/unit`).join(", ")))));
+    element("td", {}, worker.speeds.map((speed) => `${speed.kind} ${perUnit(speed.ns_per_unit)}`).join(", ")))));
 }
 
 // What changes without an event: the time, reasons for waiting, workers.
-async function tick() {
+async function tick(login) {
   for (;;) {
     await pause(3000);
-    if (state.key === null) return;
+    if (state.login !== login) return;
     const isLive = state.detail && !TERMINAL.has(state.detail.batch.phase);
     if (isLive && !document.hidden) await load(state.selected);
     if (!document.hidden) await showWorkers().catch(() => {});
@@ -351,6 +408,7 @@ function login(error = "") {
   for (const control of Object.values(state.streams)) control.abort();
   state.streams = {};
   state.key = null;
+  state.login += 1;
   sessionStorage.removeItem("assay-key");
   $("main").hidden = true;
   $("forget").hidden = true;
@@ -361,14 +419,15 @@ function login(error = "") {
 }
 
 function begin(key) {
-  Object.assign(state, { key, selected: null, detail: null, batches: [] });
+  Object.assign(state, { key, selected: null, detail: null, batches: [], workers: new Map() });
+  state.login += 1;
   sessionStorage.setItem("assay-key", key);
   $("login").hidden = true;
   $("main").hidden = false;
   $("forget").hidden = false;
   follow("list", "v1/events", (name, data) => { if (name === "batches") showList(data); });
   showWorkers().catch(() => {});
-  tick();
+  tick(state.login);
 }
 
 function setTheme(theme) {
@@ -390,8 +449,10 @@ $("login").addEventListener("submit", (event) => {
 });
 addEventListener("resize", () => { if (state.detail) showTimeline(); });
 
-$("legend").replaceChildren(...KINDS.map((kind) =>
-  element("li", {}, element("i", { class: `fill-${kind}` }), kind)));
+$("legend").replaceChildren(
+  ...KINDS.map((kind) => element("li", {}, element("i", { class: `fill-${kind}` }), kind)),
+  ...[["under way", "live"], ["failed or wrong", "bad"], ["taken back", "back"]].map(([text, look]) =>
+    element("li", {}, element("i", { class: `look-${look}` }), text)));
 const asked = new URLSearchParams(location.hash.slice(1));
 setTheme(asked.get("theme") ?? localStorage.getItem("assay-theme") ?? "auto");
 // A key may come behind the #, which browsers do not send to anybody; it leaves the address at once.

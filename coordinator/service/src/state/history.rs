@@ -116,6 +116,8 @@ pub struct History {
     pub spans_dropped: u64,
     /// Attempts beyond the first of their task.
     pub retries: u32,
+    /// Tasks that have had an attempt, until the batch has ended.
+    pub tried: BTreeSet<Stage>,
     /// Results that counted.
     pub accepted: u32,
     /// Attempts that have not ended.
@@ -144,6 +146,7 @@ impl History {
             spans: Vec::new(),
             spans_dropped: 0,
             retries: 0,
+            tried: BTreeSet::new(),
             accepted: 0,
             running: 0,
             notices: VecDeque::new(),
@@ -163,6 +166,13 @@ impl History {
         self.next_seq += 1;
     }
 
+    /// The span of an attempt, if it was recorded.
+    pub fn span(&self, attempt: AttemptId) -> Option<&Span> {
+        // Numbers of attempts grow.
+        let at = self.spans.binary_search_by_key(&attempt, |span| span.attempt).ok()?;
+        self.spans.get(at)
+    }
+
     /// Drops all but what is needed to say how it ended.
     pub(super) fn shorten(&mut self) {
         self.spans_dropped += self.spans.len() as u64;
@@ -178,7 +188,7 @@ impl History {
     /// Notices after number `seq`; `None` if some of them are not kept any more.
     pub fn after(&self, seq: u64) -> Option<impl Iterator<Item = &Notice>> {
         let first = self.notices.front().map_or(self.next_seq, |notice| notice.seq);
-        let skip = usize::try_from((seq + 1).checked_sub(first)?).ok()?;
+        let skip = usize::try_from(seq.saturating_add(1).checked_sub(first)?).ok()?;
         Some(self.notices.iter().skip(skip))
     }
 }
@@ -222,5 +232,6 @@ mod tests {
         assert_eq!(history.after(10).unwrap().count(), NOTICES_MAX);
         assert_eq!(history.after(history.last_seq()).unwrap().count(), 0);
         assert_eq!(history.after(history.last_seq() + 100).unwrap().count(), 0);
+        assert_eq!(history.after(u64::MAX).unwrap().count(), 0);
     }
 }

@@ -57,7 +57,7 @@ impl State {
         let Dispatch { attempt, worker, session, batch, stage, .. } = *dispatch;
         let Some(history) = self.histories.get_mut(&batch) else { return };
         let span = history.spans.len() as u32;
-        if history.spans.iter().any(|span| span.stage == stage) {
+        if !history.tried.insert(stage) {
             history.retries = history.retries.saturating_add(1);
         }
         if history.spans.len() < SPANS_MAX {
@@ -132,6 +132,7 @@ impl State {
             return;
         }
         history.ended = Some(at);
+        history.tried.clear();
         let elapsed_ms = at.since(history.submitted);
         applied.facts.push(Fact::Ended { phase: phase_name(phase), elapsed_ms });
         if let Some(url) = history.callback.clone() {

@@ -3,7 +3,7 @@
 //! They are kept with the history until the batch has ended; then the leader makes one file of them. This crate does not
 //! check signatures: whoever reads the file does.
 
-use assay_schedule::{AttemptId, BatchId};
+use assay_schedule::{AttemptId, BatchId, Time, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use super::{Applied, Fact, ResultFile, State, ABOUT_MAX};
@@ -14,6 +14,9 @@ pub const RECEIPTS_MAX: usize = 8192;
 pub const RECEIPT_BYTES_MAX: usize = 64 << 10;
 /// Bytes of all receipts that are kept.
 const BYTES_MAX: usize = 32 << 20;
+/// GPUs and processor cores that one attempt may have used at the same time.
+const DEVICES_MAX: u64 = 16;
+const CORES_MAX: u64 = 1024;
 /// Name of the file that they become.
 pub const RECEIPTS_FILE: &str = "receipts.json";
 
@@ -24,6 +27,8 @@ pub struct Receipt {
     pub batch: BatchId,
     /// The attempt it names.
     pub attempt: AttemptId,
+    /// The worker it names.
+    pub worker: WorkerId,
     /// Model of the device.
     pub device: String,
     /// Device time, ms.
@@ -41,6 +46,7 @@ struct Signed {
 
 #[derive(Deserialize)]
 struct Statement {
+    worker: WorkerId,
     batch: BatchId,
     attempt: AttemptId,
     device: String,
@@ -63,7 +69,8 @@ impl Receipt {
         let Signed { receipt } = serde_json::from_value(value).ok()?;
         let device = receipt.device.chars().filter(|char| !char.is_control()).take(ABOUT_MAX).collect();
         let Usage { cpu_ms, gpu_ms } = receipt.usage;
-        Some(Self { batch: receipt.batch, attempt: receipt.attempt, device, gpu_ms, cpu_ms, signed })
+        let Statement { worker, batch, attempt, .. } = receipt;
+        Some(Self { batch, attempt, worker, device, gpu_ms, cpu_ms, signed })
     }
 }
 
@@ -77,22 +84,23 @@ struct Bundle<'a> {
 }
 
 impl State {
-    /// Keeps the receipt of an attempt that there was, while its batch is in work and there is room.
-    pub(super) fn keep_receipt(&mut self, receipt: &Receipt, applied: &mut Applied) {
+    /// Keeps the receipt of an attempt that this worker has had, while its batch is in work and there is room.
+    pub(super) fn keep_receipt(&mut self, receipt: &Receipt, at: Time, applied: &mut Applied) {
         let Some(history) = self.histories.get_mut(&receipt.batch) else { return };
-        let is_known = history.spans.iter().any(|span| span.attempt == receipt.attempt);
+        let span = history.span(receipt.attempt).filter(|span| span.worker == receipt.worker);
+        let Some(started) = span.map(|span| span.started) else { return };
         let has_room = history.receipts.len() < RECEIPTS_MAX
             && self.receipt_bytes as usize + receipt.signed.len() <= BYTES_MAX;
-        if history.ended.is_some()
-            || !is_known
-            || !has_room
-            || history.receipts.contains_key(&receipt.attempt)
-        {
+        if history.ended.is_some() || !has_room || history.receipts.contains_key(&receipt.attempt) {
             return;
         }
         self.receipt_bytes += receipt.signed.len() as u64;
         history.receipts.insert(receipt.attempt, receipt.signed.clone());
-        let (device, gpu_ms, cpu_ms) = (receipt.device.clone(), receipt.gpu_ms, receipt.cpu_ms);
+        // No more is counted than a large machine can have used meanwhile, whatever the worker says.
+        let elapsed_ms = at.since(started);
+        let gpu_ms = receipt.gpu_ms.min(elapsed_ms.saturating_mul(DEVICES_MAX));
+        let cpu_ms = receipt.cpu_ms.min(elapsed_ms.saturating_mul(CORES_MAX));
+        let device = receipt.device.clone();
         applied.facts.push(Fact::Usage { device, gpu_ms, cpu_ms });
     }
 

@@ -228,15 +228,17 @@ fn receipts_are_kept_until_they_are_a_file_and_only_of_attempts_that_there_were(
     world.join(1, 7);
     let applied = world.taken(submit("a"));
     let attempt = world.state.history(BatchId(0)).unwrap().spans[0].attempt;
-    let receipt = |attempt: u64, device: &str| {
+    let receipt = |worker: u64, attempt: u64, device: &str| {
         let text = format!(
-            r#"{{"receipt":{{"batch":0,"attempt":{attempt},"device":"{device}","usage":{{"cpu_ms":5,"gpu_ms":6,"x":1}}}},"signature":"ab"}}"#
+            r#"{{"receipt":{{"worker":{worker},"batch":0,"attempt":{attempt},"device":"{device}","usage":{{"cpu_ms":5,"gpu_ms":99999,"x":1}}}},"signature":"ab"}}"#
         );
         Entry::Receipt(Receipt::read(serde_json::from_str(&text).unwrap()).unwrap())
     };
-    let kept = world.apply(receipt(attempt.0, "sim"));
-    assert_eq!(kept.facts, [Fact::Usage { device: "sim".into(), gpu_ms: 6, cpu_ms: 5 }]);
-    for repeated in [receipt(attempt.0, "other"), receipt(attempt.0 + 1000, "sim")] {
+    assert!(world.apply(receipt(2, attempt.0, "sim")).facts.is_empty(), "another worker's attempt");
+    let kept = world.apply(receipt(1, attempt.0, "sim"));
+    // 20 ms after the dispatch, 16 devices cannot have been busy for longer.
+    assert_eq!(kept.facts, [Fact::Usage { device: "sim".into(), gpu_ms: 320, cpu_ms: 5 }]);
+    for repeated in [receipt(1, attempt.0, "other"), receipt(1, attempt.0 + 1000, "sim")] {
         assert!(world.apply(repeated).facts.is_empty());
     }
     world.execute(&applied.effects, true);

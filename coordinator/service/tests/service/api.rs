@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::agent::Habits;
 use crate::cluster::{until, Cluster};
 use crate::simple::{output, Shape};
@@ -306,12 +308,96 @@ async fn the_document_describes_exactly_what_is_served() {
         let other = node.client.send(node.client.request("PATCH", &path.replace("{id}", "1"))).await;
         assert_eq!((other.0, other.1["code"].as_str()), (405, Some("method_not_allowed")), "{path}");
     }
-    // Every reference leads somewhere.
-    let text = document.to_string();
-    for reference in text.split("\"#/components/schemas/").skip(1) {
-        let name = reference.split('"').next().unwrap();
-        assert!(document["components"]["schemas"][name].is_object(), "{name}");
+}
+
+/// Every object of a document with the path that leads to it.
+fn objects<'a>(value: &'a Value, path: &str, found: &mut Vec<(String, &'a serde_json::Map<String, Value>)>) {
+    match value {
+        Value::Object(fields) => {
+            found.push((path.to_owned(), fields));
+            fields.iter().for_each(|(name, value)| objects(value, &format!("{path}/{name}"), found));
+        }
+        Value::Array(values) => {
+            (0..)
+                .zip(values)
+                .for_each(|(at, value): (usize, _)| objects(value, &format!("{path}/{at}"), found));
+        }
+        _ => {}
     }
+}
+
+/// What the specification of OpenAPI 3.1 asks of a document, as far as this one uses it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_document_is_valid() {
+    let cluster = Cluster::new();
+    let (_stop, stopping) = tokio::sync::watch::channel(false);
+    let request = axum::http::Request::get("/openapi.json").body(axum::body::Body::empty()).unwrap();
+    let answer = tower::ServiceExt::oneshot(cluster.service().router(stopping), request).await.unwrap();
+    let bytes = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+    let document: Value = serde_json::from_slice(&bytes).unwrap();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1."));
+    for field in ["title", "version"] {
+        assert!(document["info"][field].as_str().is_some_and(|text| !text.is_empty()), "{field}");
+    }
+    let schemes = document["components"]["securitySchemes"].as_object().unwrap();
+    assert_eq!(
+        (schemes["key"]["type"].as_str(), schemes["key"]["scheme"].as_str()),
+        (Some("http"), Some("bearer"))
+    );
+    let mut ids = std::collections::BTreeSet::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let id = operation["operationId"]
+                .as_str()
+                .unwrap_or_else(|| panic!("{method} {path} has no operationId"));
+            assert!(ids.insert(id.to_owned()), "{id} twice");
+            let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+            let mut named = std::collections::BTreeSet::new();
+            for parameter in &parameters {
+                let (name, place) = (parameter["name"].as_str().unwrap(), parameter["in"].as_str().unwrap());
+                assert!(
+                    ["path", "query", "header"].contains(&place) && parameter["schema"].is_object(),
+                    "{id} {name}"
+                );
+                assert!(named.insert((name, place)), "{id} {name} twice");
+                assert_eq!(place == "path", parameter["required"] == true, "{id} {name}");
+            }
+            let segments = path.split(['{', '}']).skip(1).step_by(2);
+            for segment in segments {
+                assert!(named.remove(&(segment, "path")), "{id}: {segment} is not described");
+            }
+            assert!(
+                named.iter().all(|(_, place)| *place != "path"),
+                "{id} has a parameter that its path has not"
+            );
+            let responses = operation["responses"].as_object().unwrap();
+            assert!(responses.keys().any(|status| status.starts_with('2')), "{id}");
+            for (status, response) in responses {
+                let is_status =
+                    status.len() == 3 && (status.ends_with("XX") || status.parse::<u16>().is_ok());
+                assert!(is_status && response["description"].is_string(), "{id} {status}");
+            }
+            let is_open = operation["security"] == serde_json::json!([{}]);
+            let is_system = operation["tags"] == serde_json::json!(["system"]);
+            assert_eq!(is_open, is_system, "{id}: {}", operation["security"]);
+        }
+    }
+    let mut found = Vec::new();
+    objects(&document, "", &mut found);
+    for (path, fields) in found {
+        if let Some(reference) = fields.get("$ref") {
+            let target = reference.as_str().unwrap().strip_prefix('#').unwrap();
+            assert!(document.pointer(target).is_some(), "{path}: {target}");
+        }
+        if let (Some(required), Some(properties)) = (fields.get("required"), fields.get("properties")) {
+            let required = required.as_array().unwrap();
+            assert!(required.iter().all(|name| properties.get(name.as_str().unwrap()).is_some()), "{path}");
+        }
+    }
+    // Codes of problems are part of the contract.
+    let codes = &document["components"]["schemas"]["Code"]["enum"];
+    let codes: Vec<&str> = codes.as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(codes, assay_service::problem::Code::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>());
 }
 
 #[test]

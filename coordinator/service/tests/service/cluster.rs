@@ -25,12 +25,12 @@ use tokio::time::Instant;
 use crate::agent::{Agent, Habits};
 use crate::simple::{Shape, Simple};
 
-pub const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+pub(crate) const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 /// Longest wait of a test for something that happens in milliseconds, on a machine that is busy with other things.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct Cluster {
+pub(crate) struct Cluster {
     pub queue: Arc<dyn TaskQueue>,
     pub store: Arc<dyn ArtifactStore>,
     pub key: String,
@@ -41,7 +41,7 @@ pub struct Cluster {
 }
 
 /// A coordinator.
-pub struct Node {
+pub(crate) struct Node {
     pub address: SocketAddr,
     stop: watch::Sender<bool>,
     task: JoinHandle<Result<(), ServiceError>>,
@@ -55,12 +55,12 @@ impl Drop for Node {
 }
 
 impl Cluster {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_keys("batches_max = 100\nrequests_per_second = 10000.0\nburst = 10000")
     }
 
     /// A cluster whose first tenant has these settings.
-    pub fn with_keys(settings: &str) -> Self {
+    pub(crate) fn with_keys(settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let limits = StoreLimits { bytes_max: 1 << 30, ..StoreLimits::default() };
         let store = FolderStore::open(&folder.path().join("store"), limits, Durability::Process).unwrap();
@@ -77,13 +77,7 @@ impl Cluster {
             key,
             other_key,
             settings: Settings {
-                limits: Limits {
-                    worker_lease_ms: 1500,
-                    dispatch_grace_ms: 1000,
-                    backoff_ms: 10,
-                    memory_bytes: PerKind([1; 7]),
-                    ..Limits::default()
-                },
+                limits: Limits { backoff_ms: 10, memory_bytes: PerKind([1; 7]), ..Limits::default() },
                 api: ApiLimits { stream_pause: Duration::from_millis(5), ..ApiLimits::default() },
                 callbacks: CallbackPolicy { allow_private: true },
                 leader: LeaderConfig {
@@ -98,12 +92,12 @@ impl Cluster {
         }
     }
 
-    pub fn agent(&self, worker: u64, habits: Habits) -> Agent {
+    pub(crate) fn agent(&self, worker: u64, habits: Habits) -> Agent {
         Agent::start(Arc::clone(&self.queue), Arc::clone(&self.store), worker, habits)
     }
 
     /// A coordinator that does not run.
-    pub fn service(&self) -> Service {
+    pub(crate) fn service(&self) -> Service {
         let supplies = Supplies {
             queue: Arc::clone(&self.queue),
             store: Arc::clone(&self.store),
@@ -117,7 +111,7 @@ impl Cluster {
     }
 
     /// Starts a coordinator and waits until it serves a state.
-    pub async fn node(&self) -> Node {
+    pub(crate) async fn node(&self) -> Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopping) = watch::channel(false);
@@ -131,19 +125,19 @@ impl Cluster {
 
 impl Node {
     /// Stops in good order.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.stop.send_replace(true);
         (&mut self.task).await.unwrap().unwrap();
     }
 
     /// Dies.
-    pub fn kill(self) {
+    pub(crate) fn kill(self) {
         drop(self);
     }
 }
 
 /// Waits until something holds.
-pub async fn until<F: std::future::Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub(crate) async fn until<F: std::future::Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let end = Instant::now() + PATIENCE;
     while !holds().await {
         assert!(Instant::now() < end, "not in {PATIENCE:?}: {what}");
@@ -153,26 +147,26 @@ pub async fn until<F: std::future::Future<Output = bool>>(what: &str, mut holds:
 
 /// A client with a key.
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     pub base: String,
     key: String,
     http: reqwest::Client,
 }
 
 /// Status, body.
-pub type Answer = (u16, Value);
+pub(crate) type Answer = (u16, Value);
 
 impl Client {
-    pub fn new(address: SocketAddr, key: &str) -> Self {
+    pub(crate) fn new(address: SocketAddr, key: &str) -> Self {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { base: format!("http://{address}"), key: key.into(), http }
     }
 
-    pub fn with_key(&self, key: &str) -> Self {
+    pub(crate) fn with_key(&self, key: &str) -> Self {
         Self { key: key.into(), ..self.clone() }
     }
 
-    pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         let method = method.parse().unwrap();
         let request = self.http.request(method, format!("{}{path}", self.base));
         if self.key.is_empty() {
@@ -181,7 +175,7 @@ impl Client {
         request.header("authorization", format!("Bearer {}", self.key))
     }
 
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
         let kind = answer.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
@@ -197,28 +191,28 @@ impl Client {
         (status, body)
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(self.request("GET", path)).await
     }
 
-    pub async fn submit(&self, key: &str, shape: Shape) -> Answer {
+    pub(crate) async fn submit(&self, key: &str, shape: Shape) -> Answer {
         self.send(self.request("POST", "/v1/batches").header("idempotency-key", key).body(shape.bytes()))
             .await
     }
 
     /// Submits and returns the number.
-    pub async fn submitted(&self, key: &str, shape: Shape) -> u64 {
+    pub(crate) async fn submitted(&self, key: &str, shape: Shape) -> u64 {
         let (status, body) = self.submit(key, shape).await;
         assert_eq!(status, 201, "{body}");
         body["id"].as_u64().unwrap()
     }
 
-    pub async fn phase(&self, id: u64) -> String {
+    pub(crate) async fn phase(&self, id: u64) -> String {
         let (_, body) = self.get(&format!("/v1/batches/{id}")).await;
         body["batch"]["phase"].as_str().unwrap_or_default().to_owned()
     }
 
-    pub async fn wait_for(&self, id: u64, phase: &str) {
+    pub(crate) async fn wait_for(&self, id: u64, phase: &str) {
         let what = format!("batch {id} is {phase}");
         until(&what, || async {
             let now = self.phase(id).await;

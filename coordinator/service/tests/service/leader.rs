@@ -1,13 +1,16 @@
 //! Restarts, takeovers, standbys.
 
 use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 
-use assay_queue::Cursor;
+use assay_queue::{Cursor, Durability, EmbeddedQueue, FolderStore, Holder, QueueLimits, StoreLimits};
 use assay_service::names;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::agent::Habits;
-use crate::cluster::{until, Cluster};
+use crate::cluster::{until, Cluster, PATIENCE};
 use crate::simple::Shape;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -120,7 +123,7 @@ async fn junk_and_forgeries_in_the_inbox_change_nothing() {
     }
     let _agent = cluster.agent(1, Habits::default());
     node.client.wait_for(id, "settled").await;
-    assert_eq!(cluster.queue.health().await.unwrap().events, 0, "everything was read");
+    until("everything was read", || async { cluster.queue.health().await.unwrap().events == 0 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,7 +144,8 @@ async fn the_log_stays_short_and_idle_coordinators_cost_little() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_dies_is_missed_and_its_mailbox_is_closed() {
-    let cluster = Cluster::new();
+    let mut cluster = Cluster::new();
+    cluster.settings.limits.worker_lease_ms = 1500;
     let node = cluster.node().await;
     let slow = Habits { delay: Duration::from_secs(600), ..Habits::default() };
     let dying = cluster.agent(1, slow);
@@ -157,4 +161,95 @@ async fn a_worker_that_dies_is_missed_and_its_mailbox_is_closed() {
     node.client.wait_for(id, "settled").await;
     let metrics = node.client.get("/metrics").await.1;
     assert!(metrics.as_str().unwrap().contains("assay_attempts_total{kind=\"execute\",state=\"revoked\"} 1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_nearly_full_holds_back_what_makes_it_fuller() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = StoreLimits { bytes_max: 100_000, ..StoreLimits::default() };
+    let mut cluster = Cluster::new();
+    cluster.store = Arc::new(FolderStore::open(folder.path(), limits, Durability::Process).unwrap());
+    let node = cluster.node().await;
+    let client = &node.client;
+    let oldest = client.submitted("1", Shape::new(1)).await;
+    let younger = client.submitted("2", Shape::new(2)).await;
+    let wait = |id: u64| async move {
+        let detail = client.get(&format!("/v1/batches/{id}")).await.1;
+        detail["tasks"][0]["wait"]["code"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!((wait(oldest).await.as_str(), wait(younger).await.as_str()), ("no_worker", "no_worker"));
+    let holder = Holder::new("somebody/else").unwrap();
+    cluster.store.put(&holder, vec![7; 95_000]).await.unwrap();
+    until("the younger batch is held back", || async { wait(younger).await == "store_full" }).await;
+    assert_eq!(wait(oldest).await, "no_worker", "the oldest goes on, else nothing would ever be consumed");
+    cluster.store.release(&holder).await.unwrap();
+    until("it is not any more", || async { wait(younger).await == "no_worker" }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_full_does_not_keep_the_next_coordinator_from_leading() {
+    let mut cluster = Cluster::new();
+    cluster.queue =
+        Arc::new(EmbeddedQueue::in_memory(QueueLimits { records_max: 800, ..QueueLimits::default() }));
+    cluster.settings.leader.tick = Duration::from_millis(3);
+    cluster.settings.leader.checkpoint_records = u64::MAX;
+    let node = cluster.node().await;
+    let id = node.client.submitted("key", Shape::new(1)).await;
+    until("the log is full", || async { cluster.queue.health().await.unwrap().records == 800 }).await;
+    node.kill();
+    cluster.settings.leader.checkpoint_records = 20;
+    let node = cluster.node().await;
+    let _agent = cluster.agent(1, Habits::default());
+    node.client.wait_for(id, "settled").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_submission_that_is_under_way_is_answered_before_the_coordinator_stops() {
+    let cluster = Cluster::new();
+    let node = cluster.node().await;
+    let (address, body) = (node.address, Shape::new(1).bytes());
+    let head = format!(
+        "POST /v1/batches HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\
+         expect: 100-continue\r\n\r\n",
+        cluster.key,
+        body.len()
+    );
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Asked to go on: the request is being handled.
+    let mut go_on = [0; 25];
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut go_on)).await.unwrap().unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let stopping = tokio::spawn(node.stop());
+    until("it takes no more connections", || async { TcpStream::connect(address).await.is_err() }).await;
+    stream.write_all(&body).await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    stopping.await.unwrap();
+    let next = cluster.node().await;
+    assert_eq!(next.client.get("/v1/batches").await.1["batches"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn time_passes_while_the_inbox_is_never_empty() {
+    let mut cluster = Cluster::new();
+    cluster.settings.leader.turn_events_max = 1;
+    cluster.settings.leader.tick = Duration::from_millis(5);
+    cluster.settings.leader.checkpoint_records = u64::MAX;
+    let node = cluster.node().await;
+    let junk = vec![b"null".to_vec(); 4096];
+    for _ in 0..8 {
+        cluster.queue.post_all(&junk).await.unwrap();
+    }
+    let begun = cluster.queue.health().await.unwrap();
+    assert!(begun.events > 10_000, "{begun:?}");
+    let mut last = begun.clone();
+    // The records of ticks; junk leaves none.
+    while last.records <= begun.records + 2 {
+        assert!(last.events > 0, "no tick until the inbox was empty");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        last = cluster.queue.health().await.unwrap();
+    }
+    drop(node);
 }

@@ -10,7 +10,7 @@ const MAGIC: &str = "simple";
 
 /// What a batch is and how it falls into tasks.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape {
+pub(crate) struct Shape {
     pub chain: u64,
     pub from: u64,
     pub to: u64,
@@ -19,22 +19,22 @@ pub struct Shape {
 }
 
 impl Shape {
-    pub fn new(chain: u64) -> Self {
+    pub(crate) fn new(chain: u64) -> Self {
         Self { chain, from: 0, to: 1, runs: 2, shards: 3 }
     }
 
     /// The batch after this one.
-    pub fn next(self) -> Self {
+    pub(crate) fn next(self) -> Self {
         Self { from: self.to, to: self.to + 1, ..self }
     }
 
-    pub fn bytes(self) -> Vec<u8> {
+    pub(crate) fn bytes(self) -> Vec<u8> {
         let Self { chain, from, to, runs, shards } = self;
         format!("{MAGIC} {chain} {from} {to} {runs} {shards}").into_bytes()
     }
 
     /// Reads a batch, or the tail of an artifact, which repeats it.
-    pub fn read(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         let rest = text.split_once(MAGIC)?.1;
         let mut numbers = rest.split_ascii_whitespace().map(|number| number.parse::<u64>().ok());
@@ -45,7 +45,7 @@ impl Shape {
 }
 
 /// The right output of a task.
-pub fn output(kind: Kind, inputs: &[Vec<u8>], index: u32) -> Option<Vec<u8>> {
+pub(crate) fn output(kind: Kind, inputs: &[Vec<u8>], index: u32) -> Option<Vec<u8>> {
     let shape = Shape::read(inputs.first()?)?;
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("{kind} {index}").as_bytes());
@@ -58,13 +58,13 @@ pub fn output(kind: Kind, inputs: &[Vec<u8>], index: u32) -> Option<Vec<u8>> {
 }
 
 /// What a controller publishes for its part `index`.
-pub fn part_input(input: &[u8], index: u32) -> Vec<u8> {
+pub(crate) fn part_input(input: &[u8], index: u32) -> Vec<u8> {
     let mut made = format!("part {index} of {} ", blake3::hash(input).to_hex()).into_bytes();
     made.extend(Shape::read(input).expect("an artifact of ours").bytes());
     made
 }
 
-pub struct Simple;
+pub(crate) struct Simple;
 
 impl BatchReader for Simple {
     fn read(&self, bytes: &[u8]) -> Result<BatchFacts, BatchRefusal> {

@@ -10,10 +10,10 @@ use crate::cluster::{until, Client, Cluster, PATIENCE};
 use crate::simple::Shape;
 
 /// A frame: number, name, data.
-pub type Frame = (Option<u64>, String, Value);
+pub(crate) type Frame = (Option<u64>, String, Value);
 
 /// Reads a stream to its end, or up to `max` frames.
-pub async fn read(client: &Client, path: &str, last: Option<u64>, max: usize) -> Vec<Frame> {
+pub(crate) async fn read(client: &Client, path: &str, last: Option<u64>, max: usize) -> Vec<Frame> {
     let mut request = client.request("GET", path);
     if let Some(last) = last {
         request = request.header("last-event-id", last.to_string());
