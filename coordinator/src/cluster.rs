@@ -45,10 +45,10 @@ use assay_worker::jobs::MEMORY_BYTES;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use crate::cache::CacheError;
 use crate::config::{Config, Place};
 use crate::error::{Error, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED};
 use crate::fsio::FileError;
+use crate::lock::{with_lock, Locked};
 use connect::Opened;
 use epoch::Epoch;
 
@@ -68,9 +68,6 @@ pub enum ClusterError {
     /// A file of its own.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The folder for its children.
-    #[error(transparent)]
-    Cache(#[from] CacheError),
     /// A secret that is none.
     #[error("{path} holds no secret: expected at least 32 bytes, as `openssl rand -hex 32` prints them")]
     Secret {
@@ -128,7 +125,6 @@ impl ClusterError {
             Self::Backend(error) if error.class() == Class::Permanent => EXIT_BAD_INPUT,
             Self::Keys(_)
             | Self::File(_)
-            | Self::Cache(_)
             | Self::Secret { .. }
             | Self::NoVerifyingKey { .. }
             | Self::Parameters { .. }
@@ -144,12 +140,16 @@ impl ClusterError {
 /// # Errors
 /// [`Error::Cluster`]; what the child says that computes the programs' keys.
 pub fn run(config: &Config, program: PathBuf, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
-    let coordinator = &config.coordinator;
     crate::shell::check_backend(config)?;
-    let (keys, first_key) = secrets::tenants(&coordinator.tenants)?;
-    let cluster = secrets::cluster_key(&coordinator.cluster_secret)?;
+    epoch::check(config)?;
+    with_lock(Locked::coordinator(&config.coordinator.dir), || run_alone(config, program, say))
+}
+
+fn run_alone(config: &Config, program: PathBuf, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    let coordinator = &config.coordinator;
     let epoch = epoch::open(config, &program)?;
-    let scratch = verifier::scratch(&coordinator.dir)?;
+    let scratch = verifier::scratch(&coordinator.dir).map_err(ClusterError::from)?;
+    let cluster = secrets::cluster_key(&coordinator.cluster_secret)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|source| ClusterError::System { what: "start the runtime", source })?;
     let version = assay_worker::cluster::version(RunLimits::default());
@@ -159,6 +159,10 @@ pub fn run(config: &Config, program: PathBuf, say: &mut dyn FnMut(&str)) -> Resu
         let listener = listener.map_err(|source| ClusterError::Listen { address, source })?;
         let signals = watch_signals()?;
         let opened = connect::open(coordinator).await?;
+        let worker = coordinator.has_worker.then(|| local::Worker::new(config, &epoch, program, version));
+        let worker = worker.transpose()?;
+        // Last, because a key that was made is only known to who reads the next lines.
+        let (keys, first_key) = secrets::tenants(&coordinator.tenants)?;
         greet(config, &epoch, listener.local_addr().unwrap_or(address), first_key.as_deref(), say);
         let supplies = Supplies {
             queue: Arc::clone(&opened.queue),
@@ -169,9 +173,7 @@ pub fn run(config: &Config, program: PathBuf, say: &mut dyn FnMut(&str)) -> Resu
             keys: Arc::new(keys),
             cluster,
         };
-        let service = Service::new(supplies, settings(config));
-        let worker = coordinator.has_worker.then(|| local::Worker::new(config, &epoch, program, version));
-        serve(service, listener, worker.transpose()?, opened, signals).await
+        serve(Service::new(supplies, settings(config)), listener, worker, opened, signals).await
     });
     // What still runs is idempotent and begun again by whoever leads next.
     runtime.shutdown_timeout(SHUTDOWN_TIME);
@@ -266,9 +268,14 @@ fn greet(
     let coordinator = &config.coordinator;
     say(&format!("listening on http://{address}; a live page at /, metrics at /metrics"));
     match &coordinator.place {
-        Place::Embedded => say(&format!("  queue          in {}: this process is the cluster", coordinator.dir.display())),
+        Place::Embedded => {
+            say(&format!("  queue          in {}: this process is the cluster", coordinator.dir.display()))
+        }
         Place::Shared { redis, .. } => {
-            say(&format!("  queue          on Redis, deployment {}: start workers with the same one", redis.name));
+            say(&format!(
+                "  queue          on Redis, deployment {}: start workers with the same one",
+                redis.name
+            ));
         }
     }
     if coordinator.has_worker {

@@ -10,9 +10,7 @@ use std::path::{Path, PathBuf};
 use assay_worker::settings::MEMORY_BYTES_MIN;
 use serde::Deserialize;
 
-pub use self::coordinator::{
-    CoordinatorConfig, CoordinatorSettings, Place, QueueSettings, StoreSettings,
-};
+pub use self::coordinator::{CoordinatorConfig, CoordinatorSettings, Place, QueueSettings, StoreSettings};
 use crate::fsio::{self, FileError};
 
 /// Name of the file that is read if it exists.
@@ -329,7 +327,9 @@ mod tests {
             SAMPLE.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n").collect();
         let config = config(&all, &[], Settings::default()).unwrap();
         assert!(config.bitcoind.is_some() && config.bitcoind_cookie.is_some());
-        assert!(matches!(config.coordinator.place, Place::Shared { .. }) && config.coordinator.vk_hash.is_some());
+        assert!(
+            matches!(config.coordinator.place, Place::Shared { .. }) && config.coordinator.vk_hash.is_some()
+        );
     }
 
     #[test]

@@ -4,9 +4,7 @@ use ark_bn254::{Bn254, Fr};
 use ark_groth16::{Proof, VerifyingKey};
 use ark_serialize::{CanonicalDeserialize, CanonicalSerialize, SerializationError};
 
-use crate::statement::{
-    self, BatchSummary, Claim, ClaimFile, Settlement, Statement, PUBLIC_VALUES_BYTES,
-};
+use crate::statement::{self, BatchSummary, Claim, ClaimFile, Settlement, Statement, PUBLIC_VALUES_BYTES};
 use crate::verify::{self, Files};
 
 /// Bytes that are no result.

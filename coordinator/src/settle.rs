@@ -196,7 +196,8 @@ fn post(
 ) -> Result<Settled, SettleError> {
     let proved = request.proved;
     let first = trunk.epochs().first().map(|epoch| epoch.start_commitment);
-    let genesis = request.genesis.or(first).ok_or_else(|| SettleError::NoTrunk { folder: folder.to_owned() })?;
+    let genesis =
+        request.genesis.or(first).ok_or_else(|| SettleError::NoTrunk { folder: folder.to_owned() })?;
     let input = claim_input(request);
     if trunk.find_claim(&input.digest).is_none() {
         let params = EpochParams {

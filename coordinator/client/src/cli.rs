@@ -40,7 +40,7 @@ pub fn block_on<T, E: From<ClientError>>(work: impl Future<Output = Result<T, E>
 pub async fn submit(
     args: &SubmitArgs,
     batch: Vec<u8>,
-    out: &mut (dyn Write + '_),
+    out: &mut (dyn Write + Send + '_),
 ) -> Result<Option<Ended>, ClientError> {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let now_ms = u64::try_from(now_ms).unwrap_or(u64::MAX);
@@ -75,7 +75,7 @@ pub async fn submit(
 ///
 /// # Errors
 /// [`ClientError`].
-pub async fn status(args: &StatusArgs, out: &mut (dyn Write + '_)) -> Result<(), ClientError> {
+pub async fn status(args: &StatusArgs, out: &mut (dyn Write + Send + '_)) -> Result<(), ClientError> {
     let client = args.remote.client()?;
     let (text, json) = match args.id {
         Some(id) => {
@@ -95,7 +95,7 @@ pub async fn status(args: &StatusArgs, out: &mut (dyn Write + '_)) -> Result<(),
 ///
 /// # Errors
 /// [`ClientError`].
-pub async fn watch(args: &WatchArgs, out: &mut (dyn Write + '_)) -> Result<Ended, ClientError> {
+pub async fn watch(args: &WatchArgs, out: &mut (dyn Write + Send + '_)) -> Result<Ended, ClientError> {
     watch::follow(&args.remote.client()?, args.id, args.patience, args.json, out).await
 }
 
@@ -103,7 +103,7 @@ pub async fn watch(args: &WatchArgs, out: &mut (dyn Write + '_)) -> Result<Ended
 ///
 /// # Errors
 /// [`ClientError`].
-pub async fn workers(args: &WorkersArgs, out: &mut (dyn Write + '_)) -> Result<(), ClientError> {
+pub async fn workers(args: &WorkersArgs, out: &mut (dyn Write + Send + '_)) -> Result<(), ClientError> {
     let answer = args.remote.client()?.workers().await?;
     let text = if args.json { pretty(&answer.json) } else { text::workers(&answer.value) };
     say(out, text.trim_end())
@@ -113,7 +113,7 @@ pub async fn workers(args: &WorkersArgs, out: &mut (dyn Write + '_)) -> Result<(
 ///
 /// # Errors
 /// [`ClientError`].
-pub async fn cancel(args: &CancelArgs, out: &mut (dyn Write + '_)) -> Result<(), ClientError> {
+pub async fn cancel(args: &CancelArgs, out: &mut (dyn Write + Send + '_)) -> Result<(), ClientError> {
     let id = args.id;
     args.remote.client()?.cancel(id).await?;
     say(
@@ -159,7 +159,7 @@ impl RemoteArgs {
 }
 
 /// Writes a line to standard output; who closes it has seen enough, which is no error.
-fn say(out: &mut (dyn Write + '_), text: &str) -> Result<(), ClientError> {
+fn say(out: &mut (dyn Write + Send + '_), text: &str) -> Result<(), ClientError> {
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(ClientError::Output(error)),
         _ => Ok(()),

@@ -62,8 +62,10 @@ fn events(text: &str) -> Vec<Value> {
 }
 
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        std::fs::read_dir(folder).unwrap().map(|item| item.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|item| item.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -139,7 +141,11 @@ async fn refusals_say_what_to_do_and_end_with_their_code() {
         (client_of("assay_nobody").batch(id).await.unwrap_err(), "unauthorized", "--key"),
         (client_of(&cluster.other_key).batch(id).await.unwrap_err(), "not_found", "assay status"),
         (mine.batch(id + 1).await.unwrap_err(), "not_found", "assay status"),
-        (mine.submit(b"junk".to_vec(), &Wishes::default()).await.unwrap_err(), "invalid_batch", "assay batch show"),
+        (
+            mine.submit(b"junk".to_vec(), &Wishes::default()).await.unwrap_err(),
+            "invalid_batch",
+            "assay batch show",
+        ),
         (
             mine.submit(Shape::new(1).next().next().bytes(), &Wishes::default()).await.unwrap_err(),
             "out_of_sequence",
@@ -179,7 +185,12 @@ async fn a_watcher_goes_on_after_a_takeover_and_sees_every_event_once() {
     let first = cluster.node().await;
     let target = Arc::new(Mutex::new(first.address));
     let proxy = forwarder(Arc::clone(&target)).await;
-    let id = client(&first, &cluster.key).submit(Shape::new(1).bytes(), &Wishes::default()).await.unwrap().value.id;
+    let id = client(&first, &cluster.key)
+        .submit(Shape::new(1).bytes(), &Wishes::default())
+        .await
+        .unwrap()
+        .value
+        .id;
     let watcher = tokio::spawn(watch(watching(id, proxy, &cluster.key, true)));
     let agent = cluster.agent(1, Habits { delay: Duration::from_millis(100), ..Habits::default() });
     until("something is proved", || async { agent.shards.load(Ordering::SeqCst) > 0 }).await;
@@ -219,7 +230,8 @@ async fn canned(answers: &'static [(&'static str, String)]) -> (SocketAddr, Arc<
             let request = String::from_utf8_lossy(&request[..length]).into_owned();
             let path = request.split(' ').nth(1).unwrap_or_default();
             let answer = answers.iter().find(|(known, _)| *known == path).map(|(_, answer)| answer.as_str());
-            let answer = answer.unwrap_or("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let answer =
+                answer.unwrap_or("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     });
@@ -242,7 +254,10 @@ async fn whatever_else_answers_is_told_from_a_coordinator() {
         ("/v1/batches/2", answer("502 Bad Gateway", "", "<html>proxy</html>")),
         ("/v1/batches/3", answer("302 Found", &format!("location: http://{elsewhere}/v1/batches/3\r\n"), "")),
         ("/v1/batches/4", answer("404 Not Found", "", "<html>nothing</html>")),
-        ("/v1/batches/5", answer("418 I'm a teapot", "", &json!({ "code": "short_and_stout", "title": "New" }).to_string())),
+        (
+            "/v1/batches/5",
+            answer("418 I'm a teapot", "", &json!({ "code": "short_and_stout", "title": "New" }).to_string()),
+        ),
         ("/v1/batches/6", answer("200 OK", "", "{}")),
     ]);
     let (address, _) = canned(answers).await;
@@ -264,9 +279,7 @@ async fn whatever_else_answers_is_told_from_a_coordinator() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_is_not_what_was_named_is_refused_and_nothing_is_left() {
     let right = blake3::hash(b"proof").to_hex().to_string();
-    let listed = |name: &str, bytes: u64, blake3: &str| {
-        json!({ "batch": { "id": 1, "phase": "settled" }, "files": [{ "name": name, "bytes": bytes, "blake3": blake3 }] })
-    };
+    let listed = |name: &str, bytes: u64, blake3: &str| json!({ "batch": { "id": 1, "phase": "settled" }, "files": [{ "name": name, "bytes": bytes, "blake3": blake3 }] });
     let answers = forever(vec![
         ("/v1/batches/1/files/good", answer("200 OK", "", "proof")),
         ("/v1/batches/1/files/other", answer("200 OK", "", "prooF")),

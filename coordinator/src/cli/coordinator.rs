@@ -5,9 +5,7 @@ use std::path::Path;
 use super::args::CoordinatorArgs;
 use super::print;
 use crate::cluster;
-use crate::config::{
-    Config, CoordinatorSettings, QueueSettings, SettleSettings, Settings, StoreSettings,
-};
+use crate::config::{Config, CoordinatorSettings, QueueSettings, Settings, SettleSettings, StoreSettings};
 use crate::error::Error;
 
 pub(super) fn run(config: Option<&Path>, arguments: CoordinatorArgs) -> Result<(), Error> {

@@ -55,6 +55,18 @@ struct Known {
     circuit: Option<Hex32>,
 }
 
+/// Whether there is anything to check proofs with; looks, and does nothing.
+///
+/// # Errors
+/// [`ClusterError::NoVerifyingKey`].
+pub fn check(config: &Config) -> Result<(), ClusterError> {
+    let folder = config.keys.join("groth16");
+    if config.coordinator.vk_hash.is_none() && !has_parameters(&folder) {
+        return Err(ClusterError::NoVerifyingKey { folder });
+    }
+    Ok(())
+}
+
 /// Learns what holds, by means of a child where it is not known yet.
 ///
 /// # Errors
@@ -92,11 +104,10 @@ fn of_this_machine(place: &Place<'_>, path: &Path, known: &mut Known) -> Result<
     let digest = match known.circuit.filter(is_there) {
         Some(digest) => digest,
         None => {
-            if !has_parameters(&folder) {
-                return Err(ClusterError::NoVerifyingKey { folder }.into());
-            }
+            check(place.config)?;
             tracing::info!("looking for this build's circuit among the Groth16 parameters");
-            let Outcome::Groth16Setup(made) = ask(place, "set-up", &Job::Groth16Setup(Groth16SetupJob {}))? else {
+            let Outcome::Groth16Setup(made) = ask(place, "set-up", &Job::Groth16Setup(Groth16SetupJob {}))?
+            else {
                 return Err(unexpected("Groth16 parameters"));
             };
             known.circuit = Some(made.circuit_digest);
@@ -115,10 +126,7 @@ fn of_this_machine(place: &Place<'_>, path: &Path, known: &mut Known) -> Result<
 
 /// The key for one public input, the digest: the other four of the wrap circuit are constants of the epoch, and folded in
 /// as `assay_worker::groth16` does it.
-fn special(
-    all: &VerifyingKey<Bn254>,
-    fold_program: [u32; 8],
-) -> Result<VerifyingKey<Bn254>, Groth16Error> {
+fn special(all: &VerifyingKey<Bn254>, fold_program: [u32; 8]) -> Result<VerifyingKey<Bn254>, Groth16Error> {
     let inputs = Statement { program: fold_program, public_values: Vec::new() }.inputs();
     // In the circuit's order, which is that of `WrapInputs`; number 1 is the digest.
     let constants =

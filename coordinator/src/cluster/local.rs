@@ -81,7 +81,8 @@ impl Worker {
     /// # Errors
     /// [`ClusterError::Worker`].
     pub async fn run(self, opened: Opened, leave: mpsc::Receiver<Signal>) -> Result<(), ClusterError> {
-        let wrong = |error: assay_agent::agent::AgentError| ClusterError::Worker(crate::shell::one_line(&error));
+        let wrong =
+            |error: assay_agent::agent::AgentError| ClusterError::Worker(crate::shell::one_line(&error));
         let Opened { queue, store } = opened;
         let agent = Agent::open(self.agent, queue, store, Arc::new(self.runner), self.key).map_err(wrong)?;
         agent.run(leave).await.map_err(wrong)

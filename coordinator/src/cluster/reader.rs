@@ -61,7 +61,12 @@ mod tests {
     fn damaged_batches_are_refused_with_a_reason() {
         let reader = EvmReader::new(7);
         let good = sample::batch(1).unwrap().encode();
-        let mut cases = vec![Vec::new(), b"junk".to_vec(), good[..good.len() - 1].to_vec(), [good.as_slice(), b"x"].concat()];
+        let mut cases = vec![
+            Vec::new(),
+            b"junk".to_vec(),
+            good[..good.len() - 1].to_vec(),
+            [good.as_slice(), b"x"].concat(),
+        ];
         for at in (0..good.len()).step_by(good.len() / 16) {
             let mut bytes = good.clone();
             bytes[at] ^= 0x20;

@@ -90,7 +90,9 @@ impl Settler for TrunkSettler {
                     tracing::warn!(batch = order.batch.0, reason, "not settled yet; trying again");
                 }
                 Ok(Err(failure)) => return Err(refused(one_line(&failure))),
-                Err(error) => tracing::error!(batch = order.batch.0, %error, "the settlement panicked; trying again"),
+                Err(error) => {
+                    tracing::error!(batch = order.batch.0, %error, "the settlement panicked; trying again")
+                }
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(WAIT_MAX);
@@ -117,7 +119,9 @@ impl Prepared {
         });
         match checked {
             Ok(files) => {
-                let named = files.named().map(|(name, bytes)| NewFile { name: name.to_owned(), bytes: bytes.to_vec() });
+                let named = files
+                    .named()
+                    .map(|(name, bytes)| NewFile { name: name.to_owned(), bytes: bytes.to_vec() });
                 named.into_iter().chain([report]).collect()
             }
             Err(reason) => {

@@ -35,8 +35,12 @@ impl Scene {
             ..Settings::default()
         };
         let config = Config::new(None, |_| None, settings).unwrap();
-        let rules =
-            Rules { block_program: [1; 8], fold_program: [2; 8], run_gas_max: 30_000_000, run_blocks_max: 64 };
+        let rules = Rules {
+            block_program: [1; 8],
+            fold_program: [2; 8],
+            run_gas_max: 30_000_000,
+            run_blocks_max: 64,
+        };
         let batch = sample::batch(1).unwrap();
         let validated = Evm.validate(&batch).unwrap();
         let payload = batch.encode();
@@ -131,7 +135,8 @@ fn a_proof_counts_only_under_the_pinned_key_and_only_for_its_batch() {
         let mut values = scene.public_values();
         values[at] ^= 1;
         let other = scene.output_of(values);
-        let epoch = Epoch { verifying_key: *blake3::hash(&other.verifying_key).as_bytes(), ..scene.epoch.clone() };
+        let epoch =
+            Epoch { verifying_key: *blake3::hash(&other.verifying_key).as_bytes(), ..scene.epoch.clone() };
         let lenient = TaskVerifier::new(&epoch, scratch(scene.dir.path()).unwrap());
         assert!(!lenient.check(&scene.facts, &scene.payload, &encode(&other)), "part at {at}");
     }
@@ -188,7 +193,8 @@ async fn a_batch_is_settled_once_and_its_files_are_a_result_folder() {
     // Asked again, by another process after a crash: the same claim.
     let again = scene.settler().settle(&order).await.unwrap();
     assert_eq!(again, files);
-    assert!(String::from_utf8_lossy(&again.iter().find(|file| file.name == "claim.json").unwrap().bytes).contains(&claim_txid));
+    assert!(String::from_utf8_lossy(&again.iter().find(|file| file.name == "claim.json").unwrap().bytes)
+        .contains(&claim_txid));
 }
 
 #[tokio::test]
@@ -215,7 +221,11 @@ async fn what_cannot_be_settled_is_refused_before_anything_is_posted() {
     let mut twice = scene.order();
     twice.proof = encode(&other);
     let refused = settler.settle(&twice).await.unwrap_err();
-    assert!(refused.is_permanent && refused.reason.contains("settle the batch before it"), "{}", refused.reason);
+    assert!(
+        refused.is_permanent && refused.reason.contains("settle the batch before it"),
+        "{}",
+        refused.reason
+    );
 }
 
 #[test]

@@ -129,7 +129,12 @@ impl Verifier for TaskVerifier {
         match self.examine(facts, payload, proof) {
             Ok(()) => true,
             Err(reason) => {
-                tracing::error!(chain = facts.chain.0, sequence = facts.sequence, reason, "a proof is not the batch's");
+                tracing::error!(
+                    chain = facts.chain.0,
+                    sequence = facts.sequence,
+                    reason,
+                    "a proof is not the batch's"
+                );
                 false
             }
         }

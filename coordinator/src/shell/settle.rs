@@ -32,8 +32,7 @@ impl Shell<'_> {
             data: &self.request.job.data,
         };
         let view = &self.view;
-        let settled =
-            Venue::of_one_machine(self.config)?.settle(&request, &mut |text| view.note(text))?;
+        let settled = Venue::of_one_machine(self.config)?.settle(&request, &mut |text| view.note(text))?;
         let outcome = serde_json::to_value(settled.settlement)?;
         Ok(Entry { stage: "settle".into(), outcome, blobs: Default::default(), millis: 0, peak_bytes: 0 })
     }

@@ -11,7 +11,7 @@ use crate::error::ClientError;
 const KEY_FILE_BYTES_MAX: u64 = 4096;
 
 /// Which coordinator, and who asks.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Args)]
 #[command(next_help_heading = "Coordinator")]
 pub struct RemoteArgs {
     /// URL of the coordinator, or of the proxy in front of it
@@ -26,6 +26,16 @@ pub struct RemoteArgs {
     /// PEM file with certificates to trust besides the usual ones
     #[arg(long, value_name = "FILE", env = "ASSAY_CA_FILE")]
     pub ca_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for RemoteArgs {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RemoteArgs")
+            .field("url", &self.url)
+            .field("key_file", &self.key_file)
+            .finish_non_exhaustive()
+    }
 }
 
 impl RemoteArgs {

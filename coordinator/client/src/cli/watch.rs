@@ -50,7 +50,7 @@ pub(super) async fn follow(
     id: u64,
     patience_s: u64,
     is_json: bool,
-    out: &mut (dyn Write + '_),
+    out: &mut (dyn Write + Send + '_),
 ) -> Result<Ended, ClientError> {
     let mut view = View::new(id, is_json, out);
     let (mut last, mut story) = (None::<String>, Story::default());
@@ -113,7 +113,7 @@ async fn tell(
 struct View<'a> {
     id: u64,
     kind: Kind,
-    out: &'a mut (dyn Write + 'a),
+    out: &'a mut (dyn Write + Send + 'a),
 }
 
 enum Kind {
@@ -123,7 +123,7 @@ enum Kind {
 }
 
 impl<'a> View<'a> {
-    fn new(id: u64, is_json: bool, out: &'a mut (dyn Write + 'a)) -> Self {
+    fn new(id: u64, is_json: bool, out: &'a mut (dyn Write + Send + 'a)) -> Self {
         let is_terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
         let kind = match (is_json, is_terminal) {
             (true, _) => Kind::Json,

@@ -44,7 +44,9 @@ fn junk_is_wrong_whatever_it_is_said_to_be() {
         let inputs = vec![b"junk".to_vec(); roles.len()];
         let claim = claim(&scene, stage, roles);
         assert_eq!(verifier.needs_inputs(&claim), !stage.kind().is_part());
-        for outputs in [vec![], vec![b"junk".to_vec()], vec![Vec::new(), vec![0xff; 100]], vec![encode(&scene.output())]] {
+        for outputs in
+            [vec![], vec![b"junk".to_vec()], vec![Vec::new(), vec![0xff; 100]], vec![encode(&scene.output())]]
+        {
             assert!(!verifier.verify(&claim, &inputs, &outputs), "{stage:?}");
         }
     }
