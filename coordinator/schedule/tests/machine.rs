@@ -79,6 +79,7 @@ fn small_tasks_do_not_keep_a_large_one_waiting_for_ever() {
     assert_eq!(cluster.dispatched(Kind::Shard).len(), 3, "for a while small ones go first");
     cluster.pass(1_500);
     cluster.finish(&shards[1], &["proof"]);
+    cluster.pass(500);
     assert_eq!(cluster.dispatched(Kind::Shard).len(), 3, "then the worker is kept clear");
     cluster.finish(&third, &["proof"]);
     let wrap = cluster.last(Kind::Wrap);

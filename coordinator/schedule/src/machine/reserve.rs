@@ -1,11 +1,13 @@
 //! Room in memory: for the parts of controllers, and for tasks that need more than the rest leaves them.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::pool::{Line, Pool, PoolKey};
+use super::pool::{Line, Pool, PoolKey, Rank};
 use super::Machine;
 use crate::batch::NodeState;
 use crate::mark::mark;
+use crate::worker::Worker;
 use crate::{BatchId, Kind, WorkerId};
 
 impl Machine {
@@ -13,43 +15,56 @@ impl Machine {
     /// else begins there until it is free. While it is controllers that hold the memory, parts go on, since controllers
     /// wait for them.
     pub(super) fn reserve(&mut self) {
-        let mut reserved = BTreeMap::new();
+        let mut waiting = Vec::new();
         for (key, pool) in self.pools.iter().filter(|(key, _)| !key.kind.is_controller()) {
             for (line, ranks) in &pool.ready {
-                let Some(rank) = ranks.first().filter(|_| !self.is_at_quota(line.tenant, key.kind)) else {
-                    continue;
-                };
-                if self.is_held_back(*key, rank.batch)
-                    || !self.waits_for_memory(pool, *line, rank.batch, rank.node)
-                {
-                    continue;
+                let first = ranks.first().filter(|_| !self.is_at_quota(line.tenant, key.kind));
+                let first = first.filter(|rank| !self.is_held_back(*key, rank.batch));
+                if let Some(rank) = first.filter(|rank| self.waits_for_memory(pool, *line, rank)) {
+                    waiting.push((Reverse(line.memory_bytes), *rank, pool));
                 }
-                let task = (rank.batch, rank.node);
-                let able = |id: &&WorkerId| {
-                    self.workers[*id].profile.memory_bytes >= line.memory_bytes && !reserved.contains_key(*id)
-                };
-                // The one that it has already, else the one that has least to do.
-                let rate = |id: &&WorkerId| {
-                    (self.reserved.get(*id) != Some(&task), self.workers[*id].memory_used, **id)
-                };
-                if let Some(worker) = pool.here.iter().filter(able).min_by_key(rate) {
-                    mark("worker kept clear");
-                    reserved.insert(*worker, task);
-                }
+            }
+        }
+        waiting.sort_unstable_by_key(|(memory_bytes, rank, _)| (*memory_bytes, *rank));
+        let mut reserved = BTreeMap::new();
+        for (Reverse(memory_bytes), rank, pool) in waiting {
+            let task = (rank.batch, rank.node);
+            let able = |id: &&WorkerId| {
+                self.workers[*id].profile.memory_bytes >= memory_bytes && !reserved.contains_key(*id)
+            };
+            // The one that it has already, else the one that has least to do.
+            let rate =
+                |id: &&WorkerId| (self.reserved.get(*id) != Some(&task), self.workers[*id].memory_used, **id);
+            if let Some(worker) = pool.here.iter().filter(able).min_by_key(rate) {
+                mark("worker kept clear");
+                reserved.insert(*worker, task);
             }
         }
         self.reserved = reserved;
     }
 
-    /// Whether the first of a queue has waited long and no worker has as much memory free. One that only fits where
-    /// controllers are has waited long enough: they are taken off for it ([`Self::evict_controllers`]).
-    fn waits_for_memory(&self, pool: &Pool, line: Line, batch: BatchId, node: u32) -> bool {
-        let has = |memory: fn(&crate::worker::Worker) -> u64| {
+    /// Whether the first of a queue has waited long, and needs more memory than any worker has free, even if one more of
+    /// its tasks ends. One that only fits where controllers are has waited long enough: they are taken off for it
+    /// ([`Self::evict_controllers`]).
+    fn waits_for_memory(&self, pool: &Pool, line: Line, rank: &Rank) -> bool {
+        let has = |memory: &dyn Fn(&Worker) -> u64| {
             pool.here.iter().any(|id| memory(&self.workers[id]) >= line.memory_bytes)
         };
-        let waited = self.now.since(self.node(batch, node).since);
-        let is_long = waited >= self.limits.patience_ms || !has(|worker| worker.memory_for_parts());
-        is_long && !has(|worker| worker.memory_free())
+        let waited = self.now.since(self.node(rank.batch, rank.node).since);
+        let is_long = waited >= self.limits.patience_ms || !has(&Worker::memory_for_parts);
+        // A worker that is half clear stays reserved.
+        let is_served = self.reserved.values().any(|task| *task == (rank.batch, rank.node));
+        is_long
+            && !has(&Worker::memory_free)
+            && (is_served || !has(&|worker: &Worker| self.memory_soon(worker)))
+    }
+
+    /// Memory that a worker has free once the smallest of its tasks has ended, controllers not counted.
+    fn memory_soon(&self, worker: &Worker) -> u64 {
+        let tasks = worker.running.iter().map(|attempt| &self.attempts[attempt]);
+        let smallest =
+            tasks.filter(|attempt| !attempt.kind.is_controller()).map(|attempt| attempt.memory_bytes).min();
+        worker.memory_free() + smallest.unwrap_or(0)
     }
 
     /// Whether a worker is kept clear for another task.

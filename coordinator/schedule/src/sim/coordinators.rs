@@ -172,7 +172,6 @@ impl World {
         }
         if self.fails(Fault::CoordinatorKilled, 2) {
             // Dies before the commit: as if the event had not come.
-            self.leak_messages(which, &event);
             self.crash(which);
             return Ok(None);
         }
@@ -232,19 +231,6 @@ impl World {
         self.check_step(which, &effects)?;
         self.begin(which, effects);
         Ok(Some(Ok(())))
-    }
-
-    /// Sends the messages of a step that is never committed.
-    fn leak_messages(&mut self, which: usize, event: &Event) {
-        if !self.lacks(Weakness::Atomicity) {
-            return;
-        }
-        let now = Time(self.now + self.coordinators[which].skew_ms);
-        let Some(mut machine) = self.coordinators[which].machine.take() else { return };
-        let effects = machine.step(event.clone(), now).unwrap_or_default();
-        for (mailbox, mail) in effects.iter().filter_map(mail) {
-            self.queue.mailboxes.entry(mailbox).or_default().push(mail);
-        }
     }
 
     /// Begins the work of a step; perhaps the coordinator dies meanwhile.

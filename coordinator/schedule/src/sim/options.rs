@@ -88,7 +88,7 @@ impl Faults {
 
     /// Whether a fault is among them.
     pub fn has(self, fault: Fault) -> bool {
-        self.0 & 1 << fault as u32 != 0
+        self.0 & (1 << fault as u32) != 0
     }
 }
 
@@ -119,8 +119,6 @@ pub enum Weakness {
     Epochs,
     /// The store takes what attempts publish that are over.
     Revocation,
-    /// A commit sends its messages before it is certain.
-    Atomicity,
     /// The queue forgets the last records when it is started again.
     Durability,
     /// A settlement that is done twice is posted twice.
@@ -137,7 +135,7 @@ pub enum Weakness {
 
 impl Weakness {
     /// All of them.
-    pub const ALL: [Weakness; 19] = [
+    pub const ALL: [Weakness; 18] = [
         Weakness::Verification,
         Weakness::Checksum,
         Weakness::Memo,
@@ -150,7 +148,6 @@ impl Weakness {
         Weakness::BackPressure,
         Weakness::Epochs,
         Weakness::Revocation,
-        Weakness::Atomicity,
         Weakness::Durability,
         Weakness::Settlement,
         Weakness::Repetition,
