@@ -465,8 +465,8 @@ pub async fn waiting_readers_are_woken_at_once(fixture: QueueFixture) {
     }
     waits.sort();
     let median = waits[waits.len() / 2];
-    // A clock would take seconds; how fast it is on an idle machine is what `examples/throughput` says.
-    assert!(median < Duration::from_millis(250), "median {median:?} of {waits:?}");
+    // By its clock a reader would look after two seconds. How fast it is on an idle machine, `examples/throughput` says.
+    assert!(median < Duration::from_secs(1), "median {median:?} of {waits:?}");
 }
 
 /// An event wakes the leader, a closing wakes readers, and a wait ends by itself.
