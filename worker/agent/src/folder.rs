@@ -144,11 +144,6 @@ impl Folder {
         self.root.join("attempts").join(attempt.to_string())
     }
 
-    /// Where logs are.
-    pub(crate) fn logs(root: &Path) -> PathBuf {
-        root.join("logs")
-    }
-
     /// Removes all that is kept of an attempt.
     pub(crate) fn remove(&self, attempt: AttemptId) -> Result<(), FolderError> {
         remove(&self.attempt(attempt))

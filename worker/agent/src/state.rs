@@ -34,7 +34,7 @@ use crate::receipt::Outcome;
 use crate::runner::{Device, Failure, PartError};
 use crate::wire::{Answer, Mail};
 use parts::PartState;
-use posts::{Posts, Purpose};
+use posts::Posts;
 
 /// Attempts that are over and remembered, so that a message about them is not taken for a new one.
 const OVER_MAX: usize = 4096;

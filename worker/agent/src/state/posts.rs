@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use assay_schedule::{AttemptId, Event, Hash, Part};
 
 use super::parts::PartPhase;
-use super::{Phase, PostError, PostId, Refused, State, Try};
+use super::{Phase, PostError, PostId, Refused, State};
 
 /// Messages under way at the same time.
 const UNDER_WAY_MAX: usize = 256;

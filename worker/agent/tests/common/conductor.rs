@@ -59,11 +59,19 @@ pub fn limits() -> Limits {
 
 impl Conductor {
     pub async fn lead(queue: &Arc<dyn TaskQueue>, store: &Arc<dyn ArtifactStore>) -> Self {
+        Self::lead_under(limits(), queue, store).await
+    }
+
+    pub async fn lead_under(
+        limits: Limits,
+        queue: &Arc<dyn TaskQueue>,
+        store: &Arc<dyn ArtifactStore>,
+    ) -> Self {
         let epoch = queue.lead("conductor", Duration::from_secs(3600)).await.unwrap().unwrap();
         let mut this = Self {
             queue: queue.clone(),
             store: store.clone(),
-            machine: Machine::new(limits()).unwrap(),
+            machine: Machine::new(limits).unwrap(),
             epoch,
             cursor: Cursor(0),
             mails: Vec::new(),

@@ -1,5 +1,5 @@
 //! A worker of its own runtime, a coordinator that does what a test says, and a queue and a store that can be cut off.
-#![allow(dead_code, reason = "every test binary uses its own part of this")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "every test binary uses its own part of this")]
 
 pub mod conductor;
 pub mod cut;
