@@ -14,7 +14,7 @@ layer() {
     lvm/core | kernels | worker/features) echo 0 ;;
     lvm | l1 | worker/circuit | worker/outer | coordinator/schedule | coordinator/queue) echo 1 ;;
     worker/zkvm | worker/agent | coordinator/service) echo 2 ;;
-    worker | coordinator/client) echo 3 ;;
+    worker | coordinator/client | coordinator/chaos) echo 3 ;;
     coordinator) echo 4 ;;
     bench) echo 5 ;;
     *) echo "check-tree: no layer for $1" >&2; exit 1 ;;
@@ -23,6 +23,7 @@ layer() {
 folder() {
   case "$1" in
     assay-lvm-core) echo lvm/core ;;
+    assay-chaos) echo coordinator/chaos ;;
     assay-schedule) echo coordinator/schedule ;;
     assay-queue) echo coordinator/queue ;;
     assay-service) echo coordinator/service ;;

@@ -30,8 +30,18 @@ if [ ${#missing[@]} -gt 0 ]; then
     sudo=sudo
   fi
   echo "setup: installing ${missing[*]}"
+  # The packages' services (redis-server) are not to run: tests start their own servers on free ports.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    trap '$sudo rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
+    $sudo chmod 755 "$policy"
+  fi
   $sudo apt-get update -qq
   DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  case " ${missing[*]} " in
+    *" redis-server "*) if [ -d /run/systemd/system ]; then $sudo systemctl disable --now --quiet redis-server; fi ;;
+  esac
 fi
 
 if ! command -v cargo >/dev/null; then

@@ -257,7 +257,7 @@ impl TaskQueue for EmbeddedQueue {
     }
 
     async fn post_all(&self, events: &[Vec<u8>]) -> Result<Cursor, QueueError> {
-        check::messages("events of a post", &self.shared.limits, events.iter())?;
+        check::post(&self.shared.limits, events)?;
         let events = events.to_vec();
         self.with(move |core, limits| {
             core.state.check_post(limits, &events)?;

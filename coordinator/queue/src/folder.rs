@@ -16,7 +16,7 @@ use async_trait::async_trait;
 
 use crate::error::{BackendError, FileError, StoreError};
 use crate::files::{copy_hashed, hash_file, read_hashed, temporary_in};
-use crate::journal::{lock_folder, Durability, Journal};
+use crate::journal::{lock_folder, sync_folder, Durability, Journal};
 use crate::limits::StoreLimits;
 use crate::store::{Artifact, ArtifactStore, Freed, Hold, Stat, Swept, Usage};
 use crate::types::Holder;
@@ -166,6 +166,11 @@ impl Shared {
             io::ErrorKind::NotFound => StoreError::Swept { hash: artifact.hash },
             _ => FileError::of("rename to", &path)(error.error).into(),
         })?;
+        if self.durability == Durability::Disk {
+            // The name of the file, and that of its folder, which may be new.
+            sync_folder(&path);
+            sync_folder(parent);
+        }
         core.index.set_damaged(&artifact.hash, false);
         let held = core.hold(holder, artifact);
         if held.is_err() && !core.index.contains(&artifact.hash) {
@@ -197,6 +202,8 @@ impl Shared {
         let metadata = fs::metadata(path).map_err(FileError::of("read", path))?;
         self.check_size(metadata.len())?;
         let (hash, bytes) = hash_file(path, self.limits.artifact_bytes_max)?;
+        // It may have grown, or be of a kind that does not tell its size.
+        self.check_size(bytes)?;
         let artifact = Artifact { hash, bytes };
         self.publish(holder, artifact, |file| {
             let mut source = File::open(path).map_err(FileError::of("open", path))?.take(bytes);

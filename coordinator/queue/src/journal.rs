@@ -220,8 +220,8 @@ fn only_zeros(header: &[u8], reader: &mut impl Read) -> std::io::Result<bool> {
     }
 }
 
-/// Makes a rename durable, as far as the file system can.
-fn sync_folder(path: &Path) {
+/// Makes the name of a new or renamed file durable, as far as the file system can.
+pub(crate) fn sync_folder(path: &Path) {
     let folder = path.parent().unwrap_or(Path::new("."));
     if let Err(error) = File::open(folder).and_then(|folder| folder.sync_all()) {
         tracing::warn!(folder = %folder.display(), %error, "folder not synced");

@@ -158,9 +158,29 @@ pub(crate) mod check {
         Ok(())
     }
 
+    /// Messages that could never fit, however empty the queue is, are not even sent.
+    pub(crate) fn total<'a>(
+        what: &'static str,
+        messages: impl Iterator<Item = &'a Vec<u8>>,
+        bytes_max: u64,
+    ) -> Result<(), QueueError> {
+        at_most(what, messages.map(|message| message.len() as u64).sum(), bytes_max)
+    }
+
+    pub(crate) fn post(limits: &QueueLimits, events: &[Vec<u8>]) -> Result<(), QueueError> {
+        messages("events of a post", limits, events.iter())?;
+        total("the size of a post", events.iter(), limits.event_bytes_max)
+    }
+
     pub(crate) fn commit(limits: &QueueLimits, commit: &Commit) -> Result<(), QueueError> {
         messages("records of a commit", limits, commit.records.iter())?;
+        total("the size of a commit's records", commit.records.iter(), limits.record_bytes_max)?;
         messages("mails of a commit", limits, commit.mails.iter().map(|(_, mail)| mail))?;
+        total(
+            "the size of a commit's mails",
+            commit.mails.iter().map(|(_, mail)| mail),
+            limits.mail_bytes_max,
+        )?;
         at_most("closings of a commit", commit.close.len() as u64, limits.page_max as u64)?;
         at_most("removals of a commit", commit.remove.len() as u64, limits.page_max as u64)
     }

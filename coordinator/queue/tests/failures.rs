@@ -188,10 +188,26 @@ async fn large_answers_and_waiting_readers_do_not_disturb_each_other() {
     queue.post(b"event".to_vec()).await.unwrap();
     queue.commit(epoch, &step(1)).await.unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().mails.len(), 1);
-    let Value::BulkString(stats) = server.command(&["INFO", "stats"]) else { panic!("a text") };
-    let stats = String::from_utf8(stats).unwrap();
-    let closed = stats.lines().find(|line| line.starts_with("client_output_buffer_limit_disconnections"));
-    assert_eq!(closed.unwrap(), "client_output_buffer_limit_disconnections:0");
+    // Only later versions than 7.0 count them.
+    let log = std::fs::read_to_string(server.folder().join("log")).unwrap();
+    assert!(log.contains("Ready to accept connections") && !log.contains("output buffer limits"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_term_that_was_given_out_twice_is_its_later_holders() {
+    let server = RedisServer::start();
+    let (one, two) = (open(server.url()).await, open(server.url()).await);
+    let epoch = one.lead("a", LONG).await.unwrap().unwrap();
+    // What a replica knows that had not heard of the first leader when it became master.
+    server.command(&["DEL", "{assay:test}:head"]);
+    assert_eq!(two.lead("b", LONG).await.unwrap(), Some(epoch));
+    let refused = one.commit(epoch, &step(0)).await;
+    assert!(matches!(&refused, Err(QueueError::Fenced { .. })), "{refused:?}");
+    let refused = one.checkpoint(epoch, Position(0), b"state").await;
+    assert!(matches!(&refused, Err(QueueError::Fenced { .. })), "{refused:?}");
+    one.resign(epoch).await.unwrap();
+    assert_eq!(two.leader().await.unwrap().unwrap().holder, "b", "the other's lease goes on");
+    assert_eq!(two.commit(epoch, &step(0)).await.unwrap().position, Position(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -215,8 +231,8 @@ async fn a_server_that_stays_away_is_reported_in_time_and_taken_again_later() {
 async fn a_server_that_hangs_is_given_up_after_the_time_allowed() {
     let server = RedisServer::start();
     let config = assay_queue::RedisConfig {
-        response_timeout: Duration::from_millis(200),
-        retry_for: Duration::from_millis(500),
+        response_timeout: Duration::from_secs(1),
+        retry_for: Duration::from_secs(2),
         ..config(server.url())
     };
     let queue = RedisQueue::open(config, QueueLimits::default()).await.unwrap();
@@ -224,7 +240,7 @@ async fn a_server_that_hangs_is_given_up_after_the_time_allowed() {
     let started = Instant::now();
     let error = queue.post(b"e".to_vec()).await.unwrap_err();
     assert!(matches!(&error, QueueError::Backend(BackendError::Unavailable { .. })), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     server.pause(false);
     let back = async { while queue.post(b"e".to_vec()).await.is_err() {} };
     tokio::time::timeout(Duration::from_secs(10), back).await.expect("it comes back");

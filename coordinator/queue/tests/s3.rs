@@ -92,10 +92,12 @@ impl Bucket {
         match (method, part) {
             ("POST", _) if query.starts_with("delete") => {
                 let text = String::from_utf8(body).unwrap();
+                let mut deleted = "<DeleteResult>".to_owned();
                 for key in text.split("<Key>").skip(1).map(|rest| rest.split("</Key>").next().unwrap()) {
                     self.objects.remove(&format!("/bucket/{key}"));
+                    deleted += &format!("<Deleted><Key>{key}</Key></Deleted>");
                 }
-                (OK, b"<DeleteResult></DeleteResult>".to_vec())
+                (OK, (deleted + "</DeleteResult>").into_bytes())
             }
             ("POST", _) if query.starts_with("uploads") => {
                 let id =

@@ -13,6 +13,7 @@ use assay_queue::{
     QueueLimits, RedisConfig, RedisQueue, Refusal, SharedStore, TaskQueue,
 };
 use common::config;
+use redis::Value;
 
 const LONG: Duration = Duration::from_secs(600);
 
@@ -93,6 +94,22 @@ async fn a_server_that_begins_to_evict_is_refused_at_the_next_connection() {
     assert!(matches!(&error, QueueError::Backend(BackendError::Refused(Refusal::Evicts { .. }))), "{error}");
     server.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     queue.post(b"e".to_vec()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_with_too_many_clients_is_tried_again() {
+    let server = RedisServer::start();
+    let mut only = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    let mut limit =
+        |number| redis::cmd("CONFIG").arg(&["SET", "maxclients", number]).exec(&mut only).unwrap();
+    limit("1");
+    let hasty = RedisConfig { retry_for: Duration::from_millis(300), ..config(server.url()) };
+    let error = open(hasty).await.err().unwrap();
+    assert!(matches!(&error, BackendError::Unavailable { .. }), "{error}");
+    let waiting = tokio::spawn(open(config(server.url())));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    limit("100");
+    waiting.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -229,6 +246,19 @@ async fn tls_works_with_the_right_authority_only() {
     assert!(matches!(open(mixed).await, Err(BackendError::Config { .. })));
 }
 
+/// A replica needs a moment to be one.
+async fn has_replica(master: &RedisServer) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let Value::BulkString(info) = master.command(&["INFO", "replication"]) else { panic!("a text") };
+        if String::from_utf8_lossy(&info).contains("state=online") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the replica does not come");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sentinels_lead_to_the_master_and_to_its_successor() {
     let mut master = RedisServer::start();
@@ -245,18 +275,7 @@ async fn sentinels_lead_to_the_master_and_to_its_successor() {
     // The second host does not exist: any of them will do.
     let url = url.replace("/main", ",127.0.0.1:1/main");
     let config = RedisConfig { replicas_min: 1, retry_for: Duration::from_secs(40), ..config(&url) };
-    // A replica needs a moment to be one.
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let redis::Value::BulkString(info) = master.command(&["INFO", "replication"]) else {
-            panic!("a text")
-        };
-        if String::from_utf8_lossy(&info).contains("state=online") {
-            break;
-        }
-        assert!(Instant::now() < deadline, "the replica does not come");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    has_replica(&master).await;
     let queue = open(config.clone()).await.unwrap();
     works(&queue, config).await;
     let epoch = queue.lead("a", LONG).await.unwrap().unwrap();
@@ -292,6 +311,32 @@ async fn too_few_replicas_are_no_success() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_counts_when_a_replica_has_it_and_not_before() {
+    let master = RedisServer::start();
+    let replica =
+        RedisServer::start_with(ServerOptions::with(&[&format!("--replicaof 127.0.0.1 {}", master.port())]));
+    has_replica(&master).await;
+    let config = RedisConfig {
+        replicas_min: 1,
+        response_timeout: Duration::from_millis(600),
+        retry_for: Duration::from_millis(1500),
+        ..config(master.url())
+    };
+    let queue = open(config).await.unwrap();
+    let epoch = queue.lead("a", LONG).await.unwrap().unwrap();
+    let commit = Commit { records: vec![b"record".to_vec()], ..Commit::new(Cursor(0)) };
+    // The master has it, and says so at every repetition, over new connections that have written nothing.
+    replica.pause(true);
+    let error = queue.commit(epoch, &commit).await.unwrap_err();
+    assert!(matches!(&error, QueueError::Backend(BackendError::Unavailable { .. })), "{error}");
+    replica.pause(false);
+    let committed = queue.commit(epoch, &commit).await.unwrap();
+    assert_eq!((committed.position, committed.is_repeated), (Position(1), true));
+    let Value::Int(records) = replica.command(&["XLEN", "{assay:test}:log"]) else { panic!("a number") };
+    assert_eq!(records, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_holds_a_deployment_on_one_of_its_nodes() {
     let node = || RedisServer::start_with(ServerOptions::with(&["--cluster-enabled yes"]));
     let nodes = [node(), node(), node()];
@@ -304,7 +349,7 @@ async fn a_cluster_holds_a_deployment_on_one_of_its_nodes() {
     }
     let deadline = Instant::now() + Duration::from_secs(30);
     let is_whole = |node: &RedisServer| {
-        let redis::Value::BulkString(info) = node.command(&["CLUSTER", "INFO"]) else { return false };
+        let Value::BulkString(info) = node.command(&["CLUSTER", "INFO"]) else { return false };
         let info = String::from_utf8_lossy(&info).into_owned();
         info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
     };
@@ -321,7 +366,7 @@ async fn a_cluster_holds_a_deployment_on_one_of_its_nodes() {
         works(&queue, config.clone()).await;
         store_works(config).await;
     }
-    let used = nodes.iter().filter(|node| node.command(&["DBSIZE"]) != redis::Value::Int(0)).count();
+    let used = nodes.iter().filter(|node| node.command(&["DBSIZE"]) != Value::Int(0)).count();
     assert!(used > 1, "more than one node is used");
     nodes[1].command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let refused = open(config(format!("redis+cluster://{}", hosts[0]))).await.err().unwrap();

@@ -54,6 +54,8 @@ pub struct LeaderConfig {
     pub sweep_time: Duration,
     /// How long a shutdown tries to commit what is under way.
     pub stop_time: Duration,
+    /// How far this coordinator's clock is ahead of the machine's; 0 but in tests of clocks that differ.
+    pub clock_offset_ms: i64,
 }
 
 impl Default for LeaderConfig {
@@ -67,6 +69,7 @@ impl Default for LeaderConfig {
             message_bytes_max: 1 << 20,
             sweep_time: Duration::from_secs(600),
             stop_time: Duration::from_secs(5),
+            clock_offset_ms: 0,
         }
     }
 }
@@ -202,8 +205,8 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|is_stopped| *is_stopped).await;
 }
 
-/// This machine's clock.
-fn now() -> Time {
+/// This machine's clock, and how far another one is ahead of it.
+fn now(offset_ms: i64) -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_add_signed(offset_ms))
 }

@@ -19,7 +19,7 @@ use prometheus_client::registry::Registry;
 
 use crate::api::view::kind_name;
 use crate::shared::Role;
-use crate::state::{phase_name, AttemptState, Fact, State};
+use crate::state::{phase_name, AttemptState, Fact, State, PHASES};
 
 /// `Content-Type` of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -342,6 +342,13 @@ impl Metrics {
     }
 
     fn set_cluster(&self, state: &State) {
+        // What there is none of is 0, not absent.
+        for phase in PHASES {
+            self.batches.get_or_create(&PhaseLabel { phase }).set(0);
+        }
+        for state in ["present", "gone", "quarantined"] {
+            self.workers.get_or_create(&StateLabel { state }).set(0);
+        }
         for (_, history) in state.histories() {
             self.batches.get_or_create(&PhaseLabel { phase: phase_name(&history.phase) }).inc();
         }
@@ -549,6 +556,8 @@ mod tests {
         let leading = scrape(&metrics, Role::Leading { epoch: 3 });
         assert!(leading.contains("\nassay_leading 1\n") && leading.contains("\nassay_leader_epoch 3\n"));
         assert!(leading.contains("assay_tasks_queued{kind=\"wrap\"} 0"));
+        assert!(leading.contains("assay_workers{state=\"gone\"} 0"));
+        assert!(leading.contains("assay_batches{phase=\"proving\"} 0"));
         let standby = scrape(&metrics, Role::Standby);
         assert!(standby.contains("\nassay_leading 0\n") && !standby.contains("assay_tasks_queued{"));
         assert!(leading.ends_with("# EOF\n"));

@@ -623,6 +623,10 @@ fn jittered(pause: Duration) -> Duration {
 fn verdict(error: &RedisError, target: &Target) -> Verdict {
     let reason = error.to_string();
     let forbidden = |reason| Verdict::Fail(Refusal::Forbidden { server: target.to_string(), reason }.into());
+    // It has no code of its own; the server closes the connection after it.
+    if reason.contains("max number of clients") {
+        return Verdict::Reconnect;
+    }
     match error.kind() {
         ErrorKind::Io
         | ErrorKind::MasterNameNotFoundBySentinel

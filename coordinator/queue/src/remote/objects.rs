@@ -11,7 +11,7 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload, WriteMultipart};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::link::install_tls;
 use crate::error::{BackendError, FileError, StoreError};
@@ -220,7 +220,7 @@ fn sweep_partial(folder: &Path, older_than: Duration) -> Result<Swept, FileError
 
 /// The file in pieces of a part.
 pub(super) fn pieces_of(
-    file: tokio::fs::File,
+    file: impl AsyncRead + Unpin + Send,
     path: PathBuf,
 ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send {
     futures::stream::try_unfold((file, path), |(mut file, path)| async move {

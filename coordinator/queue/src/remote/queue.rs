@@ -313,7 +313,7 @@ impl TaskQueue for RedisQueue {
     }
 
     async fn resign(&self, epoch: Epoch) -> Result<(), QueueError> {
-        self.call(Call::new(&call::RESIGN).key(&self.keys.head).number(epoch.0)).await?;
+        self.call(self.leader_call(&call::RESIGN, epoch)).await?;
         Ok(())
     }
 
@@ -388,7 +388,7 @@ impl TaskQueue for RedisQueue {
     }
 
     async fn post_all(&self, events: &[Vec<u8>]) -> Result<Cursor, QueueError> {
-        check::messages("events of a post", &self.limits, events.iter())?;
+        check::post(&self.limits, events)?;
         let mut call = Call::new(&call::POST)
             .key(&self.keys.head)
             .key(&self.keys.inbox)

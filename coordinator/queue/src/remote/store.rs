@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use redis::Value;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::call::{self, array, number, Answer, Call, Script};
 use super::link::Link;
@@ -221,6 +221,8 @@ impl SharedStore {
         let file = tokio::fs::File::open(path).await.map_err(FileError::of("open", path))?;
         let mut hasher = blake3::Hasher::new();
         let mut bytes = 0;
+        // One byte more tells a file that has grown.
+        let file = file.take(artifact.bytes.saturating_add(1));
         let pieces = pieces_of(file, path.to_owned()).inspect_ok(|piece| {
             hasher.update(piece);
             bytes += piece.len() as u64;
@@ -447,6 +449,14 @@ impl SharedStore {
     }
 }
 
+/// The beginning of a file.
+async fn read_at_most(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FileError> {
+    let file = tokio::fs::File::open(path).await.map_err(FileError::of("open", path))?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max).read_to_end(&mut bytes).await.map_err(FileError::of("read", path))?;
+    Ok(bytes)
+}
+
 fn with_lineage<'a>(call: Call<'a>, holder: &'a Holder) -> Call<'a> {
     holder.lineage().fold(call, |call, name| call.text(name))
 }
@@ -473,12 +483,16 @@ impl ArtifactStore for SharedStore {
         let size = tokio::fs::metadata(path).await.map_err(FileError::of("read", path))?.len();
         self.check_size(size)?;
         if size <= self.limits.inline_bytes_max {
-            let bytes = tokio::fs::read(path).await.map_err(FileError::of("read", path))?;
-            return self.put(holder, bytes).await;
+            // It may have grown, or be of a kind that does not tell its size: then it takes the other way.
+            let bytes = read_at_most(path, self.limits.inline_bytes_max.saturating_add(1)).await?;
+            if bytes.len() as u64 <= self.limits.inline_bytes_max {
+                return self.put(holder, bytes).await;
+            }
         }
         let (file, bytes_max) = (path.to_owned(), self.limits.store.artifact_bytes_max);
         let hashed = tokio::task::spawn_blocking(move || hash_file(&file, bytes_max));
         let (hash, bytes) = hashed.await.map_err(BackendError::internal)??;
+        self.check_size(bytes)?;
         let artifact = Artifact { hash, bytes };
         self.put_object(holder, artifact, Source::File(path)).await?;
         Ok(artifact)

@@ -424,6 +424,14 @@ pub async fn impossible_calls_are_refused(fixture: QueueFixture) {
     assert!(matches!(queue.commit(epoch, &commit).await, Err(QueueError::TooLarge { .. })));
     commit.mails = vec![(mailbox("m"), Vec::new()); SMALL.page_max + 1];
     assert!(matches!(queue.commit(epoch, &commit).await, Err(QueueError::TooLarge { .. })));
+    // Each fits, but all together never do.
+    let number = 1 + SMALL.mail_bytes_max as usize / SMALL.message_bytes_max;
+    let many = vec![vec![0; SMALL.message_bytes_max]; number];
+    assert!(matches!(queue.post_all(&many).await, Err(QueueError::TooLarge { .. })));
+    commit.mails = many.iter().map(|mail| (mailbox("m"), mail.clone())).collect();
+    assert!(matches!(queue.commit(epoch, &commit).await, Err(QueueError::TooLarge { .. })));
+    (commit.records, commit.mails) = (many, Vec::new());
+    assert!(matches!(queue.commit(epoch, &commit).await, Err(QueueError::TooLarge { .. })));
     let state = vec![0; SMALL.checkpoint_bytes_max + 1];
     assert!(matches!(queue.checkpoint(epoch, Position(2), &state).await, Err(QueueError::TooLarge { .. })));
     assert!(queue.lead("", LONG).await.is_err() && queue.lead(&"x".repeat(200), LONG).await.is_err());
@@ -457,7 +465,8 @@ pub async fn waiting_readers_are_woken_at_once(fixture: QueueFixture) {
     }
     waits.sort();
     let median = waits[waits.len() / 2];
-    assert!(median < Duration::from_millis(10), "median {median:?} of {waits:?}");
+    // A clock would take seconds; how fast it is on an idle machine is what `examples/throughput` says.
+    assert!(median < Duration::from_millis(250), "median {median:?} of {waits:?}");
 }
 
 /// An event wakes the leader, a closing wakes readers, and a wait ends by itself.

@@ -1,6 +1,7 @@
 //! What every [`ArtifactStore`] does.
 
 use std::any::Any;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -204,7 +205,13 @@ pub async fn a_full_store_refuses_until_something_is_released(fixture: StoreFixt
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     std::fs::write(&path, &too_large).unwrap();
-    for refused in [store.put(&holder("a"), too_large).await, store.put_file(&holder("a"), &path).await] {
+    // A file that says that it is empty and never ends.
+    let endless = Path::new("/dev/zero");
+    for refused in [
+        store.put(&holder("a"), too_large).await,
+        store.put_file(&holder("a"), &path).await,
+        store.put_file(&holder("a"), endless).await,
+    ] {
         assert!(matches!(refused, Err(StoreError::TooLarge { max, .. }) if max == limits.artifact_bytes_max));
     }
     let half = content(2, limits.bytes_max as usize / 2);

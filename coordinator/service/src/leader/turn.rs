@@ -163,7 +163,7 @@ impl Coordinator {
     }
 
     fn step(&self, state: &mut State, entry: Entry, draft: &mut Draft) {
-        let record = Record { at: now(), entry };
+        let record = Record { at: now(self.config.clock_offset_ms), entry };
         let encoded = encode_record(&record);
         if encoded.len() > self.config.message_bytes_max {
             self.parts.metrics.bad_message();
@@ -299,9 +299,10 @@ impl Coordinator {
                 .tenant(callback.tenant)
                 .and_then(|tenant| tenant.webhook_secret.clone());
             let (sender, answers) = (self.parts.webhooks.clone(), term.answers.clone());
+            let at = now(self.config.clock_offset_ms);
             term.calls.spawn(async move {
                 let sent = match secret {
-                    Some(secret) => sender.send(&message, &secret, now().0 / 1000).await,
+                    Some(secret) => sender.send(&message, &secret, at.0 / 1000).await,
                     None => Err(webhook::DeliveryError::NoSecret),
                 };
                 if let Err(error) = &sent {

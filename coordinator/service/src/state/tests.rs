@@ -100,9 +100,10 @@ impl World {
 fn the_same_records_give_the_same_state_also_over_a_checkpoint() {
     let mut world = World::new();
     world.join(1, 7);
-    let applied = world.taken(Submit { callback: Some("https://example.com/".into()), ..submit("a") });
+    let submit = || Submit { callback: Some("https://example.com/".into()), ..submit("a") };
+    let applied = world.taken(submit());
     world.execute(&applied.effects, true);
-    world.taken(submit("a"));
+    world.taken(submit());
     world.apply(request(Command::Cancel { tenant: TenantId(1), batch: BatchId(0) }));
     for _ in 0..5 {
         world.apply(Entry::Event(Event::Tick));
