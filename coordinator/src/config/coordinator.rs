@@ -111,7 +111,7 @@ impl CoordinatorConfig {
         let dir = own.dir.unwrap_or_else(|| out.join("coordinator"));
         let listen = own.listen.unwrap_or_else(|| LISTEN.to_owned());
         let wrong = |name, expected, got: &str| ConfigError::Value { name, expected, got: got.to_owned() };
-        let address = listen.parse().map_err(|_| {
+        let address: SocketAddr = listen.parse().map_err(|_| {
             wrong("coordinator.listen", "an address with a port, such as 127.0.0.1:8080", &listen)
         })?;
         let vk_hash = match &own.vk_hash {
