@@ -1,11 +1,11 @@
 //! Which task goes to which worker, and when.
 //!
-//! Ready tasks are ordered by priority, then by the latest time to start (deadline less the rest of the critical path),
-//! then by age. Tasks that need more memory than usual queue apart from the rest, and the first [`SCAN`] of each queue are
-//! looked at, so that one that cannot go does not block the others; one that has waited long for memory has a worker kept
-//! clear for it (`reserve.rs`). A task goes to the fastest free worker, speed as measured for this worker and kind. If one that is busy is much faster
-//! and will have finished it first, the task waits for it, but not for ever; and when the queue is long, the slow
-//! worker gets its last task.
+//! Ready tasks are ordered by priority, then by the latest time to start (deadline less the rest of the critical
+//! path), then by age. Tasks that need more memory than usual queue apart from the rest, and the first [`SCAN`] of each
+//! queue are looked at, so that one that cannot go does not block the others; one that has waited long for memory has a
+//! worker kept clear for it (`reserve.rs`). A task goes to the fastest free worker, speed as measured for this worker
+//! and kind. If one that is busy is much faster and will have finished it first, the task waits for it, but not for
+//! ever; and when the queue is long, the slow worker gets its last task.
 
 use std::collections::BTreeSet;
 
