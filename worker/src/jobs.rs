@@ -77,7 +77,10 @@ impl JobsConfig {
     /// whatever the machine has: the size of shards follows from it, and is to be the same on every machine.
     fn child(&self, kind: Kind) -> Program {
         let share = self.memory_bytes / u64::from(self.slots.max(1));
-        let memory_bytes = if kind.is_controller() { MEMORY_BYTES_MIN } else { share.max(MEMORY_BYTES_MIN) };
+        // A prover that plans with more caches more, and would be killed for it.
+        let most = MEMORY_BYTES[Kind::Shard] / 100 * MEMORY_LIMIT_PERCENT;
+        let share = share.clamp(MEMORY_BYTES_MIN, most.max(MEMORY_BYTES_MIN));
+        let memory_bytes = if kind.is_controller() { MEMORY_BYTES_MIN } else { share };
         let arguments = [
             "stage".to_owned(),
             "--cache-dir".to_owned(),

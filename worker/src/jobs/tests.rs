@@ -307,6 +307,16 @@ fn controllers_have_processes_of_their_own_that_cut_alike_everywhere() {
 }
 
 #[test]
+fn no_child_plans_with_more_than_it_may_take() {
+    let large = JobsConfig { memory_bytes: 1 << 50, slots: 0, ..config("assay-worker") };
+    for kind in Kind::ALL {
+        let planned: u64 = large.child(kind).arguments.last().unwrap().parse().unwrap();
+        assert!(planned >= MEMORY_BYTES_MIN, "{kind}");
+        assert!(planned <= MEMORY_BYTES[Kind::Shard] * MEMORY_LIMIT_PERCENT / 100, "{kind}");
+    }
+}
+
+#[test]
 fn a_controller_and_a_prover_fit_into_24_gib_and_so_does_everything_else_alone() {
     // What a machine sold with 24 GiB shows to be there, and the five sixths of it that a worker takes by default.
     let memory_bytes = 23 * GIB / 6 * 5;
