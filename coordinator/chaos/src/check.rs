@@ -269,7 +269,8 @@ fn check_attempts(known: &Known, evidence: &Evidence, found: &mut Findings) {
         }
         let same_stage = stages.insert(attempt.stage, attempt);
         let read = attempt.receipt.as_ref().filter(|_| attempt.stage.kind().is_part());
-        let same_inputs = read.and_then(|(read, _)| inputs.insert((attempt.stage.kind(), read), attempt));
+        let same_inputs =
+            read.and_then(|(read, _)| inputs.insert((attempt.stage.kind(), read.as_slice()), attempt));
         let is_excused = |before: &&Attempt| {
             before.is_damaged(damaged)
                 || parent_stage(before.stage).is_some_and(|parent| redone.contains(&parent))
