@@ -15,8 +15,8 @@ help: ## List the targets
 setup: ## Install missing native packages (Debian 12, Ubuntu 24.04)
 	@scripts/setup.sh
 
-build: setup ## Build the binary `assay`
-	cargo build --release --locked -p assay-coordinator
+build: setup ## Build the binaries `assay` and `assay-worker`
+	cargo build --release --locked -p assay-coordinator -p assay-worker
 
 prove: build ## Prove BATCH (default: the first sample batch) and settle it on an in-process Bitcoin regtest
 	$(ASSAY) prove $(BATCH)
