@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $status:ident, $title:literal;)*) => {
         /// What went wrong. Clients may rely on these names; new ones may be added.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[non_exhaustive]
         pub enum Code {
             $($(#[$doc])* #[serde(rename = $code)] $name,)*
@@ -76,6 +76,19 @@ codes! {
     /// A bug. The log has more.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
 }
+
+/// By hand, because the derivation does not see through the macro that names the codes.
+impl utoipa::PartialSchema for Code {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        utoipa::openapi::schema::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .enum_values(Some(Self::ALL.iter().map(|code| code.as_str())))
+            .description(Some("What went wrong. Clients may rely on these names; new ones may be added."))
+            .into()
+    }
+}
+
+impl ToSchema for Code {}
 
 /// An error as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -357,7 +357,9 @@ impl BatchDetail {
                 blake3: hex::encode(file.hash.0),
             })
             .collect();
-        if let Some(proof) = status.proof {
+        // A settled result has the proof itself under this name; until then there is the task's whole output.
+        let has_proof = files.iter().any(|file| file.name == super::files::PROOF);
+        if let Some(proof) = status.proof.filter(|_| !has_proof) {
             let blake3 = hex::encode(proof.hash.0);
             files.insert(0, FileView { name: super::files::PROOF.into(), bytes: proof.bytes, blake3 });
         }

@@ -280,7 +280,8 @@ impl Parts {
             return failed(true, "the payload is lost".into());
         };
         let Found::Bytes(proof) = self.read(&proof).await else {
-            return failed(true, "the proof is lost".into());
+            // It can be made again.
+            return failed(false, "the proof is lost".into());
         };
         let settlement = Settlement { batch: effect.batch, spec, payload, proof };
         let files = match self.settler.settle(&settlement).await {
