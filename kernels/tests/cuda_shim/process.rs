@@ -76,7 +76,10 @@ impl Pipes {
             return Ok(bytes);
         }
         let mut reason = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut reason).unwrap();
+        match self.child.stderr.take() {
+            Some(mut stderr) => drop(stderr.read_to_string(&mut reason).unwrap()),
+            None => reason.push_str("the shim has ended"),
+        }
         Err(DeviceError::Lost { reason })
     }
 }
@@ -91,7 +94,7 @@ impl Drop for Pipes {
 /// A process of the shim.
 pub(crate) struct Shim(Rc<RefCell<Pipes>>);
 
-/// Memory of the shim.
+/// Memory of the shim. A process that has ended has none to give back.
 pub(crate) struct ShimBuffer {
     id: u32,
     shim: Rc<RefCell<Pipes>>,
@@ -128,6 +131,18 @@ impl Shim {
         self.upload(&words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>()).unwrap()
     }
 
+    /// Writes over all of a buffer.
+    pub(crate) fn overwrite(&self, buffer: &ShimBuffer, bytes: &[u8]) {
+        self.0.borrow_mut().ask(&[&2u32.to_le_bytes(), &buffer.id.to_le_bytes(), bytes], 0).unwrap();
+    }
+
+    /// Ends the process, as a GPU that falls off the bus.
+    pub(crate) fn kill(&self) {
+        let mut pipes = self.0.borrow_mut();
+        pipes.child.kill().unwrap();
+        pipes.child.wait().unwrap();
+    }
+
     /// Downloads the first `count` words.
     pub(crate) fn read_words(&self, buffer: &ShimBuffer, count: usize) -> Vec<u32> {
         let bytes = self.download(buffer, 0..4 * count).unwrap();
@@ -154,6 +169,10 @@ impl Device for Shim {
         let command: [&[u8]; 4] =
             [&3u32.to_le_bytes(), &buffer.id.to_le_bytes(), &from.to_le_bytes(), &bytes.to_le_bytes()];
         self.0.borrow_mut().ask(&command, range.len())
+    }
+
+    fn memory_free(&self) -> Result<u64, DeviceError> {
+        Ok(1 << 32)
     }
 
     fn launch(&self, launch: Launch, arguments: &[Argument<'_, ShimBuffer>]) -> Result<(), DeviceError> {
