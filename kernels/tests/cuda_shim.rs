@@ -7,6 +7,8 @@ mod cuda_shim {
     mod backend;
     mod compiler;
     pub(crate) mod constants;
+    #[cfg(feature = "cuda")]
+    mod driver;
     mod faults;
     mod field_and_curve;
     mod merkle;

@@ -36,29 +36,32 @@ pub(crate) fn hash_of(folders: &[PathBuf], suffixes: &[&str]) -> String {
 /// The compiled shim; `None` where there is no g++. A shim that does not compile is a failure.
 fn binary() -> Option<&'static Path> {
     static BINARY: OnceLock<Option<PathBuf>> = OnceLock::new();
-    BINARY
-        .get_or_init(|| {
-            Command::new("g++").arg("--version").output().ok().filter(|output| output.status.success())?;
-            let sources = sources();
-            let suffixes = [".cu", ".cuh", ".cpp", ".hpp", ".inc"];
-            let hash = hash_of(&[sources.clone(), sources.join("shim")], &suffixes);
-            let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-            let binary = folder.join(format!("cuda-shim-{}", &hash[..16]));
-            if !binary.exists() {
-                let fresh = folder.join(format!("cuda-shim-{}.{}", &hash[..16], std::process::id()));
-                let output = Command::new("g++")
-                    .args(["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror"])
-                    .args(["-Wno-unknown-pragmas", "-DASSAY_SHIM", "-o"])
-                    .arg(&fresh)
-                    .arg(sources.join("shim/main.cpp"))
-                    .output()
-                    .unwrap();
-                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-                std::fs::rename(&fresh, &binary).unwrap();
-            }
-            Some(binary)
-        })
-        .as_deref()
+    BINARY.get_or_init(|| compiled("cuda-shim", "main.cpp", &[])).as_deref()
+}
+
+/// Compiles a source of the shim, unless that was done before, to a file named after `name` and the sources' hash.
+pub(crate) fn compiled(name: &str, source: &str, options: &[&str]) -> Option<PathBuf> {
+    Command::new("g++").arg("--version").output().ok().filter(|output| output.status.success())?;
+    let sources = sources();
+    let suffixes = [".cu", ".cuh", ".cpp", ".hpp", ".inc"];
+    let hash = hash_of(&[sources.clone(), sources.join("shim")], &suffixes);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let binary = folder.join(format!("{name}-{}", &hash[..16]));
+    if !binary.exists() {
+        let fresh = folder.join(format!("{name}-{}.{}", &hash[..16], std::process::id()));
+        let output = Command::new("g++")
+            .args(["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror"])
+            .args(["-Wno-unknown-pragmas", "-DASSAY_SHIM"])
+            .args(options)
+            .arg("-o")
+            .arg(&fresh)
+            .arg(sources.join("shim").join(source))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::rename(&fresh, &binary).unwrap();
+    }
+    Some(binary)
 }
 
 struct Pipes {
