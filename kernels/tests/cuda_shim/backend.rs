@@ -76,7 +76,9 @@ fn bad_inputs_are_refused_and_are_not_the_devices_fault() {
 
 #[test]
 fn without_a_gpu_there_is_the_cpu() {
+    fn threads_may_share<T: Send + Sync>(_: &T) {}
     let auto = Backend::auto();
+    threads_may_share(&auto);
     let (g1, scalars) = (points::<G1Point>(10), witness(10));
     assert_eq!(auto.msm_g1(&g1, &scalars).unwrap(), expected(&g1, &scalars));
     if !std::path::Path::new("/dev/nvidiactl").exists() {

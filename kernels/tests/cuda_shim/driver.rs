@@ -1,7 +1,7 @@
 //! `src/device/cuda.rs` on a driver that runs the kernels on the shim (`cuda/shim/driver.cpp`): the calls, their arguments and what
 //! becomes of their errors. The library is found by its name, so each test runs a part of itself in a process of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -20,8 +20,8 @@ use super::process::compiled;
 /// Set in the processes that have the driver: elsewhere the parts do nothing.
 const INSIDE: &str = "ASSAY_FAKE_DRIVER";
 
-/// Runs the ignored test `part` with the driver of the shim; false, with a message, where that cannot be built.
-fn with_driver(part: &str, settings: &[(&str, &str)]) -> bool {
+/// A folder with the driver of the shim; `None`, with a message, where it cannot be built.
+fn driver() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let library = compiled("cuda-driver", "driver.cpp", &["-shared", "-fPIC"])?;
@@ -32,10 +32,14 @@ fn with_driver(part: &str, settings: &[(&str, &str)]) -> bool {
         std::fs::rename(&fresh, folder.join("libcuda.so")).unwrap();
         Some(folder)
     });
-    let Some(folder) = folder else {
+    if folder.is_none() {
         eprintln!("SKIPPED: no g++ on this machine, so the driver of the shim cannot be compiled");
-        return false;
-    };
+    }
+    folder.as_deref()
+}
+
+/// Runs the ignored test `part` in a process that finds its driver in `folder`.
+fn run_with(folder: &Path, part: &str, settings: &[(&str, &str)]) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "--nocapture", &format!("cuda_shim::driver::{part}")])
         .env("LD_LIBRARY_PATH", folder)
@@ -43,11 +47,28 @@ fn with_driver(part: &str, settings: &[(&str, &str)]) -> bool {
         .envs(settings.iter().copied())
         .output()
         .unwrap();
-    let status = output.status;
-    let text =
-        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    assert!(status.success() && text.contains("1 passed"), "{text}");
-    true
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = text.concat();
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// Runs the ignored test `part` with the driver of the shim.
+fn with_driver(part: &str, settings: &[(&str, &str)]) {
+    if let Some(folder) = driver() {
+        run_with(folder, part, settings);
+    }
+}
+
+#[test]
+fn a_driver_without_the_calls_is_absent_and_nothing_panics() {
+    if driver().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join("libcuda.so");
+    let built = Command::new("g++").args(["-shared", "-x", "c++", "/dev/null", "-o"]).arg(&library).status();
+    assert!(built.unwrap().success());
+    run_with(folder.path(), "there_is_only_the_cpu", &[]);
 }
 
 #[test]
