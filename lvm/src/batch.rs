@@ -14,6 +14,7 @@
 mod split;
 mod validate;
 
+use std::io::Read as _;
 use std::path::Path;
 
 use alloy_primitives::B256;
@@ -110,12 +111,7 @@ impl Batch {
     /// # Errors
     /// `Io`, `Oversize`, or `Decode` naming the item at which the bytes go wrong.
     pub fn read(path: &Path) -> Result<Self, BatchError> {
-        let io = |source| BatchError::Io { path: path.to_path_buf(), source };
-        let size = std::fs::metadata(path).map_err(io)?.len();
-        if size > FILE_SIZE_MAX {
-            return Err(BatchError::Oversize { item: "batch file", limit: FILE_SIZE_MAX, got: size });
-        }
-        Self::decode(&std::fs::read(path).map_err(io)?)
+        Self::decode(&read_file(path, "batch file")?)
     }
 
     /// Writes a batch file: beside its place first, then renamed, so that no half of one is ever left.
@@ -233,4 +229,31 @@ fn decode_state(input: &mut Reader<'_>) -> Result<ChainState, DecodeError> {
 
 fn owned(items: &[&[u8]]) -> Vec<Vec<u8>> {
     items.iter().map(|item| item.to_vec()).collect()
+}
+
+/// Reads a whole file, whatever kind of file it is, of at most [`FILE_SIZE_MAX`] bytes.
+pub(crate) fn read_file(path: &Path, item: &'static str) -> Result<Vec<u8>, BatchError> {
+    let io = |source| BatchError::Io { path: path.to_path_buf(), source };
+    let file = std::fs::File::open(path).map_err(io)?;
+    let mut got = file.metadata().map_err(io)?.len();
+    let mut bytes = Vec::new();
+    if got <= FILE_SIZE_MAX {
+        // A pipe has no length until it is read.
+        got = file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes).map_err(io)? as u64;
+    }
+    if got > FILE_SIZE_MAX {
+        return Err(BatchError::Oversize { item, limit: FILE_SIZE_MAX, got });
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_end_is_refused() {
+        let refused = Batch::read(Path::new("/dev/zero")).unwrap_err();
+        assert!(matches!(refused, BatchError::Oversize { item: "batch file", .. }), "{refused}");
+    }
 }

@@ -98,8 +98,7 @@ impl<'a> Json<'a> {
 
 /// Parses a whole JSON file.
 pub(crate) fn read(path: &std::path::Path) -> Result<Value, BatchError> {
-    let io = |source| BatchError::Io { path: path.to_path_buf(), source };
-    let text = std::fs::read(path).map_err(io)?;
+    let text = crate::batch::read_file(path, "JSON file")?;
     serde_json::from_slice(&text)
         .map_err(|error| BatchError::Json { item: path.display().to_string(), reason: error.to_string() })
 }

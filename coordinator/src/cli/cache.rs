@@ -9,7 +9,7 @@ use crate::cache::Cache;
 use crate::config::{Config, Settings};
 use crate::error::Error;
 use crate::job::HEAD_STAGE;
-use crate::lock::with_lock;
+use crate::lock::{with_lock, Locked};
 use crate::progress::{bytes_text, duration_text};
 use crate::statement::json_text;
 
@@ -36,7 +36,7 @@ pub(super) fn run(config: Option<&Path>, arguments: CacheArgs) -> Result<(), Err
             }
             Ok(())
         }
-        CacheCommand::Prune { days, all } => with_lock(&config.cache, || {
+        CacheCommand::Prune { days, all } => with_lock(Locked::cache(&config.cache), || {
             let age_min = Duration::from_secs(days.saturating_mul(86_400));
             let pruned = cache.prune(age_min, |entry| !all && entry.stage == HEAD_STAGE)?;
             print(&format!(

@@ -10,7 +10,7 @@ use crate::cache::Cache;
 use crate::config::{Config, Settings, SettleSettings};
 use crate::error::Error;
 use crate::input;
-use crate::lock::with_lock;
+use crate::lock::{with_lock, Locked};
 use crate::progress::{bytes_text, duration_text};
 use crate::report::Report;
 use crate::shell::{self, Finished, Place};
@@ -23,9 +23,11 @@ pub(super) fn run(config: Option<&Path>, arguments: ProveArgs) -> Result<(), Err
     let cancel = interrupt_flag();
     let mut warn = |text: String| crate::fsio::say!("warning: {text}");
     let request = input::request(&arguments.batch, arguments.until, arguments.genesis, &config, &mut warn)?;
-    let finished = with_lock(&config.cache, || {
-        let cache = Cache::open(&config.cache)?;
-        shell::prove(&place(&config, &cache, cancel)?, &request)
+    let finished = with_lock(Locked::out(&config.out), || {
+        with_lock(Locked::cache(&config.cache), || {
+            let cache = Cache::open(&config.cache)?;
+            shell::prove(&place(&config, &cache, cancel)?, &request)
+        })
     })?;
     print(if arguments.json { json_text(&finished) } else { text(&finished) }.trim_end())?;
     Ok(())
@@ -100,7 +102,7 @@ fn seconds(seconds: f64) -> String {
 pub(super) fn setup(config: Option<&Path>, arguments: SetupArgs) -> Result<(), Error> {
     let config = Config::load(config, Settings::default())?;
     let cancel = interrupt_flag();
-    let made = with_lock(&config.cache, || {
+    let made = with_lock(Locked::cache(&config.cache), || {
         let cache = Cache::open(&config.cache)?;
         shell::setup(&place(&config, &cache, cancel)?)
     })?;
