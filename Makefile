@@ -7,7 +7,7 @@ BATCH ?= sample
 BATCHES ?= 2
 ASSAY := $(CARGO_TARGET_DIR)/release/assay
 
-.PHONY: help setup build prove verify test test-slow test-e2e lint clippy doc bench guests ci
+.PHONY: help setup build prove verify test test-slow test-e2e lint clippy doc bench gpu cuda-gate guests ci
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,13 @@ doc: setup ## API documentation
 
 bench: setup ## Criterion benches
 	cargo bench --locked -p assay-bench
+
+gpu: ## The kernels on this machine's NVIDIA GPU: sanitizer, then figures
+	bench/gpu.sh
+
+cuda-gate: ## Install nvcc, hold the checked-in PTX and every kernel's registers and instructions against it
+	scripts/cuda-toolchain.sh
+	cargo test --release --locked -p assay-kernels --test cuda_shim compiler -- --include-ignored --test-threads=1
 
 guests: ## Rebuild the guest programs and compare them with the committed ones (needs Debian's rustc-web)
 	lvm/guest/build.sh --check

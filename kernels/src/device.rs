@@ -1,26 +1,43 @@
-//! Launch plans of the kernels in `cuda/`, over any [`Device`].
+//! Launch plans of the kernels in `cuda/`, over any [`Device`], and the GPU as one.
 //!
-//! A plan says which kernels run on which buffers in which shape; a [`Device`] runs them. Plans are the same for a GPU and for
-//! the CPU shim (`cuda/shim`), on which the tests run them; nothing here needs CUDA.
+//! A plan says which kernels run on which buffers in which shape; a [`Device`] runs them. Plans are the same for a GPU
+//! ([`Gpu`]) and for the CPU shim (`cuda/shim`), on which the tests run them. Only [`Gpu`] with the feature `cuda` needs CUDA,
+//! and that at run time.
 //!
 //! Elements cross the border as arkworks keeps them: Montgomery form, 32 little-endian bytes. Results are those of
 //! [`crate::ntt`], [`crate::msm`] and [`crate::merkle`], bit for bit.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+mod kernels;
+mod memory;
 mod merkle;
 mod msm;
+#[cfg(not(feature = "cuda"))]
+mod no_gpu;
 mod ntt;
 
+#[cfg(feature = "cuda")]
+pub use cuda::Gpu;
+pub use kernels::{parameters, Parameter, KERNELS};
+pub use memory::{msm_bytes, msm_chunk, ntt_bytes};
 pub use merkle::DeviceTree;
-pub use msm::{encode_points, DevicePoint, MsmPlan, SortedScalars};
+pub use msm::{encode_points, sum_chunks, DevicePoint, MsmPlan, SortedScalars};
+#[cfg(not(feature = "cuda"))]
+pub use no_gpu::Gpu;
 pub use ntt::{DeviceDomain, Scale};
 
 use std::ops::Range;
 
 use ark_bn254::Fr;
 use ark_ff::BigInt;
+use rayon::prelude::*;
 use thiserror::Error;
 
 use crate::ntt::NttError;
+
+/// Elements that one task encodes at least.
+const GRAIN: usize = 1 << 12;
 
 /// The shape of one launch; grids and blocks have one dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +87,12 @@ pub trait Device {
     /// [`DeviceError::Lost`], also if a launch before has failed.
     fn download(&self, buffer: &Self::Buffer, range: Range<usize>) -> Result<Vec<u8>, DeviceError>;
 
+    /// Bytes that [`Device::alloc`] can still hand out, as far as the device knows: others may use it too.
+    ///
+    /// # Errors
+    /// [`DeviceError::Lost`].
+    fn memory_free(&self) -> Result<u64, DeviceError>;
+
     /// Runs a kernel.
     ///
     /// # Errors
@@ -81,11 +104,25 @@ pub trait Device {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DeviceError {
-    /// The buffer does not fit.
-    #[error("out of device memory: {bytes} bytes asked for")]
+    /// A buffer, or what is planned as a whole, does not fit.
+    #[error("out of device memory: {needed} bytes needed, {free} bytes free")]
     OutOfMemory {
-        /// Bytes asked for.
-        bytes: usize,
+        /// Bytes of the buffer or of the plan.
+        needed: u64,
+        /// Bytes that were free.
+        free: u64,
+    },
+    /// There is no device, or none that runs the kernels.
+    #[error("no usable GPU: {reason}")]
+    Absent {
+        /// What was missing.
+        reason: String,
+    },
+    /// The device answered, but not what the CPU gets.
+    #[error("the device's {what} is not the CPU's")]
+    WrongResult {
+        /// What was computed.
+        what: &'static str,
     },
     /// The device does not answer any more, or a kernel failed.
     #[error("device lost: {reason}")]
@@ -103,9 +140,38 @@ pub enum DeviceError {
         /// The value.
         got: u64,
     },
+    /// The arguments are not those of the kernel: a fault of the plan.
+    #[error("{kernel} does not take these arguments")]
+    BadLaunch {
+        /// The kernel.
+        kernel: &'static str,
+    },
     /// There is no such domain.
     #[error(transparent)]
     Ntt(#[from] NttError),
+}
+
+/// What can be done about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The same call may succeed when it is made again.
+    Transient,
+    /// It will fail again.
+    Permanent,
+    /// The program is wrong.
+    Bug,
+}
+
+impl DeviceError {
+    /// Whether another attempt makes sense.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::OutOfMemory { .. } | Self::Lost { .. } | Self::WrongResult { .. } => Class::Transient,
+            Self::Absent { .. } | Self::TooLarge { .. } | Self::Ntt(_) => Class::Permanent,
+            Self::BadLaunch { .. } => Class::Bug,
+        }
+    }
 }
 
 /// Blocks of `block` threads for `threads` threads.
@@ -126,13 +192,21 @@ fn narrow(what: &'static str, value: usize) -> Result<u32, DeviceError> {
 /// The bytes of elements as the kernels take them: Montgomery form, 32 little-endian bytes each.
 #[must_use]
 pub fn encode(elements: &[Fr]) -> Vec<u8> {
-    elements.iter().flat_map(|element| element.0 .0).flat_map(u64::to_le_bytes).collect()
+    let mut bytes = vec![0; 32 * elements.len()];
+    bytes.par_chunks_mut(32 * GRAIN).zip(elements.par_chunks(GRAIN)).for_each(|(bytes, elements)| {
+        let words = elements.iter().flat_map(|element| element.0 .0);
+        bytes.chunks_exact_mut(8).zip(words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
+    });
+    bytes
 }
 
 /// The inverse of [`encode`], for bytes that a kernel wrote.
 #[must_use]
 pub fn decode(bytes: &[u8]) -> Vec<Fr> {
-    words(bytes).chunks_exact(4).map(|w| Fr::new_unchecked(BigInt::new([w[0], w[1], w[2], w[3]]))).collect()
+    let word = |chunk: &[u8]| chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let element =
+        |chunk: &[u8]| Fr::new_unchecked(BigInt::new(std::array::from_fn(|i| word(&chunk[8 * i..][..8]))));
+    bytes.par_chunks_exact(32).with_min_len(GRAIN).map(element).collect()
 }
 
 /// Little-endian words.

@@ -31,10 +31,13 @@ mod specialise;
 pub mod synthetic;
 
 pub use key::{Check, Origin, ProvingKey, INSECURE_TEXT};
+pub(crate) use prover::{domain_size, parts_on, prove_from};
 pub use prover::{prove, prove_with, verify};
+pub(crate) use setup::random_scalar;
 pub use setup::{setup, ToxicWaste};
 pub use specialise::specialise;
 
+use crate::device::DeviceError;
 use crate::ntt::NttError;
 use crate::r1cs::R1csError;
 use std::path::PathBuf;
@@ -136,6 +139,9 @@ pub enum Groth16Error {
     /// A finished proof did not verify although the assignment satisfies the circuit: a fault of the machine or the key.
     #[error("the proof did not verify although the assignment satisfies the circuit")]
     ProofRejected,
+    /// The GPU did not do its part, and the CPU was not allowed to take over.
+    #[error("the GPU did not prove")]
+    Device(#[from] DeviceError),
     /// The verifying key takes another number of public inputs.
     #[error("verifying key takes {expected} public inputs, got {got}")]
     PublicInputs {

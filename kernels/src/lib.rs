@@ -2,7 +2,7 @@
 //!
 //! Layer: the lowest. arkworks types at the border, so that a proof is an `ark_groth16::Proof<Bn254>` for any verifier. The
 //! CPU code is a full back end and the oracle of the kernels in `cuda/`, whose launch plans are in [`device`]; they run on
-//! a CPU shim in tests. There is no GPU back end yet.
+//! a CPU shim in tests, and with the feature `cuda` on a GPU. [`Backend`] takes a GPU where there is one, else the CPU.
 //!
 //! Non-goals: tasks, threads other than rayon's, constant time (the witness is wiped, not hidden from this machine's clock).
 //!
@@ -10,7 +10,7 @@
 //! there are (8 lanes of AVX-512 IFMA, else portable) are chosen at run time and change no result; a proof is verified before
 //! it is returned.
 //!
-//! Reading order: [`field`], then [`ntt`] and [`msm`], then [`groth16`].
+//! Reading order: [`field`], then [`ntt`] and [`msm`], then [`groth16`]; [`backend`] and [`device`] for GPUs.
 //!
 //! ```
 //! use ark_bn254::Fr;
@@ -23,6 +23,7 @@
 //! assert_eq!(ours, theirs);
 //! ```
 
+pub mod backend;
 pub mod device;
 pub mod field;
 pub mod groth16;
@@ -31,3 +32,5 @@ pub mod msm;
 pub mod ntt;
 pub mod poseidon2;
 pub mod r1cs;
+
+pub use backend::Backend;

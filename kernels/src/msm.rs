@@ -20,7 +20,7 @@ use ark_ff::Zero;
 use digits::Digits;
 use rayon::prelude::*;
 
-/// `sum_i scalar(i) * points[i]`.
+/// `sum_i scalar(i) * points[i]`, for points other than [`Point::INFINITY`].
 ///
 /// `progress` gets (points done, points in all). Memory: 36 bytes a point, wiped where it is secret, and the buckets.
 ///

@@ -12,6 +12,7 @@
 #include <map>
 #include <string>
 #include <sys/mman.h>
+#include "../bench.cu"
 #include "../msm.cu"
 #include "../ntt.cu"
 #include "../poseidon2.cu"

@@ -5,13 +5,17 @@ use ark_ec::short_weierstrass::{Affine, Projective};
 use ark_ec::{AdditiveGroup, CurveConfig};
 use ark_ff::{BigInt, Field, Zero};
 
-use super::{narrow, per_thread, read_word, words, Argument, Device, DeviceError, Launch};
+use rayon::prelude::*;
+use std::ops::Range;
+use zeroize::Zeroizing;
+
+use super::{msm_chunk, narrow, per_thread, read_word, words, Argument, Device, DeviceError, Launch, GRAIN};
 use crate::msm::{G1Point, G2Point, Point};
 
 /// Bits of a scalar after negation, and one for the carry.
-const BITS: u32 = 254;
+pub(super) const BITS: u32 = 254;
 /// Buckets that one thread weighs at most.
-const CHUNK: u32 = 64;
+pub(super) const CHUNK: u32 = 64;
 
 /// A stored point that kernels exist for.
 pub trait DevicePoint: Point {
@@ -47,11 +51,11 @@ impl DevicePoint for G2Point {
 /// The bytes of points as the kernels take them; [`Point::INFINITY`] stands for infinity.
 #[must_use]
 pub fn encode_points<P: Point>(points: &[P]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(points.len() * P::BYTES);
-    for point in points {
-        let parts = (0..2 * P::WIDTH).flat_map(|part| point.part(part));
-        parts.for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
-    }
+    let mut bytes = vec![0; points.len() * P::BYTES];
+    bytes.par_chunks_mut(P::BYTES * GRAIN).zip(points.par_chunks(GRAIN)).for_each(|(bytes, points)| {
+        let words = points.iter().flat_map(|point| (0..2 * P::WIDTH).flat_map(|part| point.part(part)));
+        bytes.chunks_exact_mut(8).zip(words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
+    });
     bytes
 }
 
@@ -151,6 +155,7 @@ impl<B> SortedScalars<B> {
                 ],
             )?;
         }
+        drop(recoded);
         let rounds = rounds(device, &offsets, keys, plan.task)?;
         Ok(Self { count, window, windows, task: plan.task, classes, entries, offsets, rounds })
     }
@@ -267,6 +272,32 @@ impl<B> SortedScalars<B> {
     }
 }
 
+/// Sorts `count` scalars, as many at a time as fit with points of `P`, and hands each part with its range to `sum`.
+///
+/// `scalars` encodes a range of them; its bytes are wiped.
+///
+/// # Errors
+/// Those of the device and of `sum`; [`DeviceError::OutOfMemory`] if not even a small part fits.
+pub fn sum_chunks<D: Device, P: DevicePoint>(
+    device: &D,
+    count: usize,
+    scalars: &dyn Fn(Range<usize>) -> Zeroizing<Vec<u8>>,
+    mut sum: impl FnMut(&SortedScalars<D::Buffer>, Range<usize>) -> Result<(), DeviceError>,
+) -> Result<(), DeviceError> {
+    let plan = MsmPlan::default();
+    // A part of what is free is left to the driver and to fragments.
+    let free = device.memory_free()?;
+    let chunk = msm_chunk::<P>(count, plan, free - free / 16)?;
+    for from in (0..count).step_by(chunk.max(1)) {
+        let range = from..count.min(from + chunk);
+        let buffer = device.upload(&scalars(range.clone()))?;
+        let sorted = SortedScalars::new(device, &buffer, range.len(), plan)?;
+        drop(buffer);
+        sum(&sorted, range)?;
+    }
+    Ok(())
+}
+
 /// Absolute values with signs, and the number of scalars in each class.
 fn recode<D: Device>(
     device: &D,
@@ -341,7 +372,7 @@ fn rounds<D: Device>(
 }
 
 /// The window that makes `windows * (entries + 3 * buckets)` least; small scalars fill few windows and are not counted.
-fn window_for(large: u32) -> u32 {
+pub(super) fn window_for(large: u32) -> u32 {
     let cost = |window: &u32| u64::from(BITS.div_ceil(*window)) * (u64::from(large) + (3 << (window - 1)));
     (4..=22).min_by_key(cost).unwrap_or(4)
 }

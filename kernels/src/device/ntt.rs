@@ -3,7 +3,9 @@
 use ark_bn254::Fr;
 use ark_ff::{FftField, Field, One};
 
-use super::{encode, narrow, per_thread, Argument, Device, DeviceError, Launch};
+use rayon::prelude::*;
+
+use super::{encode, narrow, per_thread, Argument, Device, DeviceError, Launch, GRAIN};
 use crate::ntt::NttError;
 
 /// Levels of one pass at most.
@@ -160,6 +162,21 @@ impl<B> DeviceDomain<B> {
         Ok(())
     }
 
+    /// `values[i] *= factors[i]` over the domain: the product of two polynomials by their values.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn multiply<D: Device<Buffer = B>>(
+        &self,
+        device: &D,
+        values: &B,
+        factors: &B,
+    ) -> Result<(), DeviceError> {
+        let count = Argument::Number(narrow("points of a domain", self.size)?);
+        let launch = per_thread("ntt_multiply_kernel", self.size, 256)?;
+        device.launch(launch, &[Argument::Buffer(values), Argument::Buffer(factors), count])
+    }
+
     fn launch_pass<D: Device<Buffer = B>>(
         &self,
         device: &D,
@@ -235,7 +252,7 @@ fn reversed_powers(base: Fr, bits: u32) -> Vec<Fr> {
         let factor = base.pow([1u64 << (bits - 1 - level)]);
         table.extend_from_within(..);
         let half = table.len() / 2;
-        table[half..].iter_mut().for_each(|power| *power *= factor);
+        table[half..].par_iter_mut().with_min_len(GRAIN).for_each(|power| *power *= factor);
     }
     table
 }

@@ -1,5 +1,9 @@
 //! Proving and verifying.
 
+mod device;
+
+pub(crate) use device::parts_on;
+
 use super::key::{ProvingKey, Section};
 use super::setup::{random_scalar, shape, wipe};
 use super::{Groth16Error, Progress};
@@ -45,21 +49,40 @@ pub fn prove_with(
     s: Fr,
     progress: Progress<'_>,
 ) -> Result<Proof<Bn254>, Groth16Error> {
-    let domain = Domain::at_least(r1cs.num_constraints() + r1cs.num_instance)?;
-    check_inputs(key, r1cs, &domain, assignment)?;
+    let parts = || {
+        let domain = Domain::new(domain_size(r1cs)?)?;
+        Ok(parts(key, r1cs, &domain, assignment, progress))
+    };
+    prove_from(key, r1cs, assignment, [r, s], progress, parts)
+}
+
+/// The sums that a proof consists of, before blinding.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parts {
+    h: G1Projective,
+    l: G1Projective,
+    a: G1Projective,
+    b1: G1Projective,
+    b2: G2Projective,
+}
+
+/// Points of the domain for `r1cs`.
+pub(crate) fn domain_size(r1cs: &R1cs) -> Result<usize, Groth16Error> {
+    Ok(Domain::smallest_size(r1cs.num_constraints() + r1cs.num_instance)?)
+}
+
+/// Checks the inputs, takes the sums from `parts`, blinds them, and verifies the proof.
+pub(crate) fn prove_from(
+    key: &ProvingKey,
+    r1cs: &R1cs,
+    assignment: &[Fr],
+    [r, s]: [Fr; 2],
+    progress: Progress<'_>,
+    parts: impl FnOnce() -> Result<Parts, Groth16Error>,
+) -> Result<Proof<Bn254>, Groth16Error> {
+    check_inputs(key, r1cs, assignment)?;
     let elements = &key.elements;
-
-    let mut products = quotient_values(r1cs, &domain, assignment, progress);
-    drop(domain);
-    let h: G1Projective = msm(key.g1(Section::H), |at| products[at], &report(progress, "prove: msm H"));
-    wipe(&mut products);
-    drop(products);
-
-    let l = assigned(key, Section::LIndex, key.g1(Section::L), assignment, progress, "prove: msm L");
-    let a = assigned(key, Section::AIndex, key.g1(Section::A), assignment, progress, "prove: msm A");
-    let b1 = assigned(key, Section::BIndex, key.g1(Section::BG1), assignment, progress, "prove: msm B1");
-    let b2: G2Projective =
-        assigned(key, Section::BIndex, key.g2(Section::BG2), assignment, progress, "prove: msm B2");
+    let Parts { h, l, a, b1, b2 } = parts()?;
 
     let a = a + elements.vk.alpha_g1 + elements.delta_g1 * r;
     let b1 = b1 + elements.beta_g1 + elements.delta_g1 * s;
@@ -76,6 +99,21 @@ pub fn prove_with(
     Ok(proof)
 }
 
+/// The sums on the CPU.
+fn parts(key: &ProvingKey, r1cs: &R1cs, domain: &Domain, assignment: &[Fr], progress: Progress<'_>) -> Parts {
+    let mut products = quotient_values(r1cs, domain, assignment, progress);
+    let h = msm(key.g1(Section::H), |at| products[at], &report(progress, "prove: msm H"));
+    wipe(&mut products);
+    drop(products);
+    Parts {
+        h,
+        l: assigned(key, Section::LIndex, key.g1(Section::L), assignment, progress, "prove: msm L"),
+        a: assigned(key, Section::AIndex, key.g1(Section::A), assignment, progress, "prove: msm A"),
+        b1: assigned(key, Section::BIndex, key.g1(Section::BG1), assignment, progress, "prove: msm B1"),
+        b2: assigned(key, Section::BIndex, key.g2(Section::BG2), assignment, progress, "prove: msm B2"),
+    }
+}
+
 /// Whether `proof` is valid for the public inputs (without the constant one).
 ///
 /// # Errors
@@ -89,13 +127,8 @@ pub fn verify(vk: &VerifyingKey<Bn254>, inputs: &[Fr], proof: &Proof<Bn254>) -> 
         .map_err(|error| Groth16Error::Encoding { item: "verifying key", reason: error.to_string() })
 }
 
-fn check_inputs(
-    key: &ProvingKey,
-    r1cs: &R1cs,
-    domain: &Domain,
-    assignment: &[Fr],
-) -> Result<(), Groth16Error> {
-    let (ours, theirs) = (key.header.shape, shape(r1cs, domain));
+fn check_inputs(key: &ProvingKey, r1cs: &R1cs, assignment: &[Fr]) -> Result<(), Groth16Error> {
+    let (ours, theirs) = (key.header.shape, shape(r1cs, domain_size(r1cs)?));
     for (what, expected, got) in [
         ("public variables", ours.instance, theirs.instance),
         ("private variables", ours.witness, theirs.witness),
@@ -126,8 +159,7 @@ fn quotient_values(r1cs: &R1cs, domain: &Domain, assignment: &[Fr], progress: Pr
         domain.evaluate_permuted(values);
     };
     progress(stage, 0, 4);
-    let mut a = product(&r1cs.a, r1cs, assignment, domain.size());
-    a[r1cs.num_constraints()..][..r1cs.num_instance].copy_from_slice(&assignment[..r1cs.num_instance]);
+    let mut a = product_a(r1cs, assignment, domain.size());
     progress(stage, 1, 4);
     to_coset(&mut a);
     progress(stage, 2, 4);
@@ -137,6 +169,13 @@ fn quotient_values(r1cs: &R1cs, domain: &Domain, assignment: &[Fr], progress: Pr
     a.par_iter_mut().zip(&b).with_min_len(1 << 10).for_each(|(a, b)| *a *= b);
     wipe(&mut b);
     progress(stage, 4, 4);
+    a
+}
+
+/// `A * assignment` and the rows of the public inputs, padded with zeros to `size`.
+fn product_a(r1cs: &R1cs, assignment: &[Fr], size: usize) -> Vec<Fr> {
+    let mut a = product(&r1cs.a, r1cs, assignment, size);
+    a[r1cs.num_constraints()..][..r1cs.num_instance].copy_from_slice(&assignment[..r1cs.num_instance]);
     a
 }
 

@@ -61,7 +61,7 @@ impl ToxicWaste {
 }
 
 /// A scalar from 512 bits of the operating system's generator (bias below 2^-250).
-pub(super) fn random_scalar() -> Result<Fr, Groth16Error> {
+pub(crate) fn random_scalar() -> Result<Fr, Groth16Error> {
     let mut bytes = [0; 64];
     OsRng.try_fill_bytes(&mut bytes).map_err(|error| Groth16Error::Randomness(error.to_string()))?;
     let scalar = Fr::from_le_bytes_mod_order(&bytes);
@@ -138,7 +138,7 @@ pub fn setup(
     write_points(&mut writer, Section::H, &g1, &all, &|at| h[at as usize], progress)?;
     wipe(&mut h);
 
-    let shape = shape(r1cs, &domain);
+    let shape = shape(r1cs, domain.size());
     writer.finish(|extents| Header {
         origin: Origin::Development,
         digest: circuit_digest,
@@ -149,12 +149,12 @@ pub fn setup(
 }
 
 /// The numbers that a key and a circuit must share.
-pub(super) fn shape(r1cs: &R1cs, domain: &Domain) -> Shape {
+pub(super) fn shape(r1cs: &R1cs, domain_size: usize) -> Shape {
     Shape {
         instance: r1cs.num_instance as u64,
         witness: r1cs.num_witness as u64,
         constraints: r1cs.num_constraints() as u64,
-        domain: domain.size() as u64,
+        domain: domain_size as u64,
     }
 }
 

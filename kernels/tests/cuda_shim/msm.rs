@@ -12,7 +12,7 @@ use rand_chacha::ChaCha20Rng;
 use super::process::Shim;
 
 /// Points with infinity, repetitions and opposites among them.
-fn points<P: DevicePoint>(count: usize) -> Vec<P> {
+pub(crate) fn points<P: DevicePoint>(count: usize) -> Vec<P> {
     let g = Affine::<P::Curve>::generator();
     let mut point = g * Fr::from(count as u64 + 2);
     let mut points: Vec<P> = Vec::new();
@@ -32,7 +32,7 @@ fn points<P: DevicePoint>(count: usize) -> Vec<P> {
 }
 
 /// The sum by arkworks, without the code under test.
-fn expected<P: DevicePoint>(points: &[P], scalars: &[Fr]) -> Affine<P::Curve> {
+pub(crate) fn expected<P: DevicePoint>(points: &[P], scalars: &[Fr]) -> Affine<P::Curve> {
     let terms = points.iter().zip(scalars).filter(|(_, scalar)| **scalar != Fr::ZERO);
     let sum = terms.map(|(point, scalar)| point.affine_or_infinity() * scalar);
     sum.fold(Affine::<P::Curve>::zero().into_group(), |sum, term| sum + term).into_affine()
@@ -52,7 +52,7 @@ fn plan(window: u32, task: u32) -> MsmPlan {
 }
 
 /// As a witness: mostly 0, 1 and small.
-fn witness(count: usize) -> Vec<Fr> {
+pub(crate) fn witness(count: usize) -> Vec<Fr> {
     let mut rng = ChaCha20Rng::seed_from_u64(count as u64);
     let scalar = |index: usize| match index % 8 {
         0 => Fr::ZERO,

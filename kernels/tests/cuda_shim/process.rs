@@ -36,29 +36,32 @@ pub(crate) fn hash_of(folders: &[PathBuf], suffixes: &[&str]) -> String {
 /// The compiled shim; `None` where there is no g++. A shim that does not compile is a failure.
 fn binary() -> Option<&'static Path> {
     static BINARY: OnceLock<Option<PathBuf>> = OnceLock::new();
-    BINARY
-        .get_or_init(|| {
-            Command::new("g++").arg("--version").output().ok().filter(|output| output.status.success())?;
-            let sources = sources();
-            let suffixes = [".cu", ".cuh", ".cpp", ".hpp", ".inc"];
-            let hash = hash_of(&[sources.clone(), sources.join("shim")], &suffixes);
-            let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-            let binary = folder.join(format!("cuda-shim-{}", &hash[..16]));
-            if !binary.exists() {
-                let fresh = folder.join(format!("cuda-shim-{}.{}", &hash[..16], std::process::id()));
-                let output = Command::new("g++")
-                    .args(["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror"])
-                    .args(["-Wno-unknown-pragmas", "-DASSAY_SHIM", "-o"])
-                    .arg(&fresh)
-                    .arg(sources.join("shim/main.cpp"))
-                    .output()
-                    .unwrap();
-                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-                std::fs::rename(&fresh, &binary).unwrap();
-            }
-            Some(binary)
-        })
-        .as_deref()
+    BINARY.get_or_init(|| compiled("cuda-shim", "main.cpp", &[])).as_deref()
+}
+
+/// Compiles a source of the shim, unless that was done before, to a file named after `name` and the sources' hash.
+pub(crate) fn compiled(name: &str, source: &str, options: &[&str]) -> Option<PathBuf> {
+    Command::new("g++").arg("--version").output().ok().filter(|output| output.status.success())?;
+    let sources = sources();
+    let suffixes = [".cu", ".cuh", ".cpp", ".hpp", ".inc"];
+    let hash = hash_of(&[sources.clone(), sources.join("shim")], &suffixes);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let binary = folder.join(format!("{name}-{}", &hash[..16]));
+    if !binary.exists() {
+        let fresh = folder.join(format!("{name}-{}.{}", &hash[..16], std::process::id()));
+        let output = Command::new("g++")
+            .args(["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror"])
+            .args(["-Wno-unknown-pragmas", "-DASSAY_SHIM"])
+            .args(options)
+            .arg("-o")
+            .arg(&fresh)
+            .arg(sources.join("shim").join(source))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::rename(&fresh, &binary).unwrap();
+    }
+    Some(binary)
 }
 
 struct Pipes {
@@ -76,7 +79,10 @@ impl Pipes {
             return Ok(bytes);
         }
         let mut reason = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut reason).unwrap();
+        match self.child.stderr.take() {
+            Some(mut stderr) => drop(stderr.read_to_string(&mut reason).unwrap()),
+            None => reason.push_str("the shim has ended"),
+        }
         Err(DeviceError::Lost { reason })
     }
 }
@@ -91,7 +97,7 @@ impl Drop for Pipes {
 /// A process of the shim.
 pub(crate) struct Shim(Rc<RefCell<Pipes>>);
 
-/// Memory of the shim.
+/// Memory of the shim. A process that has ended has none to give back.
 pub(crate) struct ShimBuffer {
     id: u32,
     shim: Rc<RefCell<Pipes>>,
@@ -128,6 +134,18 @@ impl Shim {
         self.upload(&words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>()).unwrap()
     }
 
+    /// Writes over all of a buffer.
+    pub(crate) fn overwrite(&self, buffer: &ShimBuffer, bytes: &[u8]) {
+        self.0.borrow_mut().ask(&[&2u32.to_le_bytes(), &buffer.id.to_le_bytes(), bytes], 0).unwrap();
+    }
+
+    /// Ends the process, as a GPU that falls off the bus.
+    pub(crate) fn kill(&self) {
+        let mut pipes = self.0.borrow_mut();
+        pipes.child.kill().unwrap();
+        pipes.child.wait().unwrap();
+    }
+
     /// Downloads the first `count` words.
     pub(crate) fn read_words(&self, buffer: &ShimBuffer, count: usize) -> Vec<u32> {
         let bytes = self.download(buffer, 0..4 * count).unwrap();
@@ -154,6 +172,10 @@ impl Device for Shim {
         let command: [&[u8]; 4] =
             [&3u32.to_le_bytes(), &buffer.id.to_le_bytes(), &from.to_le_bytes(), &bytes.to_le_bytes()];
         self.0.borrow_mut().ask(&command, range.len())
+    }
+
+    fn memory_free(&self) -> Result<u64, DeviceError> {
+        Ok(1 << 32)
     }
 
     fn launch(&self, launch: Launch, arguments: &[Argument<'_, ShimBuffer>]) -> Result<(), DeviceError> {

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# The kernels on this machine's NVIDIA GPU, one command: correctness under compute-sanitizer, 1,000 identical runs, then figures.
+#
+#   bench/gpu.sh [LOG_MIN] [LOG_MAX]      sizes 2^LOG_MIN (16) to 2^LOG_MAX (24); writes out/gpu.md
+#
+# Needs a driver of CUDA 13 (580 or later; with the checked-in PTX alone 520), Rust, g++. nvcc: the one in PATH, else the one of
+# scripts/cuda-toolchain.sh, else the checked-in PTX. Without compute-sanitizer it stops, unless ASSAY_WITHOUT_SANITIZER=1:
+# then the report says so. Builds assay-kernels alone, not the zkVM.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+least=${1:-16}
+most=${2:-24}
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/assay/target-gpu}"
+
+command -v nvidia-smi >/dev/null || { echo "gpu: no nvidia-smi: this machine has no NVIDIA driver" >&2; exit 1; }
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | grep -q . || { echo "gpu: no GPU" >&2; exit 1; }
+if ! command -v nvcc >/dev/null; then
+  [ -x /usr/local/cuda/bin/nvcc ] && PATH="/usr/local/cuda/bin:$PATH"
+fi
+if ! command -v nvcc >/dev/null; then
+  if tools=$(scripts/cuda-toolchain.sh); then PATH="$tools:$PATH"; else echo "gpu: no nvcc: the checked-in PTX is used" >&2; fi
+fi
+
+cargo build --release --locked -p assay-kernels --features cuda --example gpu
+gpu="$CARGO_TARGET_DIR/release/examples/gpu"
+mkdir -p out
+report=out/gpu.md
+{
+  echo "# GPU: $(date -u +%Y-%m-%d), $(git rev-parse --short HEAD)"
+  echo
+  nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv
+  echo
+} >"$report"
+
+if command -v compute-sanitizer >/dev/null || [ -x /usr/local/cuda/bin/compute-sanitizer ]; then
+  sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
+  for tool in memcheck racecheck synccheck initcheck; do
+    echo "gpu: compute-sanitizer $tool"
+    log="out/gpu-$tool.log"
+    "$sanitizer" --tool "$tool" --error-exitcode 9 "$gpu" check >"$log" 2>&1 ||
+      { tail -40 "$log"; echo "gpu: $tool FAILED, see $log" >&2; exit 1; }
+    echo "* compute-sanitizer $tool: clean, $(grep -c '^ok:' "$log") checks" >>"$report"
+  done
+elif [ "${ASSAY_WITHOUT_SANITIZER:-0}" = 1 ]; then
+  echo "* compute-sanitizer: NOT RUN, it is not installed" | tee -a "$report"
+else
+  echo "gpu: no compute-sanitizer (the CUDA toolkit has it); ASSAY_WITHOUT_SANITIZER=1 goes on without" >&2
+  exit 1
+fi
+"$gpu" check >out/gpu-check.log || { tail -5 out/gpu-check.log; echo "gpu: FAILED" >&2; exit 1; }
+echo "* without sanitizer: $(grep -c '^ok:' out/gpu-check.log) checks" >>"$report"
+"$gpu" repeat 1000 | grep '^ok:' | sed 's/^ok:/*/' >>"$report"
+
+# Power over the figures, where the driver tells it.
+nvidia-smi --query-gpu=power.draw --format=csv,noheader,nounits -lms 200 >out/gpu-power.log 2>/dev/null &
+sampler=$!
+trap 'kill "$sampler" 2>/dev/null || true' EXIT
+echo >>"$report"
+"$gpu" figures "$least" "$most" >>"$report"
+kill "$sampler" 2>/dev/null || true
+awk '$1 + 0 > 0 { sum += $1; n++; if ($1 > most) most = $1 }
+     END { if (n) printf "\nPower over all figures, waits of the CPU included: %.0f W on average, %.0f W at most.\n", sum / n, most
+           else print "\nPower: not told by the driver." }' out/gpu-power.log >>"$report"
+cat "$report"

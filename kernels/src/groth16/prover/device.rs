@@ -1,0 +1,151 @@
+//! The sums of a proof on a device: transforms and MSMs there, sparse products on the CPU.
+
+use std::ops::Range;
+
+use ark_bn254::{Fr, G1Projective, G2Projective};
+use ark_ff::{AdditiveGroup, FftField, Field};
+use rayon::prelude::*;
+use zeroize::Zeroizing;
+
+use super::{product, product_a, Parts};
+use crate::device::{
+    encode, msm_bytes, ntt_bytes, sum_chunks, Device, DeviceDomain, DeviceError, MsmPlan, SortedScalars,
+};
+use crate::groth16::key::{ProvingKey, Section};
+use crate::groth16::setup::wipe;
+use crate::groth16::Progress;
+use crate::msm::{G1Point, G2Point, Point};
+use crate::r1cs::R1cs;
+
+/// The sums on `device`; `domain` is the circuit's. Fails at once if the transforms do not fit; MSMs are cut until they do.
+///
+/// # Errors
+/// Those of the device.
+pub(crate) fn parts_on<D: Device>(
+    device: &D,
+    domain: &DeviceDomain<D::Buffer>,
+    key: &ProvingKey,
+    r1cs: &R1cs,
+    assignment: &[Fr],
+    progress: Progress<'_>,
+) -> Result<Parts, DeviceError> {
+    let needed = ntt_bytes(domain.size(), 2);
+    let free = device.memory_free()?;
+    if needed > free {
+        return Err(DeviceError::OutOfMemory { needed, free });
+    }
+    let products = quotient_values(device, domain, r1cs, assignment, progress)?;
+    let h = sum_of_products(device, key, products, domain.size(), progress)?;
+
+    let (mut l, mut a) = (G1Projective::ZERO, G1Projective::ZERO);
+    for (sum, stage, index, points) in [
+        (&mut l, "prove: msm L", Section::LIndex, Section::L),
+        (&mut a, "prove: msm A", Section::AIndex, Section::A),
+    ] {
+        let (index, points) = (key.index(index), key.section(points));
+        let count = index.len() as u64;
+        progress(stage, 0, count);
+        sum_chunks::<D, G1Point>(device, index.len(), &gathered(assignment, index), |sorted, range| {
+            *sum += sorted.sum::<D, G1Point>(device, &device.upload(part::<G1Point>(points, range))?)?;
+            Ok(())
+        })?;
+        progress(stage, count, count);
+    }
+    let (b1, b2) = sums_of_b(device, key, assignment, progress)?;
+    Ok(Parts { h, l, a, b1, b2 })
+}
+
+/// B in both groups: the scalars are sorted once.
+fn sums_of_b<D: Device>(
+    device: &D,
+    key: &ProvingKey,
+    assignment: &[Fr],
+    progress: Progress<'_>,
+) -> Result<(G1Projective, G2Projective), DeviceError> {
+    let (index, first, second) =
+        (key.index(Section::BIndex), key.section(Section::BG1), key.section(Section::BG2));
+    let count = index.len() as u64;
+    let (mut b1, mut b2) = (G1Projective::ZERO, G2Projective::ZERO);
+    progress("prove: msm B", 0, count);
+    sum_chunks::<D, G2Point>(device, index.len(), &gathered(assignment, index), |sorted, range| {
+        b1 += sorted.sum::<D, G1Point>(device, &device.upload(part::<G1Point>(first, range.clone()))?)?;
+        b2 += sorted.sum::<D, G2Point>(device, &device.upload(part::<G2Point>(second, range))?)?;
+        Ok(())
+    })?;
+    progress("prove: msm B", count, count);
+    Ok((b1, b2))
+}
+
+/// The values of `a(x) b(x)` on the coset, in natural order, on the device.
+fn quotient_values<D: Device>(
+    device: &D,
+    domain: &DeviceDomain<D::Buffer>,
+    r1cs: &R1cs,
+    assignment: &[Fr],
+    progress: Progress<'_>,
+) -> Result<D::Buffer, DeviceError> {
+    let (stage, size) = ("prove: quotient", domain.size());
+    progress(stage, 0, 3);
+    let inverse = Fr::from(size as u64).inverse().unwrap_or(Fr::ZERO);
+    let scale = domain.scale(device, inverse, Fr::GENERATOR)?;
+    let on_coset = |mut values: Vec<Fr>| {
+        let bytes = Zeroizing::new(encode(&values));
+        wipe(&mut values);
+        let buffer = device.upload(&bytes)?;
+        domain.interpolate(device, &buffer, Some(&scale))?;
+        domain.evaluate(device, &buffer, None)?;
+        Ok::<_, DeviceError>(buffer)
+    };
+    let a = on_coset(product_a(r1cs, assignment, size))?;
+    progress(stage, 1, 3);
+    let b = on_coset(product(&r1cs.b, r1cs, assignment, size))?;
+    progress(stage, 2, 3);
+    domain.multiply(device, &a, &b)?;
+    progress(stage, 3, 3);
+    Ok(a)
+}
+
+/// The sum over the H section, whose scalars are on the device already.
+fn sum_of_products<D: Device>(
+    device: &D,
+    key: &ProvingKey,
+    products: D::Buffer,
+    size: usize,
+    progress: Progress<'_>,
+) -> Result<G1Projective, DeviceError> {
+    let (stage, points) = ("prove: msm H", key.section(Section::H));
+    progress(stage, 0, size as u64);
+    let plan = MsmPlan::default();
+    let mut sum = G1Projective::ZERO;
+    if msm_bytes::<G1Point>(size, plan) <= device.memory_free()? {
+        let sorted = SortedScalars::new(device, &products, size, plan)?;
+        drop(products);
+        sum = sorted.sum::<D, G1Point>(device, &device.upload(points)?)?;
+    } else {
+        let scalars = Zeroizing::new(device.download(&products, 0..32 * size)?);
+        drop(products);
+        let scalars =
+            |range: Range<usize>| Zeroizing::new(scalars[32 * range.start..32 * range.end].to_vec());
+        sum_chunks::<D, G1Point>(device, size, &scalars, |sorted, range| {
+            sum += sorted.sum::<D, G1Point>(device, &device.upload(part::<G1Point>(points, range))?)?;
+            Ok(())
+        })?;
+    }
+    progress(stage, size as u64, size as u64);
+    Ok(sum)
+}
+
+/// The bytes of some points of a section.
+fn part<P: Point>(points: &[u8], range: Range<usize>) -> &[u8] {
+    &points[P::BYTES * range.start..P::BYTES * range.end]
+}
+
+/// The encoded variables of an index, by range.
+fn gathered<'a>(assignment: &'a [Fr], index: &'a [u32]) -> impl Fn(Range<usize>) -> Zeroizing<Vec<u8>> + 'a {
+    move |range| {
+        let mut values: Vec<Fr> = index[range].par_iter().map(|at| assignment[*at as usize]).collect();
+        let bytes = Zeroizing::new(encode(&values));
+        wipe(&mut values);
+        bytes
+    }
+}

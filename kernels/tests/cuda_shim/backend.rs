@@ -1,0 +1,154 @@
+//! `Backend` on the shim: its results are the CPU's, its plans of memory hold, and it cuts sums that do not fit.
+
+use ark_bn254::Fr;
+use ark_ff::{FftField, UniformRand};
+use assay_kernels::backend::{Backend, BackendError, Counts, Transform};
+use assay_kernels::device::{
+    encode, encode_points, msm_bytes, ntt_bytes, Device, DeviceDomain, DeviceError, DevicePoint, Gpu,
+    MsmPlan, SortedScalars,
+};
+use assay_kernels::groth16::{prove_with, silent};
+use assay_kernels::msm::{G1Point, G2Point};
+use assay_kernels::ntt::NttError;
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
+
+use super::faults::Circuit;
+use super::msm::{expected, points, witness};
+use super::process::Shim;
+use super::rig::Rig;
+
+fn random(count: usize) -> Vec<Fr> {
+    let mut rng = ChaCha20Rng::seed_from_u64(count as u64);
+    (0..count).map(|_| Fr::rand(&mut rng)).collect()
+}
+
+#[test]
+fn every_call_gives_what_the_cpu_gives_and_is_counted() {
+    let Some(shim) = Shim::start(5) else { return };
+    let backend = Backend::on(shim);
+    let (g1, g2, scalars) = (points::<G1Point>(70), points::<G2Point>(20), witness(70));
+    assert_eq!(backend.msm_g1(&g1, &scalars).unwrap(), expected(&g1, &scalars));
+    assert_eq!(backend.msm_g2(&g2, &scalars[..20]).unwrap(), expected(&g2, &scalars[..20]));
+    for size in [1, 2, 3, 64, 96] {
+        for transform in [Transform::Interpolate { shift: Fr::GENERATOR }, Transform::Evaluate] {
+            let (mut here, mut there) = (random(size), random(size));
+            Backend::cpu().ntt(&mut here, transform).unwrap();
+            backend.ntt(&mut there, transform).unwrap();
+            assert_eq!(here, there, "{transform:?} of {size}");
+        }
+    }
+    let circuit = Circuit::new(30);
+    let [r, s] = [random(2)[0], random(2)[1]];
+    let proof = backend.prove_with(&circuit.key, &circuit.system, &circuit.z, r, s, &silent).unwrap();
+    assert_eq!(proof, prove_with(&circuit.key, &circuit.system, &circuit.z, r, s, &silent).unwrap());
+    let blinded = [0; 2].map(|_| backend.prove(&circuit.key, &circuit.system, &circuit.z, &silent).unwrap());
+    assert_ne!(blinded[0], blinded[1]);
+    assert_eq!(backend.counts(), Counts { device: 15, ..Counts::default() });
+}
+
+#[test]
+fn a_device_is_tried_before_it_is_used() {
+    let Some(shim) = Shim::start(6) else { return };
+    let backend = Backend::tried(shim).unwrap();
+    assert_eq!(backend.counts(), Counts::default());
+    let sum = backend.msm_g1(&points(3), &witness(3)).unwrap();
+    assert_eq!(sum, Backend::cpu().msm_g1(&points(3), &witness(3)).unwrap());
+    assert_eq!(backend.counts(), Counts { device: 1, ..Counts::default() });
+}
+
+#[test]
+fn bad_inputs_are_refused_and_are_not_the_devices_fault() {
+    let Some(shim) = Shim::start(7) else { return };
+    let backend = Backend::on(shim);
+    let refused = backend.msm_g1(&points(3), &witness(2)).unwrap_err();
+    assert!(matches!(refused, BackendError::Length { points: 3, scalars: 2 }));
+    for size in [0, 5, 9, 27] {
+        let refused = backend.ntt(&mut random(size + 1)[..size], Transform::Evaluate).unwrap_err();
+        assert!(matches!(refused, BackendError::Ntt(NttError::Shape { size: given }) if given == size));
+    }
+    let circuit = Circuit::new(30);
+    let mut z = circuit.z.clone();
+    z[5] += Fr::from(1u64);
+    backend.prove(&circuit.key, &circuit.system, &z, &silent).unwrap_err();
+    assert_eq!(backend.counts(), Counts::default());
+}
+
+#[test]
+fn without_a_gpu_there_is_the_cpu() {
+    fn threads_may_share<T: Send + Sync>(_: &T) {}
+    let auto = Backend::auto();
+    threads_may_share(&auto);
+    let (g1, scalars) = (points::<G1Point>(10), witness(10));
+    assert_eq!(auto.msm_g1(&g1, &scalars).unwrap(), expected(&g1, &scalars));
+    if !std::path::Path::new("/dev/nvidiactl").exists() {
+        assert!(matches!(Gpu::open(), Err(DeviceError::Absent { .. })));
+        assert_eq!((auto.describe().as_str(), auto.is_lost()), ("CPU", false));
+        assert_eq!(auto.counts(), Counts { cpu: 1, ..Counts::default() });
+    }
+}
+
+/// The most memory that one sum took, and what was planned.
+fn peak_of<P: DevicePoint>(scalars: &[Fr], plan: MsmPlan) -> Option<(u64, u64)> {
+    let rig = Rig::with_memory(1 << 32)?;
+    let numbers = rig.upload(&encode(scalars)).unwrap();
+    let sorted = SortedScalars::new(&rig, &numbers, scalars.len(), plan).unwrap();
+    drop(numbers);
+    let bases = rig.upload(&encode_points(&points::<P>(scalars.len()))).unwrap();
+    let _ = sorted.sum::<_, P>(&rig, &bases).unwrap();
+    Some((rig.peak(), msm_bytes::<P>(scalars.len(), plan)))
+}
+
+#[test]
+fn sums_take_no_more_memory_than_planned_and_not_much_less() {
+    let plans =
+        [MsmPlan::default(), MsmPlan { window: Some(6), task: 4 }, MsmPlan { window: Some(3), task: 64 }];
+    for plan in plans {
+        for scalars in [random(300), witness(300), vec![Fr::from(1u64); 300]] {
+            for (peak, planned) in
+                [peak_of::<G1Point>(&scalars, plan), peak_of::<G2Point>(&scalars, plan)].into_iter().flatten()
+            {
+                assert!(peak <= planned, "{plan:?}: {peak} bytes, {planned} planned");
+            }
+        }
+        let Some((peak, planned)) = peak_of::<G1Point>(&random(300), plan) else { return };
+        assert!(planned <= 2 * peak, "{plan:?}: {planned} bytes planned, {peak} taken");
+    }
+}
+
+#[test]
+fn transforms_take_no_more_memory_than_planned() {
+    for size in [2, 96, 1024, 9 << 6] {
+        let Some(rig) = Rig::with_memory(1 << 32) else { return };
+        let domain = DeviceDomain::new(&rig, size).unwrap();
+        let scale = domain.scale(&rig, Fr::from(3u64), Fr::GENERATOR).unwrap();
+        let values = rig.upload(&encode(&random(size))).unwrap();
+        domain.interpolate(&rig, &values, Some(&scale)).unwrap();
+        assert!(
+            rig.peak() <= ntt_bytes(size, 1),
+            "{size}: {} bytes, {} planned",
+            rig.peak(),
+            ntt_bytes(size, 1)
+        );
+    }
+}
+
+#[test]
+fn sums_that_do_not_fit_are_cut_and_what_fits_not_at_all_goes_to_the_cpu() {
+    // Enough for 1,024 points, not for 1,100; and not enough for 1,024.
+    let (g1, scalars) = (points::<G1Point>(1100), random(1100));
+    let enough = msm_bytes::<G1Point>(1024, MsmPlan::default()) * 17 / 16;
+    assert!(msm_bytes::<G1Point>(1100, MsmPlan::default()) > enough - enough / 16);
+    let expected = expected(&g1, &scalars);
+    let Some(rig) = Rig::with_memory(enough) else { return };
+    let backend = Backend::on(rig);
+    assert_eq!(backend.msm_g1(&g1, &scalars).unwrap(), expected);
+    assert_eq!(backend.counts(), Counts { device: 1, ..Counts::default() });
+
+    let Some(rig) = Rig::with_memory(100_000) else { return };
+    let backend = Backend::on(rig);
+    assert_eq!(backend.msm_g1(&g1, &scalars).unwrap(), expected);
+    assert_eq!(backend.counts(), Counts { cpu: 1, failures: 2, retries: 1, fallbacks: 1, device: 0 });
+    let refused = backend.without_fallback().msm_g1(&g1, &scalars).unwrap_err();
+    assert!(matches!(refused, BackendError::Device(DeviceError::OutOfMemory { needed: 100_001.., .. })));
+}
