@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use assay_agent::fake::prove;
-use assay_schedule::{AttemptId, Failure, Phase, Stage};
+use assay_schedule::{AttemptId, Failure, Kind, Phase, Stage};
 use assay_service::state::AttemptState;
 use serde::Serialize;
 
@@ -239,25 +239,33 @@ fn parent_stage(stage: Stage) -> Option<Stage> {
     })
 }
 
+/// Whether a task, no part, reads by way of others what another one makes.
+fn reads(reader: Stage, maker: Stage) -> bool {
+    let rank = |stage: Stage| match stage.kind() {
+        Kind::Execute => 0,
+        Kind::Block | Kind::Shard | Kind::Reduce => 1,
+        Kind::Fold => 2,
+        Kind::Wrap => 3,
+        Kind::Groth16 => 4,
+    };
+    rank(reader) > rank(maker)
+}
+
 fn check_attempts(known: &Known, evidence: &Evidence, found: &mut Findings) {
     let number = known.number;
     if let Err(reason) = &known.receipts {
         found.add(Invariant::Rejected, format!("the receipts of batch {number} do not verify: {reason}"));
     }
     let damaged = &evidence.damaged;
-    // Tasks whose parts may be proved again: the task has to be done again when its parts are gone, or they are not trusted.
-    let redone: BTreeSet<Stage> = known
-        .attempts
-        .iter()
-        .filter(|attempt| match attempt.state {
-            AttemptState::Accepted => attempt.is_damaged(damaged),
-            AttemptState::Rejected => true,
-            _ => false,
-        })
-        .map(|attempt| attempt.stage)
-        .collect();
+    // Tasks whose result was damaged have to be done again, with their parts and with what they read if that is gone;
+    // tasks of which one attempt lied, with their parts.
+    let stages = |is_wanted: &dyn Fn(&Attempt) -> bool| -> BTreeSet<Stage> {
+        known.attempts.iter().filter(|attempt| is_wanted(attempt)).map(|attempt| attempt.stage).collect()
+    };
+    let redone = stages(&|attempt| attempt.state == AttemptState::Accepted && attempt.is_damaged(damaged));
+    let distrusted = stages(&|attempt| attempt.state == AttemptState::Rejected);
     let mut stages: BTreeMap<Stage, &Attempt> = BTreeMap::new();
-    let mut inputs: BTreeMap<(assay_schedule::Kind, &[[u8; 32]]), &Attempt> = BTreeMap::new();
+    let mut inputs: BTreeMap<(Kind, &[[u8; 32]]), &Attempt> = BTreeMap::new();
     for attempt in &known.attempts {
         if attempt.state == AttemptState::Rejected && !attempt.is_made_wrong && !attempt.is_damaged(damaged) {
             let text =
@@ -272,8 +280,11 @@ fn check_attempts(known: &Known, evidence: &Evidence, found: &mut Findings) {
         let same_inputs =
             read.and_then(|(read, _)| inputs.insert((attempt.stage.kind(), read.as_slice()), attempt));
         let is_excused = |before: &&Attempt| {
+            let parent = parent_stage(before.stage);
+            let task = parent.unwrap_or(before.stage);
             before.is_damaged(damaged)
-                || parent_stage(before.stage).is_some_and(|parent| redone.contains(&parent))
+                || parent.is_some_and(|parent| redone.contains(&parent) || distrusted.contains(&parent))
+                || redone.iter().any(|reader| reads(*reader, task))
         };
         if let Some(before) = same_stage.or(same_inputs).filter(|before| !is_excused(before)) {
             let text = format!(
@@ -417,6 +428,14 @@ mod tests {
             e.known[0].attempts.push(block);
         };
         assert_eq!(found(distrusted), []);
+        let execute_again = |e: &mut Evidence, block: AttemptState| {
+            let mut block = attempt(19, Stage::Block { run: 0 }, block);
+            block.is_made_wrong = true;
+            e.damaged.insert(block.receipt.as_ref().unwrap().1[0]);
+            e.known[0].attempts.extend([block, attempt(20, Stage::Execute, AttemptState::Accepted)]);
+        };
+        assert_eq!(found(|e| execute_again(e, AttemptState::Accepted)), []);
+        assert_eq!(found(|e| execute_again(e, AttemptState::Rejected)), [Again]);
         assert_eq!(found(|e| e.known[0].receipts = Err("bad".into())), [Rejected]);
     }
 
