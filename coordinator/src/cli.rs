@@ -3,6 +3,7 @@
 mod args;
 mod batch;
 mod cache;
+mod chaos;
 mod client;
 mod coordinator;
 mod prove;
@@ -24,11 +25,8 @@ use crate::error::{Error, EXIT_INTERRUPTED, EXIT_OK};
 pub fn main() -> ExitCode {
     // Bad usage ends here, with clap's message and exit code 2.
     let arguments = Arguments::parse();
-    // A service says what it does, a command only what is wrong.
-    let is_service = matches!(arguments.command, Command::Coordinator(_));
-    init_tracing(if is_service { "info" } else { "warn" });
-    match run(arguments) {
-        Ok(()) => ExitCode::from(EXIT_OK),
+    match begin(&arguments.command).and_then(|_guard| run(arguments)) {
+        Ok(code) => code,
         Err(error) => {
             crate::fsio::say!("error: {error}");
             if let Some(advice) = error.advice() {
@@ -39,9 +37,24 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<(), Error> {
+/// Logs: a service says what it does, a command only what is wrong, the processes of a chaos run what they are told to.
+fn begin(command: &Command) -> Result<Option<assay_telemetry::Guard>, Error> {
+    match command {
+        Command::Coordinator(_) => Ok(Some(assay_telemetry::init("info", "assay-coordinator")?)),
+        Command::ChaosCoordinator(_) | Command::ChaosWorker(_) => Ok(None),
+        _ => {
+            assay_telemetry::init_logs("warn");
+            Ok(None)
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let config = arguments.config.as_deref();
     match arguments.command {
+        Command::Chaos(flags) => return Ok(chaos::run(*flags)),
+        Command::ChaosCoordinator(node) => return Ok(assay_chaos::coordinator_main(&node.file)),
+        Command::ChaosWorker(node) => return Ok(assay_chaos::worker_main(&node.file)),
         Command::Prove(command) => prove::run(config, command),
         Command::Verify(command) => verify::run(&command),
         Command::Setup(command) => prove::setup(config, command),
@@ -55,15 +68,8 @@ fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Cancel(command) => client::cancel(&command),
         Command::Fetch(command) => client::fetch(&command),
         Command::Stage(command) => stage::run(command),
-    }
-}
-
-/// Logs go to standard error; `RUST_LOG` chooses what, else `default`.
-fn init_tracing(default: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    // A second initialisation (in tests) is harmless.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    }?;
+    Ok(ExitCode::from(EXIT_OK))
 }
 
 /// Prints a result to standard output; a closed pipe there is not an error of ours.

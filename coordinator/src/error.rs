@@ -24,6 +24,9 @@ pub const EXIT_INTERRUPTED: u8 = 130;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The environment asks for an export of spans that is not possible.
+    #[error(transparent)]
+    Telemetry(#[from] assay_telemetry::TelemetryError),
     /// The batch is not valid.
     #[error("batch {name}: {source}")]
     Batch {
@@ -142,7 +145,8 @@ impl Error {
         match self {
             Error::Client(error) => error.exit_code(),
             Error::Cluster(error) => error.exit_code(),
-            Error::Batch { .. }
+            Error::Telemetry(_)
+            | Error::Batch { .. }
             | Error::Description { .. }
             | Error::UnknownBatch { .. }
             | Error::MissingHistory { .. }

@@ -97,10 +97,7 @@ fn runner(config: &Config, flags: ProveFlags) -> Result<ChildRunner<StageJobs>, 
 
 /// The child's side.
 fn stage(arguments: StageArgs) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    // A logger that is there already is as good.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    assay_telemetry::init_logs("warn");
     let StageArgs { cache_dir, work_dir, cores, memory_bytes } = arguments;
     let config = StageConfig { cache_dir, work_dir, cores, memory_bytes };
     match serve(config, watched_stdin(STAGE_GRACE), stdout()) {

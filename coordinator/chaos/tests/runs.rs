@@ -1,4 +1,4 @@
-//! Whole runs with real processes and a real Redis. Not run yet (2026-11-21).
+//! Whole runs with real processes and a real Redis.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

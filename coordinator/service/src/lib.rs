@@ -29,8 +29,6 @@ pub mod server;
 mod service;
 pub mod shared;
 pub mod state;
-#[cfg(feature = "otlp")]
-pub mod telemetry;
 pub mod webhook;
 mod wire;
 pub mod work;

@@ -78,9 +78,25 @@ pub enum Command {
     Cancel(CancelArgs),
     /// Download a settled batch's result and verify it
     Fetch(FetchArgs),
+    /// Torment a cluster of real processes on this machine, and check that nothing is lost
+    #[command(after_long_help = assay_chaos::AFTER_HELP)]
+    Chaos(Box<assay_chaos::Flags>),
     /// Runs heavy stages for `assay prove` and `assay coordinator`
     #[command(hide = true)]
     Stage(StageArgs),
+    /// A process of a chaos run
+    #[command(hide = true)]
+    ChaosCoordinator(ChaosNodeArgs),
+    /// A process of a chaos run
+    #[command(hide = true)]
+    ChaosWorker(ChaosNodeArgs),
+}
+
+/// A process of a chaos run.
+#[derive(Debug, Args)]
+pub struct ChaosNodeArgs {
+    /// What it is to do
+    pub file: PathBuf,
 }
 
 /// `assay prove`.

@@ -114,10 +114,11 @@ fn text(fetched: &Fetched) -> String {
         Some(Cost { missing, totals }) => {
             let seconds = |ms: u64| (ms + 500) / 1000;
             text += &format!(
-                "  cost           {} attempts ({} repeated, {} wasted), {} CPU seconds, {} GPU seconds, {} bytes read, {} bytes \
-                 published\n",
+                "  cost           {} attempts ({} after another, {} of a finished task, {} wasted), {} CPU seconds, {} GPU \
+                 seconds, {} bytes read, {} bytes published\n",
                 totals.all.attempts,
                 totals.retries,
+                totals.repeated,
                 totals.wasted.attempts,
                 seconds(totals.all.cpu_ms),
                 seconds(totals.all.gpu_ms),

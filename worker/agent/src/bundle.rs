@@ -61,6 +61,8 @@ pub struct Totals {
     pub wasted: Cost,
     /// Attempts beyond the first of their task.
     pub retries: u64,
+    /// Attempts that finished a task which another one had finished: proved again.
+    pub repeated: u64,
     /// All attempts, by kind of task.
     pub by_kind: BTreeMap<Kind, Cost>,
     /// All attempts, by model of the device.
@@ -217,7 +219,7 @@ impl Bundle {
 
 fn totals(accepted: &BTreeSet<AttemptId>, receipts: &[SignedReceipt]) -> Totals {
     let mut totals = Totals::default();
-    let mut tasks = BTreeSet::new();
+    let (mut tasks, mut finished) = (BTreeSet::new(), BTreeSet::new());
     for signed in receipts {
         let receipt = &signed.receipt;
         totals.all.add(signed);
@@ -228,6 +230,9 @@ fn totals(accepted: &BTreeSet<AttemptId>, receipts: &[SignedReceipt]) -> Totals 
         }
         if !tasks.insert(receipt.key) {
             totals.retries += 1;
+        }
+        if receipt.outcome == Outcome::Finished && !finished.insert(receipt.key) {
+            totals.repeated += 1;
         }
     }
     totals
@@ -271,12 +276,21 @@ mod tests {
             }
         );
         assert_eq!((totals.wasted.attempts, totals.wasted.gpu_ms, totals.retries), (1, 800, 1));
+        assert_eq!(totals.repeated, 0, "the first attempt failed");
         assert_eq!(totals.by_kind[&Kind::Shard].attempts, 2);
         assert_eq!((totals.by_device["cpu"].gpu_ms, totals.by_device["NVIDIA H200"].gpu_ms), (800, 1600));
         let text = serde_json::to_string(&bundle).unwrap();
         let back: Bundle = serde_json::from_str(&text).unwrap();
         assert_eq!(back, bundle);
         back.verify(|_, _| true).unwrap();
+    }
+
+    #[test]
+    fn a_task_that_was_finished_twice_is_counted() {
+        let one = key(1);
+        let receipts = [4, 5, 6].map(|attempt| receipt(&one, attempt).sign(&one).unwrap());
+        let bundle = Bundle::new(BatchId(7), [AttemptId(4)].into(), receipts.into()).unwrap();
+        assert_eq!((bundle.totals.repeated, bundle.totals.retries, bundle.totals.wasted.attempts), (2, 2, 2));
     }
 
     #[test]

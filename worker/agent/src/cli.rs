@@ -121,6 +121,9 @@ pub struct NoExtra {}
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CliError {
+    /// The environment asks for an export of spans that is not possible.
+    #[error(transparent)]
+    Telemetry(#[from] assay_telemetry::TelemetryError),
     /// The configuration.
     #[error("configuration: {0}")]
     Config(#[from] ConfigError),
@@ -150,7 +153,7 @@ impl CliError {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            CliError::Config(_) | CliError::Key(_) => EXIT_BAD_INPUT,
+            CliError::Telemetry(_) | CliError::Config(_) | CliError::Key(_) => EXIT_BAD_INPUT,
             CliError::Backend(error) if error.class() == Class::Permanent => EXIT_BAD_INPUT,
             _ => EXIT_FAILED,
         }
@@ -195,8 +198,10 @@ pub fn main<E: Args, R: Runner>(
 ) -> ExitCode {
     // Bad usage ends here, with clap's message and exit code 2.
     let arguments = Arguments::<E>::parse();
-    init_tracing();
-    match run(program, arguments, runner) {
+    let result = assay_telemetry::init("info", "assay-worker")
+        .map_err(CliError::from)
+        .and_then(|_guard| run(program, arguments, runner));
+    match result {
         Ok(()) => ExitCode::from(EXIT_OK),
         Err(error) => {
             // The last word, also when logs are off.
@@ -280,14 +285,6 @@ fn watch_signals() -> Result<mpsc::Receiver<Signal>, CliError> {
         std::process::exit(i32::from(EXIT_INTERRUPTED));
     });
     Ok(receiver)
-}
-
-/// Logs go to standard error; `RUST_LOG` chooses what, from `info` up by default.
-fn init_tracing() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    // A second initialisation (in tests) is harmless.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use assay_queue::{ArtifactStore, BackendError, StoreError};
-use assay_schedule::{Artifact, Hash, Holder, Output, Report};
+use assay_schedule::{Artifact, Dispatch, Hash, Holder, Output, Report};
 use tokio::sync::{mpsc, Semaphore};
+use tracing::Instrument;
 
 use super::work::Work;
 use super::AgentConfig;
@@ -117,8 +118,10 @@ impl Tools {
         let host = Host::new(work.dispatch.attempt, self.to_agent.clone(), work.stopper());
         work.set_device(self.model(device));
         let (runner, begun) = (self.runner.clone(), Instant::now());
+        let Dispatch { attempt, batch, stage, .. } = &*work.dispatch;
+        let span = tracing::info_span!("task", %attempt, %batch, ?stage);
         // A task of its own: a panic ends this attempt and nothing else.
-        let ended = tokio::spawn(async move { runner.run(task, host).await }).await;
+        let ended = tokio::spawn(async move { runner.run(task, host).await }.instrument(span)).await;
         let wall_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         work.drop_parts();
         let ended = ended.map_err(|error| Failure::Transient(format!("the runner failed: {error}")))?;
