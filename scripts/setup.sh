@@ -1,14 +1,25 @@
 #!/usr/bin/env bash
 # Installs the native packages that the build and the tests need. Idempotent; does nothing where all are present.
 # Debian 12 and Ubuntu 24.04. Needs root or sudo only when a package is missing.
+#
+#   scripts/setup.sh             what building and proving need
+#   scripts/setup.sh --tests     what the tests need too
 set -euo pipefail
 
 packages=(
   protobuf-compiler libprotobuf-dev   # the zkVM's task protocol is compiled from .proto files
   cmake g++ pkg-config                # Bitcoin Core's consensus engine is built from source
   libclang-dev clang                  # bindgen reads that engine's C header
-  redis-server                        # the queue's tests start their own servers
 )
+if [ "${1:-}" = --tests ]; then
+  packages+=(redis-server)            # the tests of the cluster start their own servers
+  # The live page is tested in a browser. Ubuntu has none as a package; the test says there that it is skipped.
+  for package in chromium chromium-driver; do
+    if apt-cache show "$package" 2>/dev/null | grep -q '^Version: [0-9]' && ! grep -q '^ID=ubuntu' /etc/os-release; then
+      packages+=("$package")
+    fi
+  done
+fi
 # The header-only Boost of the distribution: 1.74 on Debian 12 by default, 1.81 beside it; 1.83 on Ubuntu 24.04.
 if ! ls /usr/include/boost/version.hpp >/dev/null 2>&1; then
   if apt-cache show libboost1.81-dev >/dev/null 2>&1; then packages+=(libboost1.81-dev); else packages+=(libboost-dev); fi

@@ -101,6 +101,12 @@ pub enum Error {
         /// What is wrong.
         what: &'static str,
     },
+    /// A later session of this worker is here: this one was delivered late, or a second process has the same key.
+    #[error("worker {worker} is here with a later session")]
+    StaleSession {
+        /// Who joins.
+        worker: WorkerId,
+    },
     /// The attempt is over: taken back, lost or superseded. Whatever it published is deleted.
     #[error("attempt {attempt} is not outstanding on worker {worker}")]
     StaleAttempt {

@@ -4,7 +4,7 @@
 mod common;
 
 use assay_schedule::{
-    Dispatch, Event, Failure, Kind, Limits, Part, PerKind, Phase, Report, Spec, Wait, WorkerId,
+    Dispatch, Error, Event, Failure, Kind, Limits, Part, PerKind, Phase, Profile, Report, Spec, Wait, WorkerId,
 };
 use common::{hash, limits, own, part, spec, Cluster};
 
@@ -269,4 +269,21 @@ fn a_fold_proof_that_is_given_up_during_the_settlement_leaves_nobody_waiting() {
     assert_eq!((cluster.phase(0), cluster.phase(1)), (Phase::Settled, Phase::Failed(Failure::History)));
     let held: Vec<_> = cluster.machine.artifacts().map(|artifact| artifact.hash).collect();
     assert_eq!((held, cluster.machine.pending().count()), (vec![hash("groth16 proof")], 0));
+}
+
+#[test]
+fn a_session_that_is_delivered_late_does_not_take_over_a_later_one() {
+    let mut cluster = Cluster::new(limits());
+    cluster.join(1, 1, 1);
+    let profile =
+        Profile { kinds: Kind::ALL.to_vec(), version: 1, memory_bytes: 32, slots: 1, controllers: 1 };
+    let join = |session| Event::Join { worker: WorkerId(1), session, profile: profile.clone() };
+    cluster.ok(join(3));
+    cluster.submit(0, 0);
+    let running = cluster.last(Kind::Execute);
+    assert_eq!(cluster.step(join(2)), Err(Error::StaleSession { worker: WorkerId(1) }));
+    assert!(!cluster.is_revoked(running.attempt));
+    // Once the later one is gone, anybody may come: a clock that was set back is no reason to stay out.
+    cluster.pass(limits().worker_lease_ms + 1);
+    cluster.ok(join(2));
 }

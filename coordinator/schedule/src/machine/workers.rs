@@ -18,6 +18,11 @@ impl Machine {
         if !profile.kinds.iter().any(|kind| profile.serves(*kind)) {
             return Err(Error::Profile { worker: id, what: "no kind of work that it has a place for" });
         }
+        let known = self.workers.get(&id).and_then(|worker| worker.session);
+        if known.is_some_and(|known| known > session) {
+            mark("late session");
+            return Err(Error::StaleSession { worker: id });
+        }
         let lease_until = self.now.plus(self.limits.worker_lease_ms);
         if !self.workers.contains_key(&id) {
             self.make_room()?;
