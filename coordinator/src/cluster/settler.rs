@@ -53,10 +53,14 @@ impl TrunkSettler {
     /// good.
     fn failure(&self, order: &Order, reason: String) -> SettleError {
         let venue = Venue::of_rollup(&self.config, order.spec.chain.0).map_err(|error| one_line(&error));
-        match venue.and_then(|venue| venue.may_have_claimed(&order.spec.to.0).map_err(|error| one_line(&error))) {
+        match venue
+            .and_then(|venue| venue.may_have_claimed(&order.spec.to.0).map_err(|error| one_line(&error)))
+        {
             Ok(false) => SettleError { is_permanent: true, reason },
             Ok(true) => again(format!("{reason}, but a claim of it may have been posted")),
-            Err(unknown) => again(format!("{reason}, and whether it has been posted is not known: {unknown}")),
+            Err(unknown) => {
+                again(format!("{reason}, and whether it has been posted is not known: {unknown}"))
+            }
         }
     }
 

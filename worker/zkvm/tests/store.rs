@@ -216,7 +216,11 @@ fn an_entry_of_another_process_names_no_file_outside_the_memo() {
         (victim.with_extension("").to_str().unwrap(), "x"),
     ] {
         let entry = dir.path().join("entry.json");
-        std::fs::write(&entry, format!(r#"{{"proof":{{"file":"{file}","blake3":"{hash}"}},"deferred":null}}"#)).unwrap();
+        std::fs::write(
+            &entry,
+            format!(r#"{{"proof":{{"file":"{file}","blake3":"{hash}"}},"deferred":null}}"#),
+        )
+        .unwrap();
         memo.accept(&key.to_string(), &[entry]).unwrap();
         assert!(!memo.restore(&key, &task, &store), "{hash}");
         assert_eq!(std::fs::read(&victim).unwrap(), b"somebody's", "{hash}");
