@@ -104,7 +104,7 @@ impl Default for Limits {
             store_bytes_max: 256 * GIB,
             worker_lease_ms: 30_000,
             dispatch_grace_ms: 10_000,
-            failures_max: 4,
+            failures_max: 5,
             losses_max: 16,
             backoff_ms: 500,
             backoff_ms_max: 60_000,

@@ -4,7 +4,7 @@
 mod common;
 
 use assay_schedule::{
-    Error, Event, Failure, Hash, Holder, Kind, Message, Phase, Report, Role, Stage, Work, WorkerId,
+    Error, Event, Failure, Hash, Holder, Kind, Limits, Message, Phase, Report, Role, Stage, Work, WorkerId,
 };
 use common::{hash, limits, own, part, state, Cluster};
 
@@ -324,22 +324,19 @@ fn a_liars_parts_are_forgotten_with_it() {
 }
 
 #[test]
-fn the_last_try_of_a_controller_takes_nothing_over() {
-    let mut cluster = Cluster::new(limits());
+fn the_last_two_tries_of_a_controller_take_nothing_over_from_those_before() {
+    let limits = Limits { failures_max: 5, ..limits() };
+    let mut cluster = Cluster::new(limits.clone());
     for worker in 0..3 {
         cluster.join(worker, 1, 1);
     }
     let mut block = cluster.controller();
-    for failures in 0..limits().failures_max {
+    for failures in 0..limits.failures_max {
         cluster.spawn(&block, vec![shard(&block, "a", 1)]).unwrap();
-        let is_first = failures == 0;
-        let is_last = failures + 1 == limits().failures_max;
-        assert_eq!(
-            cluster.deliveries(block.attempt).is_empty(),
-            is_first || is_last,
-            "after {failures} failures"
-        );
-        if is_first {
+        let is_fresh = failures == 0 || failures + 2 == limits.failures_max;
+        let is_last = failures + 1 == limits.failures_max;
+        assert_eq!(cluster.deliveries(block.attempt).is_empty(), is_fresh, "after {failures} failures");
+        if is_fresh {
             cluster.finish(&cluster.last(Kind::Shard), &["proof"]);
         }
         if !is_last {

@@ -60,7 +60,7 @@ const PATHS: [&str; 30] = [
     "dead controller fenced",
     "fold proof lost",
     "inputs of a ready part replaced",
-    "last try of a controller",
+    "parts of a controller suspected",
     "late attempt taken back",
     "liar's part forgotten",
     "lost part complained of",
