@@ -4,7 +4,7 @@
 #
 #   scripts/e2e-cluster.sh PATH/TO/assay PATH/TO/assay-worker [SEED]     on 2 cores about 30 minutes
 #
-#   KILLS=0    nothing is killed: the plain run, whose time bench/RESULTS.md compares with `assay prove`
+#   KILLS=0    nothing is killed: the plain run, whose time bench/cluster.sh compares with `assay prove`
 #   BATCH=…    another batch
 #
 # SEED chooses order and moments of the kills; it is printed. The folder of keys (zkVM keys, Groth16 parameters) is the user's.
