@@ -62,6 +62,8 @@ start() {
       ;;
   esac
   pid[$1]=$!
+  # The shell need not tell that it was killed.
+  disown
 }
 
 # wait_for SECONDS WHAT COMMAND…
@@ -120,7 +122,6 @@ main() {
     done
     alive
     kill -9 "${pid[$victim]}"
-    wait "${pid[$victim]}" 2>/dev/null || true
     say "killed $victim; $("$assay" status "$id" 2>/dev/null | grep -m1 'done' || echo 'nobody answers')"
     sleep $((RANDOM % 5))
     start "$victim"

@@ -29,7 +29,7 @@ pub mod verifier;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, Place};
 use crate::error::{Error, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED};
-use crate::fsio::FileError;
+use crate::fsio::{self, FileError};
 use crate::lock::{with_lock, Locked};
 use connect::Opened;
 use epoch::Epoch;
@@ -142,7 +142,15 @@ impl ClusterError {
 pub fn run(config: &Config, program: PathBuf, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
     crate::shell::check_backend(config)?;
     epoch::check(config)?;
+    try_out(&config.out)?;
     with_lock(Locked::coordinator(&config.coordinator.dir), || run_alone(config, program, say))
+}
+
+/// Whether chains of claims can be kept there: found out now, not after hours of proving.
+fn try_out(out: &Path) -> Result<(), ClusterError> {
+    std::fs::create_dir_all(out).map_err(fsio::io_error("create", out))?;
+    tempfile::tempfile_in(out).map_err(fsio::io_error("write to", out))?;
+    Ok(())
 }
 
 fn run_alone(config: &Config, program: PathBuf, say: &mut dyn FnMut(&str)) -> Result<(), Error> {

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use assay_l1::{
-    BackendError, BackendSpec, ClaimInput, ClaimReceipt, Class, EpochParams, EpochReceipt, Network, Trunk,
+    BackendError, BackendSpec, ClaimInput, ClaimReceipt, EpochParams, EpochReceipt, Network, Trunk,
     TrunkConfig, TrunkError,
 };
 
@@ -89,14 +89,20 @@ pub enum SettleError {
 }
 
 impl SettleError {
-    /// Whether the same call may work later, without anybody changing the claim.
+    /// Whether the same call may work later: because of time, or because a person has mended what is wrong on this machine
+    /// (money, disk, node, folder). What is wrong with the claim itself stays wrong.
     pub fn is_transient(&self) -> bool {
         match self {
-            // Money can be sent, a folder can be restored.
-            Self::Trunk(TrunkError::Wallet(_)) | Self::NoTrunk { .. } | Self::Stale { .. } => true,
-            Self::Trunk(error) => error.class() == Class::Transient,
-            Self::Backend(error) => error.class() == Class::Transient,
-            _ => false,
+            Self::NotNext { .. } | Self::OtherGenesis { .. } | Self::NoEpoch => false,
+            Self::Trunk(error) => !matches!(
+                error,
+                TrunkError::Discontinuity { .. }
+                    | TrunkError::CodeRoot { .. }
+                    | TrunkError::Digest { .. }
+                    | TrunkError::Oversize { .. }
+                    | TrunkError::Envelope(_)
+            ),
+            _ => true,
         }
     }
 }
