@@ -54,7 +54,8 @@ pub struct Limits {
     pub backoff_ms_max: u64,
     /// A task that takes this many percent of what was expected gets a second worker, if one is idle. No controller does.
     pub straggler_percent: u64,
-    /// A task that takes this many percent of what was expected is taken back. No controller is: it lives by heartbeat.
+    /// A task that takes this many percent of what was expected is taken back; so is a controller that asks for nothing,
+    /// waits for nothing and does not end for as long.
     pub timeout_percent: u64,
     /// No task is taken back before this.
     pub timeout_ms_min: u64,
