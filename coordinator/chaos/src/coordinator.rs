@@ -36,7 +36,7 @@ async fn serve(config: ProcessConfig) -> Result<(), ProcessError> {
         return Err(ProcessError::Config { path: folder, reason });
     };
     let queue: Arc<dyn TaskQueue> = Arc::new(patiently(|| open_queue(&redis)).await?);
-    let store: Arc<dyn ArtifactStore> = Arc::new(patiently(|| open_store(&redis, &folder)).await?);
+    let store: Arc<dyn ArtifactStore> = Arc::new(patiently(|| open_store(&redis, &folder, weaken)).await?);
     let cluster = ClusterKey::new(CLUSTER_SECRET);
     let supplies = Supplies {
         queue: WeakQueue::around(queue, weaken, clock_offset_ms),
