@@ -13,8 +13,7 @@ set -euo pipefail
 usage="usage: scripts/e2e-cluster.sh PATH/TO/assay PATH/TO/assay-worker [SEED]"
 assay=$(realpath "${1:?$usage}")
 worker=$(realpath "${2:?$usage}")
-RANDOM=${3:-$((RANDOM))}
-seed=$RANDOM
+seed=${3:-$RANDOM}
 RANDOM=$seed
 kills=${KILLS:-6}
 batch=${BATCH:-sample}
@@ -138,6 +137,7 @@ main() {
   "$assay" fetch "$id" --output result --json >fetch.json || fail "the result does not verify"
   pass "fetch has verified the result: $("$assay" verify result | tail -1)"
   say "$(sed -n '/"cost"/,$p' fetch.json | tr -d ' \n' | head -c 600)"
+  grep -q '"missing": *0' fetch.json || fail "receipts are missing, so nobody knows what was proved twice"
   grep -q '"repeated": *0' fetch.json || fail "a finished task was proved again: see result/receipts.json"
   pass "finished tasks proved again: 0"
   "$assay" submit "$batch" --json >again.json && grep -q "\"id\": *$id\b" again.json || fail "the same submission is another batch"

@@ -164,16 +164,17 @@ fn run_alone(config: &Config, program: PathBuf, say: &mut dyn FnMut(&str)) -> Re
         // Last, because a key that was made is only known to who reads the next lines.
         let (keys, first_key) = secrets::tenants(&coordinator.tenants)?;
         greet(config, &epoch, listener.local_addr().unwrap_or(address), first_key.as_deref(), say);
+        let settings = settings(config);
         let supplies = Supplies {
             queue: Arc::clone(&opened.queue),
             store: Arc::clone(&opened.store),
-            reader: Arc::new(reader::EvmReader::new(version)),
+            reader: Arc::new(reader::EvmReader::new(version, RunLimits::default(), &settings.limits)),
             verifier: Arc::new(verifier::TaskVerifier::new(&epoch, scratch)),
             settler: Arc::new(settler::TrunkSettler::new(config.clone(), epoch.verifying_key)),
             keys: Arc::new(keys),
             cluster,
         };
-        serve(Service::new(supplies, settings(config)), listener, worker, opened, signals).await
+        serve(Service::new(supplies, settings), listener, worker, opened, signals).await
     });
     // What still runs is idempotent and begun again by whoever leads next.
     runtime.shutdown_timeout(SHUTDOWN_TIME);

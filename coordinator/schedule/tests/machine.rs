@@ -4,7 +4,8 @@
 mod common;
 
 use assay_schedule::{
-    Dispatch, Error, Event, Failure, Kind, Limits, Part, PerKind, Phase, Profile, Report, Spec, Wait, WorkerId,
+    Dispatch, Error, Event, Failure, Kind, Limits, Part, PerKind, Phase, Profile, Report, Spec, Wait,
+    WorkerId,
 };
 use common::{hash, limits, own, part, spec, Cluster};
 
