@@ -4,7 +4,7 @@
 mod common;
 
 use assay_schedule::{
-    Error, Event, Failure, Hash, Holder, Kind, Message, Phase, Report, Role, Stage, Work, WorkerId,
+    Error, Event, Failure, Hash, Holder, Kind, Limits, Message, Phase, Report, Role, Stage, Work, WorkerId,
 };
 use common::{hash, limits, own, part, state, Cluster};
 
@@ -170,7 +170,7 @@ fn a_part_that_is_asked_for_twice_is_proved_once() {
 
 #[test]
 fn a_controller_is_not_doubled_and_only_taken_back_when_it_waits_for_nobody() {
-    let mut cluster = Cluster::new(limits());
+    let mut cluster = Cluster::new(Limits { idle_ms_min: 1_000, ..limits() });
     cluster.join(1, 1, 1);
     cluster.join(2, 1, 1);
     let block = cluster.controller();
@@ -206,7 +206,7 @@ fn a_controller_is_not_doubled_and_only_taken_back_when_it_waits_for_nobody() {
 
 #[test]
 fn a_controller_that_hangs_while_its_worker_lives_is_taken_back() {
-    let mut cluster = Cluster::new(limits());
+    let mut cluster = Cluster::new(Limits { idle_ms_min: 1_000, ..limits() });
     cluster.join(1, 1, 1);
     let block = cluster.controller();
     cluster.pass_with_heartbeats(900, &[1]);

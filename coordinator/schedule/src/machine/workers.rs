@@ -175,12 +175,15 @@ impl Machine {
         if self.store_away_since.is_some() {
             return;
         }
-        let (percent, min) = (self.limits.timeout_percent, self.limits.timeout_ms_min);
+        let percent = self.limits.timeout_percent;
         let late = self.attempts.iter().filter(|(id, attempt)| {
             let losses = self.node(attempt.batch, attempt.node).losses.min(DOUBLINGS_MAX);
+            let (since, min) = match attempt.kind.is_controller() {
+                true => (attempt.active, self.limits.idle_ms_min),
+                false => (attempt.started, self.limits.timeout_ms_min),
+            };
             let limit =
                 (attempt.expected_ms.saturating_mul(percent) / 100).max(min).saturating_mul(1 << losses);
-            let since = if attempt.kind.is_controller() { attempt.active } else { attempt.started };
             attempt.is_running() && self.now.since(since) > limit && !self.waits_for_parts(**id, attempt)
         });
         let late: Vec<AttemptId> = late.map(|(id, _)| *id).collect();

@@ -196,7 +196,10 @@ impl Options {
             trust: self.lacks(Weakness::Trust),
             availability: self.lacks(Weakness::Availability),
             back_pressure: self.lacks(Weakness::BackPressure),
-            idleness: self.lacks(Weakness::Idleness),
+            // It also comes to the rescue of a controller whose worker is gone, or that was not heard.
+            idleness: [Weakness::Idleness, Weakness::Leases, Weakness::Repetition]
+                .iter()
+                .any(|weakness| self.lacks(*weakness)),
         }
     }
 
