@@ -45,7 +45,11 @@ const AHEAD_MS: i64 = 6000;
 
 impl Tormentor {
     /// Strikes a build with a defect where it hurts.
-    pub(crate) async fn aim(&self, weakness: Weakness, tell: &(dyn Fn(&str) + Sync)) -> Result<(), ChaosError> {
+    pub(crate) async fn aim(
+        &self,
+        weakness: Weakness,
+        tell: &(dyn Fn(&str) + Sync),
+    ) -> Result<(), ChaosError> {
         match tokio::time::timeout(MOMENT_MAX, self.strike(weakness)).await {
             Ok(struck) => {
                 struck?;
@@ -53,9 +57,9 @@ impl Tormentor {
                 self.note("aimed", true);
                 Ok(())
             }
-            Err(_) => Err(ChaosError::Cluster {
+            Err(_) => Err(ChaosError::Moment {
+                weakness,
                 seconds: MOMENT_MAX.as_secs(),
-                reason: format!("no moment for {weakness:?}"),
                 dir: self.cluster.dir.clone(),
             }),
         }
@@ -83,7 +87,8 @@ impl Tormentor {
                 Ok(())
             }
             Weakness::Repeat => {
-                let mut caught = self.set_trap(Way::ToRedis, find_submission, Snare::LoseAnswer, is_coordinator);
+                let mut caught =
+                    self.set_trap(Way::ToRedis, find_submission, Snare::LoseAnswer, is_coordinator);
                 caught.recv().await;
                 Ok(())
             }
@@ -128,7 +133,8 @@ impl Tormentor {
     ) -> mpsc::UnboundedReceiver<(usize, u64)> {
         let (sprung, caught) = mpsc::unbounded_channel();
         let trap = Trap { way, finds, snare, is_armed: Arc::new(AtomicBool::new(true)), sprung, proxy: 0 };
-        for (proxy, node) in self.cluster.nodes.iter().enumerate().filter(|(_, node)| is_wanted(node.target)) {
+        for (proxy, node) in self.cluster.nodes.iter().enumerate().filter(|(_, node)| is_wanted(node.target))
+        {
             node.proxy.set_trap(Trap { proxy, ..trap.clone() });
         }
         caught
@@ -261,7 +267,10 @@ mod tests {
         assert_eq!(find_publication(b"$11\r\nattempt/182/0\r\n$64"), Some(182));
         assert_eq!(find_publication(b"attempt/7/2\r\n attempt/8/0\r\n"), Some(8));
         assert_eq!(find_publication(b"attempt/7/01\r\nattempt/"), None);
-        assert_eq!(find_submission(br#"{"coordinator":"{\"request\":{\"id\":[1,2],\"command\":{\"submit\":{"#), Some(0));
+        assert_eq!(
+            find_submission(br#"{"coordinator":"{\"request\":{\"id\":[1,2],\"command\":{\"submit\":{"#),
+            Some(0)
+        );
         assert_eq!(find_delivery(br#"{"action":{"message":{"deliver":{"worker":1"#), Some(0));
         assert_eq!(find_delivery(br#"{"message":{"dispatch":{}}}"#), None);
     }
@@ -269,7 +278,8 @@ mod tests {
     #[test]
     fn each_defect_is_shown_by_a_fault_of_its_own() {
         use clap::ValueEnum as _;
-        let mut kinds: Vec<_> = Weakness::value_variants().iter().map(|weakness| weakness.shown_by()).collect();
+        let mut kinds: Vec<_> =
+            Weakness::value_variants().iter().map(|weakness| weakness.shown_by()).collect();
         kinds.sort_unstable();
         assert_eq!(kinds, crate::options::FaultKind::value_variants());
     }

@@ -133,7 +133,8 @@ impl Cluster {
         let redis = RedisServer::start(&dir.join("redis"), options.weaken != Some(Weakness::NoAof))?;
         let look = |what| move |error: BackendError| ChaosError::look(what, error);
         let queue = open_queue(&redis.url()).await.map_err(look("queue"))?;
-        let store = open_store(&redis.url(), &dir.join("store"), options.weaken).await.map_err(look("store"))?;
+        let store =
+            open_store(&redis.url(), &dir.join("store"), options.weaken).await.map_err(look("store"))?;
         let (key, hash) = new_key();
         let ports = (0..options.coordinators).map(|_| free_port()).collect::<Result<Vec<_>, _>>()?;
         let client = Client::new(&ports, key).map_err(|error| ChaosError::look("API", error))?;

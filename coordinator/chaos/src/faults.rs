@@ -112,7 +112,12 @@ impl Tormentor {
         }
     }
 
-    pub(crate) async fn kill(&self, target: Target, down_ms: u64, clock: Option<i64>) -> Result<bool, ChaosError> {
+    pub(crate) async fn kill(
+        &self,
+        target: Target,
+        down_ms: u64,
+        clock: Option<i64>,
+    ) -> Result<bool, ChaosError> {
         let Some(node) = self.cluster.node(target).await else { return Ok(false) };
         let Some(mut slot) = node.take() else { return Ok(false) };
         slot.kill();

@@ -79,7 +79,8 @@ impl Proxy {
         let address = listener.local_addr()?;
         let mode = watch::Sender::new(Mode::Relay);
         let (lose_answer, trap) = (Arc::default(), Arc::default());
-        let rules = Rules { mode: mode.clone(), lose_answer: Arc::clone(&lose_answer), trap: Arc::clone(&trap) };
+        let rules =
+            Rules { mode: mode.clone(), lose_answer: Arc::clone(&lose_answer), trap: Arc::clone(&trap) };
         let task = tokio::spawn(async move {
             let mut relays = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
@@ -244,7 +245,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_trap_springs_once_at_what_it_waits_for() {
-        let (one, other) = (Proxy::start(server().await).await.unwrap(), Proxy::start(server().await).await.unwrap());
+        let (one, other) =
+            (Proxy::start(server().await).await.unwrap(), Proxy::start(server().await).await.unwrap());
         let (sprung, mut caught) = mpsc::unbounded_channel();
         let finds = |bytes: &[u8]| bytes.contains(&7).then_some(77);
         let is_armed = Arc::new(AtomicBool::new(true));

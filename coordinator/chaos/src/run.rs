@@ -159,9 +159,8 @@ async fn tempered(
             None => Ok(()),
         }
     };
-    let both = async {
-        tokio::try_join!(aim, tormentor.torment(plan, tell), submit(&cluster, seed, options))
-    };
+    let both =
+        async { tokio::try_join!(aim, tormentor.torment(plan, tell), submit(&cluster, seed, options)) };
     let ((), (), submitted) = tokio::select! {
         done = both => done?,
         error = supervise => return Err(error),
