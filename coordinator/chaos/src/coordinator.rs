@@ -103,7 +103,8 @@ fn limits(task_ms: u64) -> Limits {
         straggler_percent: 300,
         timeout_percent: 2000,
         timeout_ms_min: 3000,
-        idle_ms_min: 3000,
+        // Doubled with each loss, so short: else the patience of a run may end before.
+        idle_ms_min: 1500,
         patience_ms: 1000,
         strikes_max: 2,
         quarantine_ms: 500,
