@@ -54,10 +54,14 @@ pub struct Limits {
     pub backoff_ms_max: u64,
     /// A task that takes this many percent of what was expected gets a second worker, if one is idle. No controller does.
     pub straggler_percent: u64,
-    /// A task that takes this many percent of what was expected is taken back. No controller is: it lives by heartbeat.
+    /// A task that takes this many percent of what was expected is taken back. Of a controller only the time counts in
+    /// which it asks for nothing and nobody works on what it has asked for.
     pub timeout_percent: u64,
     /// No task is taken back before this.
     pub timeout_ms_min: u64,
+    /// The same of controllers, which load what they prove with before they ask for anything. Longer than it takes a
+    /// worker to notice that its own child does nothing.
+    pub idle_ms_min: u64,
     /// Attempts of one task at the same time, at least 1.
     pub attempts_max: u32,
     /// How long a task may wait for a faster worker that is busy.
@@ -111,6 +115,7 @@ impl Default for Limits {
             straggler_percent: 200,
             timeout_percent: 1_000,
             timeout_ms_min: 60_000,
+            idle_ms_min: 5_400_000,
             attempts_max: 2,
             patience_ms: 120_000,
             strikes_max: 2,

@@ -169,8 +169,8 @@ fn a_part_that_is_asked_for_twice_is_proved_once() {
 }
 
 #[test]
-fn a_controller_is_neither_doubled_nor_taken_back_for_being_slow() {
-    let mut cluster = Cluster::new(limits());
+fn a_controller_is_not_doubled_and_only_taken_back_when_it_waits_for_nobody() {
+    let mut cluster = Cluster::new(Limits { idle_ms_min: 1_000, ..limits() });
     cluster.join(1, 1, 1);
     cluster.join(2, 1, 1);
     let block = cluster.controller();
@@ -191,10 +191,36 @@ fn a_controller_is_neither_doubled_nor_taken_back_for_being_slow() {
     pass(&mut cluster, 3);
     assert!(cluster.dispatched(Kind::Shard).len() > 1, "a part is doubled");
     assert!(cluster.is_revoked(first.attempt), "and taken back");
+    assert!(!cluster.is_revoked(block.attempt), "which its controller waits for");
     cluster.finish(&cluster.last(Kind::Shard), &["proof"]);
-    pass(&mut cluster, 200);
-    assert_eq!(cluster.dispatched(Kind::Block).len(), 1);
+    pass(&mut cluster, 1);
+    assert!(!cluster.is_revoked(block.attempt), "it has just been told");
+    // Asking for what it has been given is not work.
+    for _ in 0..20 {
+        let _ = cluster.spawn(&block, vec![shard(&block, "a", 1)]);
+        pass(&mut cluster, 1);
+    }
+    assert!(cluster.is_revoked(block.attempt));
+    assert_ne!(cluster.last(Kind::Block).attempt, block.attempt);
+}
+
+#[test]
+fn a_controller_that_hangs_while_its_worker_lives_is_taken_back() {
+    let mut cluster = Cluster::new(Limits { idle_ms_min: 1_000, ..limits() });
+    cluster.join(1, 1, 1);
+    let block = cluster.controller();
+    cluster.pass_with_heartbeats(900, &[1]);
     assert!(!cluster.is_revoked(block.attempt));
+    cluster.pass_with_heartbeats(1_100, &[1]);
+    assert!(cluster.is_revoked(block.attempt));
+    assert_ne!(cluster.last(Kind::Block).attempt, block.attempt, "it is tried again");
+    // Of a part that has lost its input the controller is asked for it: nobody else works on it.
+    let block = cluster.last(Kind::Block);
+    cluster.spawn(&block, vec![shard(&block, "a", 1)]).unwrap();
+    cluster.missing.push(own(block.attempt, 1, "record of a"));
+    cluster.report(&cluster.last(Kind::Shard), Report::InputLost { input: 0 }).unwrap();
+    cluster.pass_with_heartbeats(10_000, &[1]);
+    assert!(cluster.is_revoked(block.attempt));
 }
 
 #[test]
