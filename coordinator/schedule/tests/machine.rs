@@ -287,3 +287,41 @@ fn a_session_that_is_delivered_late_does_not_take_over_a_later_one() {
     cluster.pass(limits().worker_lease_ms + 1);
     cluster.ok(join(2));
 }
+
+#[test]
+fn a_batch_of_too_many_runs_fails_and_its_workers_are_not_to_blame() {
+    let mut cluster = Cluster::new(Limits { runs_max: 2, backoff_ms: 0, attempts_max: 1, ..limits() });
+    cluster.join(1, 1, 1);
+    cluster.join(2, 1, 1);
+    let batch = cluster.submit(0, 0);
+    for _ in 0..2 {
+        let execute = cluster.last(Kind::Execute);
+        cluster.finish(&execute, &["run 0", "run 1", "run 2"]);
+        cluster.pass(200);
+    }
+    let Phase::Failed(Failure::Rejected { reason, .. }) = cluster.phase(batch.0) else {
+        panic!("{:?}", cluster.phase(batch.0))
+    };
+    assert!(reason.contains("3 runs, at most 2"), "{reason}");
+    assert!(cluster.machine.workers().all(|worker| worker.strikes == 0 && worker.quarantined_until.is_none()));
+}
+
+#[test]
+fn outputs_that_are_too_large_are_a_strike_and_are_not_even_read() {
+    let output_bytes_max = PerKind([20, 1, 1, 1, 1, 1, 1]);
+    let mut cluster = Cluster::new(Limits { output_bytes_max, backoff_ms: 0, ..limits() });
+    cluster.join(1, 1, 1);
+    cluster.submit(0, 0);
+    let execute = cluster.last(Kind::Execute);
+    let output = |bytes| assay_schedule::Output { hash: hash("run"), bytes, units: 1 };
+    // Each would do, all together do not.
+    let before = cluster.done.len();
+    cluster.report(&execute, Report::Finished { outputs: vec![output(15), output(15)] }).unwrap();
+    assert_eq!(cluster.machine.workers().map(|worker| worker.strikes).sum::<u32>(), 1);
+    let is_verify = |work: &assay_schedule::Work| matches!(work, assay_schedule::Work::Verify { .. });
+    assert!(!cluster.done[before..].iter().any(is_verify));
+    cluster.pass(200);
+    let execute = cluster.last(Kind::Execute);
+    cluster.report(&execute, Report::Finished { outputs: vec![output(15), output(5)] }).unwrap();
+    assert!(cluster.done[before..].iter().any(is_verify));
+}

@@ -10,7 +10,9 @@ use assay_schedule::{
     Action, Artifact, AttemptId, Dispatch, Effect, Event, Hash, Holder, Kind, Message, Output, Part, Profile,
     Report, WorkerId,
 };
+use assay_schedule::receipt::{worker_of, Outcome, Receipt, ReceiptKey, Usage};
 use assay_service::names;
+use ed25519_dalek::{Signer, SigningKey};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -48,11 +50,27 @@ impl Drop for Agent {
     }
 }
 
+/// What it signs receipts with; its number follows from it.
+#[derive(Clone)]
+struct Key(SigningKey);
+
+impl ReceiptKey for Key {
+    fn public(&self) -> [u8; 32] {
+        self.0.verifying_key().to_bytes()
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).to_bytes()
+    }
+}
+
 #[derive(Clone)]
 struct Links {
     queue: Arc<dyn TaskQueue>,
     store: Arc<dyn ArtifactStore>,
     worker: WorkerId,
+    key: Key,
+    name: String,
     session: u64,
     habits: Habits,
     shards: Arc<AtomicUsize>,
@@ -67,10 +85,13 @@ impl Agent {
         habits: Habits,
     ) -> Self {
         let (shards, hurry) = <(Arc<AtomicUsize>, Arc<AtomicBool>)>::default();
+        let key = Key(SigningKey::from_bytes(&[worker as u8; 32]));
         let links = Links {
             queue,
             store,
-            worker: WorkerId(worker),
+            worker: worker_of(&key.public()),
+            key,
+            name: format!("w{worker}"),
             session: rand::random::<u64>() >> 11,
             habits,
             shards: Arc::clone(&shards),
@@ -105,8 +126,9 @@ impl Links {
         let Habits { kinds, slots, .. } = self.habits.clone();
         let profile = Profile { kinds, version: 1, memory_bytes: 1 << 40, slots, controllers: 4 };
         self.post(&Event::Join { worker, session, profile }).await;
+        let name = &self.name;
         let about =
-            format!(r#"{{"about":{{"worker":{worker},"name":"w{worker}","devices":["sim"],"build":"t"}}}}"#);
+            format!(r#"{{"about":{{"worker":{worker},"name":"{name}","devices":["sim"],"build":"t"}}}}"#);
         self.queue.post(about.into_bytes()).await.unwrap();
         let mailbox = names::worker(worker, session);
         let mut running: HashMap<AttemptId, mpsc::UnboundedSender<Delivered>> = HashMap::new();
@@ -166,10 +188,22 @@ impl Links {
             None => Report::Transient { reason: "could not".into() },
         };
         self.post(&Event::Result { worker: self.worker, session: self.session, attempt, report }).await;
-        let receipt = format!(
-            r#"{{"receipt":{{"receipt":{{"worker":{},"batch":{},"attempt":{attempt},"device":"sim","usage":{{"cpu_ms":7,"gpu_ms":3}}}},"signature":"00"}}}}"#,
-            self.worker, dispatch.batch
-        );
+        let usage = Usage { cpu_ms: 7, gpu_ms: 3, ..Usage::default() };
+        let receipt = Receipt {
+            worker: self.worker,
+            batch: dispatch.batch,
+            attempt,
+            key: dispatch.key,
+            kind: dispatch.stage.kind(),
+            outcome: Outcome::Finished,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            device: "sim".into(),
+            build: "t".into(),
+            usage,
+        };
+        let signed = serde_json::to_string(&receipt.sign(&self.key).unwrap()).unwrap();
+        let receipt = format!(r#"{{"receipt":{signed}}}"#);
         self.queue.post(receipt.into_bytes()).await.unwrap();
     }
 

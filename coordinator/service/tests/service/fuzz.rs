@@ -78,6 +78,8 @@ fn submit() -> impl Strategy<Value = Submit> {
             deadline_is_hard: is_hard,
             callback: is_hard.then(|| "https://example.com/".into()),
             quota: Quota { batches_max: 3, bytes_max: 1000 },
+            submission: (priority.into(), units % 3),
+            is_stored: true,
         },
     )
 }
@@ -287,6 +289,8 @@ fn no_checkpoint_that_was_tampered_with_makes_a_coordinator_panic() {
         deadline_is_hard: false,
         callback: None,
         quota: Quota { batches_max: 3, bytes_max: 1000 },
+        submission: (1, 2),
+        is_stored: true,
     };
     apply(Entry::Request(Request { id: RequestId(1, 2), command: Command::Submit(submit) }));
     let good = state.encode();
