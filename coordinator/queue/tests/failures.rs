@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use assay_queue::testing::{Proxy, RedisServer, ServerOptions};
 use assay_queue::{
     ArtifactStore, BackendError, Class, Commit, Cursor, Durability, EmbeddedQueue, Epoch, FolderStore,
-    Holder, Mailbox, ObjectsConfig, Place, Position, QueueError, QueueLimits, RedisQueue, SharedLimits, SharedStore,
-    StoreError, StoreLimits, TaskQueue,
+    Holder, Mailbox, ObjectsConfig, Place, Position, QueueError, QueueLimits, RedisQueue, SharedLimits,
+    SharedStore, StoreError, StoreLimits, TaskQueue,
 };
 use common::config;
 use redis::Value;

@@ -91,10 +91,10 @@ async fn run(fixture: &QueueFixture, memory: &mut Memory, operation: &Operation,
         Operation::Commit { epoch, cursor, records, mails, close, remove } => {
             let commit = Commit {
                 id: id.id,
-                after: records.len().is_multiple_of(2).then_some(Place {
-                    position: Position(memory.position),
-                    cursor: Cursor(memory.cursor),
-                }),
+                after: records
+                    .len()
+                    .is_multiple_of(2)
+                    .then_some(Place { position: Position(memory.position), cursor: Cursor(memory.cursor) }),
                 records: records.iter().map(|size| message(*size)).collect(),
                 cursor: Cursor((memory.cursor + u64::from(*cursor)).saturating_sub(1)),
                 mails: mails.iter().map(|(name, size)| (mailbox(*name), message(*size))).collect(),

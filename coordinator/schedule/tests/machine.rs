@@ -4,7 +4,8 @@
 mod common;
 
 use assay_schedule::{
-    Dispatch, Error, Event, Failure, Kind, Limits, Part, PerKind, Phase, Profile, Report, Spec, Wait, WorkerId,
+    Dispatch, Error, Event, Failure, Kind, Limits, Part, PerKind, Phase, Profile, Report, Spec, Wait,
+    WorkerId,
 };
 use common::{hash, limits, own, part, spec, Cluster};
 
@@ -286,24 +287,6 @@ fn a_session_that_is_delivered_late_does_not_take_over_a_later_one() {
     // Once the later one is gone, anybody may come: a clock that was set back is no reason to stay out.
     cluster.pass(limits().worker_lease_ms + 1);
     cluster.ok(join(2));
-}
-
-#[test]
-fn a_batch_of_too_many_runs_fails_and_its_workers_are_not_to_blame() {
-    let mut cluster = Cluster::new(Limits { runs_max: 2, backoff_ms: 0, attempts_max: 1, ..limits() });
-    cluster.join(1, 1, 1);
-    cluster.join(2, 1, 1);
-    let batch = cluster.submit(0, 0);
-    for _ in 0..2 {
-        let execute = cluster.last(Kind::Execute);
-        cluster.finish(&execute, &["run 0", "run 1", "run 2"]);
-        cluster.pass(200);
-    }
-    let Phase::Failed(Failure::Rejected { reason, .. }) = cluster.phase(batch.0) else {
-        panic!("{:?}", cluster.phase(batch.0))
-    };
-    assert!(reason.contains("3 runs, at most 2"), "{reason}");
-    assert!(cluster.machine.workers().all(|worker| worker.strikes == 0 && worker.quarantined_until.is_none()));
 }
 
 #[test]

@@ -70,7 +70,10 @@ async fn a_task_with_more_outputs_than_allowed_is_reported_as_impossible() {
     task.outputs_max = SHAPE.runs - 1;
     script.tell(assay_schedule::Message::Dispatch(Box::new(task))).await;
     let report = script.result(1).await;
-    assert!(matches!(&report, Report::Permanent { reason } if reason.contains("2 outputs, at most 1")), "{report:?}");
+    assert!(
+        matches!(&report, Report::Permanent { reason } if reason.contains("2 outputs, at most 1")),
+        "{report:?}"
+    );
     assert_eq!(bench.store.usage().await.unwrap().artifacts, 1, "the payload only");
 }
 

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Bound, QueueError};
 use crate::limits::QueueLimits;
-use crate::types::{Commit, CommitId, Committed, Cursor, Epoch, Health, Mail, Mailbox, Page, Place, Position};
+use crate::types::{
+    Commit, CommitId, Committed, Cursor, Epoch, Health, Mail, Mailbox, Page, Place, Position,
+};
 
 /// Everything but the lease's end.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -123,7 +123,10 @@ mod tests {
             let refusal = inspect("s", &info, false).unwrap_err();
             assert_eq!(refusal, Refusal::Unlimited { server: "s".into() });
             let text = refusal.to_string();
-            assert!(text.contains("CONFIG SET maxmemory 2gb") && text.contains("?memory=unlimited"), "{text}");
+            assert!(
+                text.contains("CONFIG SET maxmemory 2gb") && text.contains("?memory=unlimited"),
+                "{text}"
+            );
             let warnings = inspect("s", &info, true).unwrap();
             assert!(warnings.len() == 1 && warnings[0].contains("CONFIG SET maxmemory"), "{warnings:?}");
         }

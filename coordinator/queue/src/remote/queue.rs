@@ -22,7 +22,9 @@ use crate::error::{BackendError, Bound, QueueError};
 use crate::journal::checksum;
 use crate::limits::QueueLimits;
 use crate::queue::{check, deadline, page, TaskQueue};
-use crate::types::{Commit, Committed, Cursor, Epoch, Health, Leader, Mail, Mailbox, Page, Place, Position, Stored};
+use crate::types::{
+    Commit, Committed, Cursor, Epoch, Health, Leader, Mail, Mailbox, Page, Place, Position, Stored,
+};
 
 /// Records fetched at a time.
 const LOAD_PAGE: usize = 1024;
@@ -386,8 +388,7 @@ impl TaskQueue for RedisQueue {
             }
             "FENCED" => Err(self.fenced(epoch, &mut answer)),
             "GAP" => {
-                let found =
-                    Place { position: Position(answer.number()?), cursor: Cursor(answer.number()?) };
+                let found = Place { position: Position(answer.number()?), cursor: Cursor(answer.number()?) };
                 Err(QueueError::Gap { expected: commit.after.unwrap_or(found), found })
             }
             "RANGE" => {

@@ -337,12 +337,7 @@ impl SharedStore {
     }
 
     /// Reads an artifact piece by piece and checks it; what the sink was given is to be thrown away after an error.
-    async fn read(
-        &self,
-        hash: &blake3::Hash,
-        bytes_max: u64,
-        mut sink: Sink<'_>,
-    ) -> Result<u64, StoreError> {
+    async fn read(&self, hash: &blake3::Hash, bytes_max: u64, mut sink: Sink<'_>) -> Result<u64, StoreError> {
         let (location, mut reading) = self.open_artifact(hash).await?;
         if reading.bytes > bytes_max {
             return Err(StoreError::TooLarge { max: bytes_max, got: reading.bytes });

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
-    Bound, Class, Commit, CommitId, Cursor, Epoch, Health, Mail, Mailbox, Place, Position, QueueError, QueueLimits,
-    Stored, TaskQueue,
+    Bound, Class, Commit, CommitId, Cursor, Epoch, Health, Mail, Mailbox, Place, Position, QueueError,
+    QueueLimits, Stored, TaskQueue,
 };
 
 /// A fresh queue, seen by two processes.
@@ -409,7 +409,10 @@ pub async fn a_commit_on_another_state_is_refused(fixture: QueueFixture) {
         let QueueError::Gap { expected: wanted, found } = refused else { panic!("{refused:?}") };
         assert_eq!((wanted, found), (expected, place(1, 2)));
     }
-    assert!(queue.commit(epoch, &first).await.unwrap().is_repeated, "a repetition builds on what it has made");
+    assert!(
+        queue.commit(epoch, &first).await.unwrap().is_repeated,
+        "a repetition builds on what it has made"
+    );
     assert_eq!(queue.commit(epoch, &on(place(1, 2), 3)).await.unwrap().position, Position(2));
     let page = queue.read(&mailbox("m"), Cursor(0), 9, NO_WAIT).await.unwrap();
     assert_eq!(page.mails.len(), 2, "a refused commit leaves nothing");

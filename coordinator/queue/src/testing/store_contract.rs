@@ -90,7 +90,9 @@ pub async fn what_is_too_large_for_its_reader_is_not_read(fixture: StoreFixture)
         let bytes = content(seed as u8, size);
         let artifact = fixture.store.put(&holder("a/1"), bytes.clone()).await.unwrap();
         let refused = fixture.other.get_at_most(&artifact.hash, artifact.bytes - 1).await;
-        let Err(StoreError::TooLarge { max, got }) = refused else { panic!("{:?}", refused.map(|b| b.len())) };
+        let Err(StoreError::TooLarge { max, got }) = refused else {
+            panic!("{:?}", refused.map(|b| b.len()))
+        };
         assert_eq!((max, got), (artifact.bytes - 1, artifact.bytes));
         assert_eq!(fixture.other.get_at_most(&artifact.hash, artifact.bytes).await.unwrap(), bytes);
     }

@@ -79,11 +79,7 @@ impl Machine {
         let bytes = outputs.iter().map(|output| output.bytes).fold(0, u64::saturating_add);
         let is_small = bytes <= self.limits.output_bytes_max[stage.kind()]
             && outputs.iter().all(|output| output.bytes <= self.limits.artifact_bytes_max);
-        if expected == 0 && stage == Stage::Execute && outputs.len() > self.limits.runs_max as usize {
-            // The batch falls into more runs than there may be: so it does for everybody.
-            self.condemn(id, format!("the batch has {} runs, at most {} are allowed", outputs.len(), self.limits.runs_max));
-            return;
-        }
+        // Honest workers report a batch of too many runs as impossible.
         if !fits || !is_small {
             self.retry(id, Setback::Failure("outputs of the wrong number or size".into()));
             self.strike(worker);

@@ -15,8 +15,8 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 
 use super::extract::{header_text, Auth, Json};
-use super::view::Submitted;
 use super::uploads::Room;
+use super::view::Submitted;
 use super::{App, SharedApp};
 use crate::keys::Tenant;
 use crate::names;

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use assay_queue::{BackendError, Class, Commit, CommitId, Committed, Cursor, Holder, Mailbox, Place, QueueError};
+use assay_queue::{
+    BackendError, Class, Commit, CommitId, Committed, Cursor, Holder, Mailbox, Place, QueueError,
+};
 use assay_schedule::{Action, AttemptId, BatchId, Effect, Event, Recipient, WorkerId};
 use serde::Serialize;
 use tokio::time::Instant;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_queue::{ArtifactStore, Cursor, TaskQueue};
+use assay_schedule::receipt::{worker_of, Outcome, Receipt, ReceiptKey, Usage};
 use assay_schedule::{
     Action, Artifact, AttemptId, Dispatch, Effect, Event, Hash, Holder, Kind, Message, Output, Part, Profile,
     Report, WorkerId,
 };
-use assay_schedule::receipt::{worker_of, Outcome, Receipt, ReceiptKey, Usage};
 use assay_service::names;
 use ed25519_dalek::{Signer, SigningKey};
 use tokio::sync::mpsc;

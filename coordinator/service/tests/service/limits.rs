@@ -160,8 +160,11 @@ async fn a_body_counts_as_long_as_it_is_in_memory_also_when_its_sender_is_gone()
     cluster.reader = reader.clone();
     (cluster.settings.api.uploads_bytes_max, cluster.settings.api.body_bytes_max) = (1 << 20, 1 << 20);
     let node = cluster.node().await;
-    let request =
-        node.client.request("POST", "/v1/batches").header("idempotency-key", "key").body(Shape::new(1).bytes());
+    let request = node
+        .client
+        .request("POST", "/v1/batches")
+        .header("idempotency-key", "key")
+        .body(Shape::new(1).bytes());
     let gone = tokio::spawn(request.send());
     until("it is being examined", || async { reader.reads.load(Ordering::SeqCst) == 1 }).await;
     gone.abort();

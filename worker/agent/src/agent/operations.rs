@@ -220,7 +220,7 @@ impl Tools {
             build: self.config.build.clone(),
             usage: work.usage(),
         };
-        let receipt = match receipt.sign(&self.key) {
+        let receipt = match receipt.sign(&*self.key) {
             Ok(receipt) => Some(Box::new(receipt)),
             Err(error) => {
                 tracing::error!(attempt = %dispatch.attempt, %error, "no receipt");
