@@ -8,8 +8,8 @@ use std::time::Duration;
 use assay_queue::{ArtifactStore, Cursor, TaskQueue};
 use assay_schedule::receipt::{worker_of, Outcome, Receipt, ReceiptKey, Usage};
 use assay_schedule::{
-    Action, Artifact, AttemptId, Dispatch, Effect, Event, Hash, Holder, Kind, Message, Output, Part, Profile,
-    Report, WorkerId,
+    Action, Artifact, AttemptId, BatchId, Dispatch, Effect, Event, Hash, Holder, Kind, Message, Output, Part,
+    Profile, Report, WorkerId,
 };
 use assay_service::names;
 use ed25519_dalek::{Signer, SigningKey};
@@ -62,6 +62,29 @@ impl ReceiptKey for Key {
     fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message).to_bytes()
     }
+}
+
+fn sign(key: &Key, batch: BatchId, attempt: AttemptId, task: Hash, kind: Kind) -> serde_json::Value {
+    let receipt = Receipt {
+        worker: worker_of(&key.public()),
+        batch,
+        attempt,
+        key: task,
+        kind,
+        outcome: Outcome::Finished,
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        device: "sim".into(),
+        build: "t".into(),
+        usage: Usage { cpu_ms: 7, gpu_ms: 3, ..Usage::default() },
+    };
+    serde_json::to_value(receipt.sign(key).unwrap()).unwrap()
+}
+
+/// A receipt that its worker has signed.
+pub(crate) fn signed_receipt(seed: u8) -> serde_json::Value {
+    let key = Key(SigningKey::from_bytes(&[seed; 32]));
+    sign(&key, BatchId(2), AttemptId(3), Hash([4; 32]), Kind::Shard)
 }
 
 #[derive(Clone)]
@@ -188,21 +211,7 @@ impl Links {
             None => Report::Transient { reason: "could not".into() },
         };
         self.post(&Event::Result { worker: self.worker, session: self.session, attempt, report }).await;
-        let usage = Usage { cpu_ms: 7, gpu_ms: 3, ..Usage::default() };
-        let receipt = Receipt {
-            worker: self.worker,
-            batch: dispatch.batch,
-            attempt,
-            key: dispatch.key,
-            kind: dispatch.stage.kind(),
-            outcome: Outcome::Finished,
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            device: "sim".into(),
-            build: "t".into(),
-            usage,
-        };
-        let signed = serde_json::to_string(&receipt.sign(&self.key).unwrap()).unwrap();
+        let signed = sign(&self.key, dispatch.batch, attempt, dispatch.key, dispatch.stage.kind());
         let receipt = format!(r#"{{"receipt":{signed}}}"#);
         self.queue.post(receipt.into_bytes()).await.unwrap();
     }
