@@ -170,7 +170,8 @@ fn attempts_are_told_apart_by_how_they_ended() {
     let accepted = world.execute(&joined.effects, true);
     assert_eq!(states(&accepted.facts), [AttemptState::Accepted]);
     let history = world.state.history(BatchId(0)).unwrap();
-    assert_eq!((history.accepted, history.retries, history.spans.len() > 1), (1, 1, true));
+    // Once rejected, once lost with its worker.
+    assert_eq!((history.accepted, history.retries, history.spans.len() > 1), (1, 2, true));
     let seqs: Vec<u64> = history.notices.iter().map(|notice| notice.seq).collect();
     assert_eq!(seqs, (1..=history.last_seq()).collect::<Vec<_>>());
 }
