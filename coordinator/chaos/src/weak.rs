@@ -279,10 +279,10 @@ impl ArtifactStore for WeakStore {
         self.inner.hold(holder, hash).await
     }
 
-    async fn get(&self, hash: &blake3::Hash) -> Result<Vec<u8>, StoreError> {
+    async fn get_at_most(&self, hash: &blake3::Hash, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
         match self.unchecked(hash).await {
             Some(bytes) => Ok(bytes),
-            None => self.inner.get(hash).await,
+            None => self.inner.get_at_most(hash, bytes_max).await,
         }
     }
 

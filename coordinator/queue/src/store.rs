@@ -105,7 +105,15 @@ pub trait ArtifactStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Missing`], [`StoreError::Corrupt`]; [`StoreError::Backend`].
-    async fn get(&self, hash: &blake3::Hash) -> Result<Vec<u8>, StoreError>;
+    async fn get(&self, hash: &blake3::Hash) -> Result<Vec<u8>, StoreError> {
+        self.get_at_most(hash, u64::MAX).await
+    }
+
+    /// Reads an artifact of at most `bytes_max` bytes and checks it. One that is larger is not read.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`]; see [`get`](Self::get).
+    async fn get_at_most(&self, hash: &blake3::Hash, bytes_max: u64) -> Result<Vec<u8>, StoreError>;
 
     /// Copies an artifact to `path`, which appears whole and checked or not at all; returns its size.
     ///

@@ -68,6 +68,7 @@ impl Driver {
             priority: 0,
             deadline: None,
             deadline_is_hard: false,
+            intake: hash(3),
         };
         events.push_back(Event::Submit { spec });
         Self {

@@ -59,6 +59,7 @@ fn spec() -> Spec {
         priority: 10,
         deadline: None,
         deadline_is_hard: true,
+        intake: hash(11),
     }
 }
 

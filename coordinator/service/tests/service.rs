@@ -12,6 +12,8 @@ mod fuzz;
 mod hostile;
 #[path = "service/leader.rs"]
 mod leader;
+#[path = "service/limits.rs"]
+mod limits;
 #[path = "service/page.rs"]
 mod page;
 #[path = "service/simple.rs"]

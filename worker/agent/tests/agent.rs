@@ -61,6 +61,23 @@ async fn a_task_is_taken_done_reported_with_a_receipt_and_forgotten() {
 }
 
 #[tokio::test]
+async fn a_task_with_more_outputs_than_allowed_is_reported_as_impossible() {
+    let bench = Bench::new();
+    let _worker = Worker::start(bench.config(), bench.queue.clone(), bench.store.clone(), fast());
+    let mut script = Coordinator::meet(&bench.queue).await;
+    let input = bench.publish(&SHAPE.payload()).await;
+    let mut task = script.task(1, Stage::Execute, &[input]);
+    task.outputs_max = SHAPE.runs - 1;
+    script.tell(assay_schedule::Message::Dispatch(Box::new(task))).await;
+    let report = script.result(1).await;
+    assert!(
+        matches!(&report, Report::Permanent { reason } if reason.contains("2 outputs, at most 1")),
+        "{report:?}"
+    );
+    assert_eq!(bench.store.usage().await.unwrap().artifacts, 1, "the payload only");
+}
+
+#[tokio::test]
 async fn a_task_sent_twice_is_done_once() {
     let bench = Bench::new();
     let _worker = Worker::start(bench.config(), bench.queue.clone(), bench.store.clone(), fast());

@@ -337,8 +337,11 @@ impl SharedStore {
     }
 
     /// Reads an artifact piece by piece and checks it; what the sink was given is to be thrown away after an error.
-    async fn read(&self, hash: &blake3::Hash, mut sink: Sink<'_>) -> Result<u64, StoreError> {
+    async fn read(&self, hash: &blake3::Hash, bytes_max: u64, mut sink: Sink<'_>) -> Result<u64, StoreError> {
         let (location, mut reading) = self.open_artifact(hash).await?;
+        if reading.bytes > bytes_max {
+            return Err(StoreError::TooLarge { max: bytes_max, got: reading.bytes });
+        }
         let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
         loop {
             let piece = reading.pieces.try_next().await;
@@ -508,9 +511,9 @@ impl ArtifactStore for SharedStore {
         }
     }
 
-    async fn get(&self, hash: &blake3::Hash) -> Result<Vec<u8>, StoreError> {
+    async fn get_at_most(&self, hash: &blake3::Hash, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
         let mut bytes = Vec::new();
-        self.read(hash, Sink::Memory(&mut bytes)).await?;
+        self.read(hash, bytes_max, Sink::Memory(&mut bytes)).await?;
         Ok(bytes)
     }
 
@@ -518,7 +521,7 @@ impl ArtifactStore for SharedStore {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let (file, temporary) = temporary_in(parent.unwrap_or(Path::new(".")))?.into_parts();
         let mut file = tokio::fs::File::from_std(file);
-        let bytes = self.read(hash, Sink::File(&mut file, path)).await?;
+        let bytes = self.read(hash, u64::MAX, Sink::File(&mut file, path)).await?;
         file.flush().await.map_err(FileError::of("write", path))?;
         temporary.persist(path).map_err(|error| FileError::of("rename to", path)(error.error))?;
         Ok(bytes)

@@ -84,6 +84,20 @@ pub async fn what_was_put_is_got(fixture: StoreFixture) {
     assert_eq!(fixture.store.usage().await.unwrap().reserved_bytes, 0);
 }
 
+/// What is larger than its reader expects is refused, whatever it is said to be.
+pub async fn what_is_too_large_for_its_reader_is_not_read(fixture: StoreFixture) {
+    for (seed, size) in SIZES.into_iter().chain([9 << 20]).enumerate().filter(|(_, size)| *size > 0) {
+        let bytes = content(seed as u8, size);
+        let artifact = fixture.store.put(&holder("a/1"), bytes.clone()).await.unwrap();
+        let refused = fixture.other.get_at_most(&artifact.hash, artifact.bytes - 1).await;
+        let Err(StoreError::TooLarge { max, got }) = refused else {
+            panic!("{:?}", refused.map(|b| b.len()))
+        };
+        assert_eq!((max, got), (artifact.bytes - 1, artifact.bytes));
+        assert_eq!(fixture.other.get_at_most(&artifact.hash, artifact.bytes).await.unwrap(), bytes);
+    }
+}
+
 /// Bytes are stored once and go with their last holder.
 pub async fn equal_bytes_are_stored_once_and_go_with_the_last_holder(fixture: StoreFixture) {
     for size in SIZES {
@@ -366,6 +380,7 @@ macro_rules! store_contract {
     ($fixture:path) => {
         $crate::store_contract!(@tests $fixture:
             what_was_put_is_got,
+            what_is_too_large_for_its_reader_is_not_read,
             equal_bytes_are_stored_once_and_go_with_the_last_holder,
             a_release_covers_everything_below_and_nothing_beside,
             a_revoked_holder_is_refused_for_good,

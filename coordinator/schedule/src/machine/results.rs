@@ -79,7 +79,11 @@ impl Machine {
         } else {
             (1..=outputs_max(stage, &self.limits) as usize).contains(&outputs.len())
         };
-        if !fits || outputs.iter().any(|output| output.bytes > self.limits.artifact_bytes_max) {
+        let bytes = outputs.iter().map(|output| output.bytes).fold(0, u64::saturating_add);
+        let is_small = bytes <= self.limits.output_bytes_max[stage.kind()]
+            && outputs.iter().all(|output| output.bytes <= self.limits.artifact_bytes_max);
+        // Honest workers report a batch of too many runs as impossible.
+        if !fits || !is_small {
             self.retry(id, Setback::Failure("outputs of the wrong number or size".into()));
             self.strike(worker);
             return;

@@ -19,6 +19,7 @@ const BYTES_MAX: u64 = 8 << 20;
 
 #[derive(Default)]
 pub(super) struct Standbys {
+    epoch: u64,
     seen: BTreeMap<u64, (Cursor, Instant)>,
     /// Up to where the mailbox was emptied.
     forgotten: Cursor,
@@ -27,6 +28,11 @@ pub(super) struct Standbys {
 }
 
 impl Standbys {
+    /// Those of a term.
+    pub(super) fn new(epoch: u64) -> Self {
+        Self { epoch, ..Self::default() }
+    }
+
     /// A standby has given a sign of life. Returns up to where all have read.
     pub(super) fn sign(&mut self, standby: u64, cursor: Cursor, now: Instant) -> Cursor {
         self.drop_gone(now);
@@ -74,11 +80,12 @@ impl Standbys {
             return (true, Vec::new());
         }
         let mut mails = Vec::new();
-        let (mut mail, mut filled) = (LogMail { first, records: Vec::new() }, 0);
+        let (mut mail, mut filled) = (LogMail { epoch: self.epoch, first, records: Vec::new() }, 0);
         for (record, size) in records.into_iter().zip(sizes) {
             if !mail.records.is_empty() && filled + size + 64 > mail_bytes_max {
                 let next = mail.first + mail.records.len() as u64;
-                mails.push(std::mem::replace(&mut mail, LogMail { first: next, records: Vec::new() }));
+                let next = LogMail { epoch: self.epoch, first: next, records: Vec::new() };
+                mails.push(std::mem::replace(&mut mail, next));
                 filled = 0;
             }
             filled += size + 1;

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use assay_queue::{Class, Commit, CommitId, Committed, Cursor, Holder, Mailbox, QueueError};
+use assay_queue::{
+    BackendError, Class, Commit, CommitId, Committed, Cursor, Holder, Mailbox, Place, QueueError,
+};
 use assay_schedule::{Action, AttemptId, BatchId, Effect, Event, Recipient, WorkerId};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -12,7 +14,7 @@ use tokio::time::Instant;
 use super::pieces::{give_up, give_up_reader, pieces};
 use super::sweep::sweep;
 use super::term::Term;
-use super::{now, Coordinator, LeaderError};
+use super::{now, stopped, Coordinator, LeaderError};
 use crate::names;
 use crate::request::{Extra, Inbox, Post, RequestId};
 use crate::state::{encode_record, Entry, Fact, Outcome, Receipt, Record, StaleHold, State, RECEIPTS_FILE};
@@ -39,6 +41,7 @@ enum Answer {
 struct Draft {
     records: Vec<Record>,
     encoded: Vec<Vec<u8>>,
+    record_bytes: u64,
     mails: Vec<(Mailbox, Vec<u8>)>,
     ended: Vec<(WorkerId, u64)>,
     replies: Vec<(RequestId, Outcome)>,
@@ -124,13 +127,16 @@ impl Coordinator {
         }
         term.records += draft.records.len() as u64;
         term.has_news |= draft.has_news;
+        term.record_bytes += draft.record_bytes;
         let is_due = term.has_news && term.checkpointed.elapsed() >= self.config.checkpoint_time;
-        if term.records >= self.config.checkpoint_records || is_due {
+        let is_long = term.records >= self.config.checkpoint_records
+            || term.record_bytes >= self.config.checkpoint_bytes;
+        if is_long || is_due {
             if let Err(error) = self.checkpoint(term).await {
                 // The log goes on; the next turn tries again.
                 tracing::error!(%error, "no checkpoint");
                 term.checkpointed = Instant::now();
-                term.records /= 2;
+                (term.records, term.record_bytes) = (term.records / 2, term.record_bytes / 2);
             }
         }
     }
@@ -193,6 +199,7 @@ impl Coordinator {
         draft.facts.extend(applied.facts);
         draft.ended.extend(applied.ended);
         draft.removed.extend(applied.removed);
+        draft.record_bytes += encoded.len() as u64;
         draft.records.push(record);
         draft.encoded.push(encoded);
     }
@@ -216,9 +223,11 @@ impl Coordinator {
         let mut pieces = pieces(cursor, mails, sessions(&draft.ended), remove);
         pieces[0].records = std::mem::take(&mut draft.encoded);
         let mut committed = None;
+        let mut after = Place { position: term.position, cursor: term.cursor };
         // Messages that were lost would be repaired (workers name what they have and begin new sessions, controllers ask
         // again), so that what does not fit into one commit may come after it.
         for mut piece in pieces {
+            piece.after = Some(after);
             let done = loop {
                 give_up(&mut piece, &refused);
                 match self.commit_patiently(term, &piece).await {
@@ -227,6 +236,7 @@ impl Coordinator {
                 }
                 piece.id = CommitId::random();
             };
+            after = Place { position: done.position, cursor };
             committed.get_or_insert(done);
         }
         let committed = committed.expect("there is at least one piece");
@@ -239,13 +249,30 @@ impl Coordinator {
         term.standbys.mails(term.position.0 + 1, draft.records.clone(), &sizes, max, Instant::now())
     }
 
-    /// Repeats a commit whose outcome is not known until it is.
+    /// Repeats a commit whose outcome is not known until it is, or the time for stopping is over.
     #[tracing::instrument(name = "commit", skip_all)]
     async fn commit_patiently(&self, term: &Term, commit: &Commit) -> Result<Committed, QueueError> {
         let mut wait = RETRY;
         let begun = Instant::now();
+        let is_over = async {
+            stopped(term.stop.clone()).await;
+            tokio::time::sleep(self.config.stop_time).await;
+        };
+        tokio::pin!(is_over);
+        let mut last = None;
         loop {
-            let error = match self.parts.queue.commit(term.epoch, commit).await {
+            let committed = tokio::select! {
+                biased;
+                committed = self.parts.queue.commit(term.epoch, commit) => committed,
+                () = &mut is_over => {
+                    let silent = || BackendError::Unavailable {
+                        tried: begun.elapsed(),
+                        reason: "no answer before the time for stopping was over".into(),
+                    };
+                    return Err(last.unwrap_or_else(|| silent().into()));
+                }
+            };
+            let error = match committed {
                 Ok(committed) => {
                     self.parts.metrics.commit(begun.elapsed());
                     return Ok(committed);
@@ -257,6 +284,8 @@ impl Coordinator {
                 return Err(error);
             }
             tracing::warn!(%error, "cannot commit; trying again");
+            last = Some(error);
+            // Whether the time is over is looked at with the next try.
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY_MAX);
         }

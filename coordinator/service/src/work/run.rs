@@ -201,7 +201,7 @@ impl Parts {
 
     async fn read(&self, artifact: &Artifact) -> Found {
         let hash = blake3::Hash::from_bytes(artifact.hash.0);
-        match patiently("read", || self.store.get(&hash)).await {
+        match patiently("read", || self.store.get_at_most(&hash, artifact.bytes)).await {
             Ok(bytes) if bytes.len() as u64 == artifact.bytes => Found::Bytes(bytes),
             Ok(_) => Found::Damaged,
             Err(StoreError::Missing { .. }) => Found::Missing,
@@ -224,20 +224,33 @@ impl Parts {
         Ok(all)
     }
 
+    /// Sets memory aside, until it is dropped.
+    async fn memory(&self, bytes: u64) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        let share = kibibytes(bytes).min(kibibytes(self.limits.bytes_max));
+        self.kibibytes.acquire_many(share).await.ok()
+    }
+
     async fn verify(self: &Arc<Self>, claim: Claim, inputs: &[Artifact], outputs: &[Artifact]) -> Verdict {
         let needs_inputs = self.verifier.needs_inputs(&claim);
         let read = if needs_inputs { inputs } else { &[] };
-        let bytes = read.iter().chain(outputs).map(|artifact| artifact.bytes).fold(0, u64::saturating_add);
         let Ok(_place) = self.verifications.acquire().await else { return Verdict::Missing };
-        let share = kibibytes(bytes).min(kibibytes(self.limits.bytes_max));
-        let Ok(_memory) = self.kibibytes.acquire_many(share).await else { return Verdict::Missing };
         for output in outputs {
             // Whoever published it, from now on the schedule decides how long it stays.
             let (holder, hash) = (names::holder(output.holder), blake3::Hash::from_bytes(output.hash.0));
-            if patiently("hold", || self.store.hold(&holder, &hash)).await.is_err() {
-                return Verdict::Missing;
+            match patiently("hold", || self.store.hold(&holder, &hash)).await {
+                Ok(held) if held.bytes == output.bytes => {}
+                // The size is the worker's word, and memory is set aside by it.
+                Ok(held) => {
+                    tracing::warn!(artifact = %output.hash, said = output.bytes, is = held.bytes, "a wrong size");
+                    let hashes = outputs.iter().map(|artifact| artifact.hash).collect();
+                    return Verdict::Read { hashes, valid: false };
+                }
+                Err(_) => return Verdict::Missing,
             }
         }
+        // Sizes of inputs too may be a worker's word; no more than that is read.
+        let bytes = read.iter().chain(outputs).map(|artifact| artifact.bytes).fold(0, u64::saturating_add);
+        let Some(_memory) = self.memory(bytes).await else { return Verdict::Missing };
         let made = match self.read_all(outputs).await {
             Ok(made) => made,
             Err(verdict) => return verdict,
@@ -251,6 +264,8 @@ impl Parts {
 
     async fn check(self: &Arc<Self>, spec: Spec, facts: Facts, proof: Artifact) -> Verdict {
         let Ok(_place) = self.verifications.acquire().await else { return Verdict::Missing };
+        let bytes = proof.bytes.saturating_add(spec.payload_bytes);
+        let Some(_memory) = self.memory(bytes).await else { return Verdict::Missing };
         let proof_bytes = match self.read(&proof).await {
             Found::Bytes(bytes) => bytes,
             Found::Damaged => return damaged(&[proof]),
@@ -264,6 +279,7 @@ impl Parts {
 
     async fn audit(&self, artifact: Artifact) -> Verdict {
         let _permit = self.calls.acquire().await;
+        let Some(_memory) = self.memory(artifact.bytes).await else { return Verdict::Missing };
         match self.read(&artifact).await {
             Found::Bytes(_) => Verdict::Read { hashes: vec![artifact.hash], valid: true },
             Found::Damaged => damaged(&[artifact]),
@@ -276,6 +292,8 @@ impl Parts {
             vec![Entry::Event(Event::SettleFailed { effect: effect.id, permanent: is_permanent, reason })]
         };
         let _permit = self.settlements.acquire().await;
+        let bytes = proof.bytes.saturating_add(spec.payload_bytes);
+        let memory = self.memory(bytes).await;
         let Found::Bytes(payload) = self.read(&payload(&spec)).await else {
             return failed(true, "the payload is lost".into());
         };
@@ -284,6 +302,8 @@ impl Parts {
             return failed(false, "the proof is lost".into());
         };
         let settlement = Settlement { batch: effect.batch, spec, payload, proof };
+        // A settlement takes hours, and verifications are not to wait for it.
+        drop(memory);
         let files = match self.settler.settle(&settlement).await {
             Ok(files) => files,
             Err(error) => return failed(error.is_permanent, error.reason),
@@ -335,4 +355,79 @@ async fn blocking(check: impl FnOnce() -> bool + Send + 'static) -> bool {
         tracing::error!(%error, "a check panicked");
         false
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use assay_queue::{Durability, FolderStore, StoreLimits};
+    use assay_schedule::{AttemptId, ChainId, Holder as Held, Stage};
+
+    use super::super::SettleError;
+    use super::*;
+
+    /// Counts what it is given.
+    #[derive(Default)]
+    struct Counter(AtomicUsize);
+
+    impl Verifier for Counter {
+        fn needs_inputs(&self, _: &Claim) -> bool {
+            true
+        }
+
+        fn verify(&self, _: &Claim, _: &[Vec<u8>], _: &[Vec<u8>]) -> bool {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            true
+        }
+
+        fn check(&self, _: &Facts, _: &[u8], _: &[u8]) -> bool {
+            false
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl Settler for Counter {
+        async fn settle(&self, _: &Settlement) -> Result<Vec<NewFile>, SettleError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn an_output_of_another_size_than_its_worker_says_is_wrong_and_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path(), StoreLimits::default(), Durability::Process).unwrap();
+        let checked = Arc::new(Counter::default());
+        let (answers, _answered) = mpsc::channel(1);
+        let verifier = Arc::clone(&checked) as Arc<dyn Verifier>;
+        let settler = Arc::new(Counter::default());
+        let store = Arc::new(store);
+        let executor = Executor::new(store.clone(), verifier, settler, WorkLimits::default(), answers);
+        let name = Held::Attempt(AttemptId(1), 0);
+        let published = store.put(&names::holder(name), vec![7; 1 << 20]).await.unwrap();
+        let hash = Hash(*published.hash.as_bytes());
+        let facts = Facts {
+            chain: ChainId(1),
+            sequence: 0,
+            genesis: Hash([0; 32]),
+            from: Hash([0; 32]),
+            to: Hash([1; 32]),
+            payload: Hash([2; 32]),
+            version: 1,
+            deadline: None,
+        };
+        let claim = || Claim { stage: Stage::Wrap, key: Hash([0; 32]), inputs: Vec::new(), facts };
+        let of = |bytes| Artifact { holder: name, hash, bytes };
+        for said in [1, (1 << 20) - 1, (1 << 20) + 1, u64::MAX] {
+            let verdict = executor.parts.verify(claim(), &[], &[of(said)]).await;
+            assert_eq!(verdict, Verdict::Read { hashes: vec![hash], valid: false }, "said to be {said}");
+        }
+        assert_eq!(checked.0.load(Ordering::SeqCst), 0);
+        assert!(matches!(executor.parts.read(&of(1)).await, Found::Damaged));
+        let verdict = executor.parts.verify(claim(), &[of(1 << 20)], &[of(1 << 20)]).await;
+        assert_eq!(verdict, Verdict::Read { hashes: vec![hash], valid: true });
+        // An input whose size is a lie cannot be judged, and is not read either.
+        let verdict = executor.parts.verify(claim(), &[of(1)], &[of(1 << 20)]).await;
+        assert_eq!((verdict, checked.0.load(Ordering::SeqCst)), (Verdict::Missing, 1));
+    }
 }
