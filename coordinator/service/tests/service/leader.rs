@@ -37,7 +37,10 @@ async fn a_coordinator_that_dies_in_the_middle_is_replaced_and_no_shard_is_prove
     let parts = agents.iter().map(|agent| agent.shards.load(Ordering::SeqCst)).sum::<usize>();
     assert_eq!(parts, 3 * 9 + 9, "parts of three blocks and the fold, each once");
     let (_, detail) = node.client.get(&format!("/v1/batches/{id}")).await;
-    assert_eq!(detail["batch"]["retries"], 0, "{detail}");
+    // A task may be doubled while it is thought to be late; on a loaded machine the first one is.
+    let is_part = |span: &&serde_json::Value| span["kind"] == "shard" || span["kind"] == "reduce";
+    let spans = detail["spans"].as_array().unwrap();
+    assert_eq!(spans.iter().filter(is_part).filter(|span| span["state"] != "accepted").count(), 0, "{detail}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
