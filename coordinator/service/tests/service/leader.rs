@@ -40,7 +40,11 @@ async fn a_coordinator_that_dies_in_the_middle_is_replaced_and_no_shard_is_prove
     // A task may be doubled while it is thought to be late; on a loaded machine the first one is.
     let is_part = |span: &&serde_json::Value| span["kind"] == "shard" || span["kind"] == "reduce";
     let spans = detail["spans"].as_array().unwrap();
-    assert_eq!(spans.iter().filter(is_part).filter(|span| span["state"] != "accepted").count(), 0, "{detail}");
+    assert_eq!(
+        spans.iter().filter(is_part).filter(|span| span["state"] != "accepted").count(),
+        0,
+        "{detail}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
