@@ -7,7 +7,7 @@ BATCH ?= sample
 BATCHES ?= 2
 ASSAY := $(CARGO_TARGET_DIR)/release/assay
 
-.PHONY: help setup build prove verify test test-slow test-e2e lint clippy doc bench gpu cuda-gate guests ci
+.PHONY: help setup setup-tests build prove verify test test-slow test-e2e test-cluster lint clippy doc bench gpu cuda-gate guests ci
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,8 +15,8 @@ help: ## List the targets
 setup: ## Install missing native packages (Debian 12, Ubuntu 24.04)
 	@scripts/setup.sh
 
-build: setup ## Build the binary `assay`
-	cargo build --release --locked -p assay-coordinator
+build: setup ## Build the binaries `assay` and `assay-worker`
+	cargo build --release --locked -p assay-coordinator -p assay-worker
 
 prove: build ## Prove BATCH (default: the first sample batch) and settle it on an in-process Bitcoin regtest
 	$(ASSAY) prove $(BATCH)
@@ -24,14 +24,20 @@ prove: build ## Prove BATCH (default: the first sample batch) and settle it on a
 verify: build ## Check the newest folder under out/
 	$(ASSAY) verify "$$(ls -td out/*/proof.json | head -1 | xargs dirname)"
 
-test: setup ## All fast tests
+setup-tests: # What the tests need besides
+	@scripts/setup.sh --tests
+
+test: setup-tests ## All fast tests
 	cargo test --release --locked --workspace
 
-test-slow: setup ## Tests that take minutes: zkVM proofs, the whole wrap circuit
+test-slow: setup-tests ## Tests that take minutes: zkVM proofs, the whole wrap circuit
 	cargo test --release --locked --workspace -- --ignored --test-threads=1
 
 test-e2e: build ## The main job in a fresh folder: prove BATCHES (2) sample batches, kill and resume, verify
 	scripts/e2e.sh $(ASSAY) $(BATCHES)
+
+test-cluster: build setup-tests ## A real cluster over Redis proves a batch while its processes are killed (SEED=N replays)
+	scripts/e2e-cluster.sh $(ASSAY) $(ASSAY)-worker $(SEED)
 
 lint: ## Format, and the rules of the tree
 	cargo fmt --all --check

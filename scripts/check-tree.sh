@@ -12,9 +12,9 @@ done < <(grep -oE '`[a-z0-9_./-]+/[a-zA-Z0-9_./-]*`' ARCHITECTURE.md | tr -d '`'
 layer() {
   case "$1" in
     lvm/core | kernels | worker/features) echo 0 ;;
-    lvm | l1 | worker/circuit | worker/outer) echo 1 ;;
-    worker/zkvm) echo 2 ;;
-    worker) echo 3 ;;
+    lvm | l1 | worker/circuit | worker/outer | coordinator/schedule | coordinator/queue | coordinator/telemetry) echo 1 ;;
+    worker/zkvm | worker/agent | coordinator/service) echo 2 ;;
+    worker | coordinator/client | coordinator/chaos) echo 3 ;;
     coordinator) echo 4 ;;
     bench) echo 5 ;;
     *) echo "check-tree: no layer for $1" >&2; exit 1 ;;
@@ -23,6 +23,13 @@ layer() {
 folder() {
   case "$1" in
     assay-lvm-core) echo lvm/core ;;
+    assay-chaos) echo coordinator/chaos ;;
+    assay-schedule) echo coordinator/schedule ;;
+    assay-queue) echo coordinator/queue ;;
+    assay-service) echo coordinator/service ;;
+    assay-telemetry) echo coordinator/telemetry ;;
+    assay-client) echo coordinator/client ;;
+    assay-agent) echo worker/agent ;;
     assay-worker-circuit) echo worker/circuit ;;
     assay-worker-outer) echo worker/outer ;;
     assay-worker-features) echo worker/features ;;

@@ -3,6 +3,9 @@
 mod args;
 mod batch;
 mod cache;
+mod chaos;
+mod client;
+mod coordinator;
 mod prove;
 mod stage;
 mod verify;
@@ -22,34 +25,51 @@ use crate::error::{Error, EXIT_INTERRUPTED, EXIT_OK};
 pub fn main() -> ExitCode {
     // Bad usage ends here, with clap's message and exit code 2.
     let arguments = Arguments::parse();
-    init_tracing();
-    match run(arguments) {
-        Ok(()) => ExitCode::from(EXIT_OK),
+    match begin(&arguments.command).and_then(|_guard| run(arguments)) {
+        Ok(code) => code,
         Err(error) => {
             crate::fsio::say!("error: {error}");
+            if let Some(advice) = error.advice() {
+                crate::fsio::say!("  {advice}");
+            }
             ExitCode::from(error.exit_code())
         }
     }
 }
 
-fn run(arguments: Arguments) -> Result<(), Error> {
+/// Logs: a service says what it does, a command only what is wrong, the processes of a chaos run what they are told to.
+fn begin(command: &Command) -> Result<Option<assay_telemetry::Guard>, Error> {
+    match command {
+        Command::Coordinator(_) => Ok(Some(assay_telemetry::init("info", "assay-coordinator")?)),
+        Command::ChaosCoordinator(_) | Command::ChaosWorker(_) => Ok(None),
+        _ => {
+            assay_telemetry::init_logs("warn");
+            Ok(None)
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let config = arguments.config.as_deref();
     match arguments.command {
+        Command::Chaos(flags) => return Ok(chaos::run(*flags)),
+        Command::ChaosCoordinator(node) => return Ok(assay_chaos::coordinator_main(&node.file)),
+        Command::ChaosWorker(node) => return Ok(assay_chaos::worker_main(&node.file)),
         Command::Prove(command) => prove::run(config, command),
         Command::Verify(command) => verify::run(&command),
         Command::Setup(command) => prove::setup(config, command),
         Command::Batch(command) => batch::run(command),
         Command::Cache(command) => cache::run(config, command),
+        Command::Coordinator(command) => coordinator::run(config, command),
+        Command::Submit(command) => client::submit(&command),
+        Command::Status(command) => client::status(&command),
+        Command::Watch(command) => client::watch(&command),
+        Command::Workers(command) => client::workers(&command),
+        Command::Cancel(command) => client::cancel(&command),
+        Command::Fetch(command) => client::fetch(&command),
         Command::Stage(command) => stage::run(command),
-    }
-}
-
-/// Logs go to standard error; `RUST_LOG` chooses what, warnings by default.
-fn init_tracing() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    // A second initialisation (in tests) is harmless.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    }?;
+    Ok(ExitCode::from(EXIT_OK))
 }
 
 /// Prints a result to standard output; a closed pipe there is not an error of ours.

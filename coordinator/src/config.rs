@@ -3,17 +3,20 @@
 //! The file is `assay.toml` in the current folder, or the one that `--config` names. Unknown fields are errors. The
 //! sample file `coordinator/assay.sample.toml` shows every field with its default.
 
+mod coordinator;
+
 use std::path::{Path, PathBuf};
 
 use assay_worker::settings::MEMORY_BYTES_MIN;
 use serde::Deserialize;
 
+pub use self::coordinator::{CoordinatorConfig, CoordinatorSettings, Place, QueueSettings, StoreSettings};
 use crate::fsio::{self, FileError};
 
 /// Name of the file that is read if it exists.
 pub const FILE_NAME: &str = "assay.toml";
 /// The environment variables that are read.
-pub const VARIABLES: [&str; 9] = [
+pub const VARIABLES: [&str; 21] = [
     "ASSAY_OUT",
     "ASSAY_CACHE",
     "ASSAY_KEYS",
@@ -23,6 +26,18 @@ pub const VARIABLES: [&str; 9] = [
     "ASSAY_MEMORY_GIB",
     "ASSAY_RUN_GAS_MAX",
     "ASSAY_RUN_BLOCKS_MAX",
+    "ASSAY_REDIS",
+    "ASSAY_REDIS_PASSWORD_FILE",
+    "ASSAY_REDIS_CA_FILE",
+    "ASSAY_REDIS_REPLICAS_MIN",
+    "ASSAY_DEPLOYMENT",
+    "ASSAY_STORE",
+    "ASSAY_COORDINATOR_DIR",
+    "ASSAY_LISTEN",
+    "ASSAY_TENANTS",
+    "ASSAY_CLUSTER_SECRET",
+    "ASSAY_VK_HASH",
+    "ASSAY_LOCAL_WORKER",
 ];
 const FILE_BYTES_MAX: u64 = 1 << 20;
 // The message of `validate` says 14.
@@ -76,6 +91,15 @@ pub struct Settings {
     /// Settings of the settlement.
     #[serde(default)]
     pub settle: SettleSettings,
+    /// Where the cluster's queue is.
+    #[serde(default)]
+    pub queue: QueueSettings,
+    /// Where the cluster's artifacts are.
+    #[serde(default)]
+    pub store: StoreSettings,
+    /// Settings of `assay coordinator`.
+    #[serde(default)]
+    pub coordinator: CoordinatorSettings,
 }
 
 /// Settings of the provers.
@@ -123,6 +147,8 @@ pub struct Config {
     pub bitcoind: Option<String>,
     /// File with the node's RPC cookie.
     pub bitcoind_cookie: Option<PathBuf>,
+    /// Settings of `assay coordinator`.
+    pub coordinator: CoordinatorConfig,
 }
 
 impl Config {
@@ -148,8 +174,10 @@ impl Config {
         let cache = s.cache.or_else(|| home.as_ref().map(|home| home.join("artifacts")));
         let cache = cache.ok_or(ConfigError::NoHome)?;
         let keys = s.keys.or_else(|| home.map(|home| home.join("keys")));
+        let out = s.out.unwrap_or_else(|| PathBuf::from("out"));
         let config = Self {
-            out: s.out.unwrap_or_else(|| PathBuf::from("out")),
+            coordinator: CoordinatorConfig::new(s.queue, s.store, s.coordinator, &out)?,
+            out,
             keys: keys.unwrap_or_else(|| cache.join("keys")),
             cache,
             cores: s.prover.cores.unwrap_or(0) as usize,
@@ -231,6 +259,9 @@ impl Settings {
                 bitcoind: env("ASSAY_BITCOIND"),
                 bitcoind_cookie: env("ASSAY_BITCOIND_COOKIE").map(PathBuf::from),
             },
+            queue: QueueSettings::from_env(env)?,
+            store: StoreSettings::from_env(env),
+            coordinator: CoordinatorSettings::from_env(env),
         })
     }
 
@@ -250,6 +281,9 @@ impl Settings {
                 bitcoind: self.settle.bitcoind.or(below.settle.bitcoind),
                 bitcoind_cookie: self.settle.bitcoind_cookie.or(below.settle.bitcoind_cookie),
             },
+            queue: self.queue.or(below.queue),
+            store: self.store.or(below.store),
+            coordinator: self.coordinator.or(below.coordinator),
         }
     }
 }
@@ -293,6 +327,9 @@ mod tests {
             SAMPLE.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n").collect();
         let config = config(&all, &[], Settings::default()).unwrap();
         assert!(config.bitcoind.is_some() && config.bitcoind_cookie.is_some());
+        assert!(
+            matches!(config.coordinator.place, Place::Shared { .. }) && config.coordinator.vk_hash.is_some()
+        );
     }
 
     #[test]
@@ -315,6 +352,9 @@ mod tests {
             ("[prover]\nrun_blocks_max = 0", None, "run_blocks_max"),
             ("[settle]\nbitcoind = \"ftp://x\"", None, "settle.bitcoind"),
             ("[settle]\nbitcoind_cookie = \"x\"", None, "cookie"),
+            ("[coordinator]\nport = 1", None, "port"),
+            ("[queue]\nredis = \"redis://h\"", None, "store.url"),
+            ("", Some(("ASSAY_LISTEN", "8080")), "listen"),
             ("", Some(("ASSAY_CORES", "many")), "ASSAY_CORES"),
         ] {
             let env: Vec<_> = env.into_iter().collect();

@@ -1,6 +1,10 @@
 //! Everything that can end a command, and the exit code it ends with.
 
+use assay_agent::bundle::BundleError;
+use assay_client::ClientError;
+
 use crate::cache::CacheError;
+use crate::cluster::ClusterError;
 use crate::config::ConfigError;
 use crate::description::DescriptionError;
 use crate::fsio::FileError;
@@ -20,6 +24,9 @@ pub const EXIT_INTERRUPTED: u8 = 130;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The environment asks for an export of spans that is not possible.
+    #[error(transparent)]
+    Telemetry(#[from] assay_telemetry::TelemetryError),
     /// The batch is not valid.
     #[error("batch {name}: {source}")]
     Batch {
@@ -96,16 +103,50 @@ pub enum Error {
     /// The result could not be printed; what was made is there.
     #[error("standard output cannot be written: {0}")]
     Output(#[source] std::io::Error),
+    /// A coordinator was asked, and the answer is no use.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A batch that was watched has ended without a result.
+    #[error("batch {phase}{reason}")]
+    BatchEnded {
+        /// `failed` or `cancelled`.
+        phase: String,
+        /// Why, after a colon.
+        reason: String,
+    },
+    /// The receipts of a fetched result are not what they claim to be.
+    #[error("receipts: {0}")]
+    Receipts(#[from] BundleError),
+    /// The coordinator process cannot run.
+    #[error(transparent)]
+    Cluster(Box<ClusterError>),
     /// The user interrupted.
     #[error("interrupted; finished stages are kept, start the same command again to go on")]
     Interrupted,
 }
 
+impl From<ClusterError> for Error {
+    fn from(error: ClusterError) -> Self {
+        Error::Cluster(Box::new(error))
+    }
+}
+
 impl Error {
+    /// What to do about it, where that can be said.
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Error::Client(error) => error.advice(),
+            _ => None,
+        }
+    }
+
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Batch { .. }
+            Error::Client(error) => error.exit_code(),
+            Error::Cluster(error) => error.exit_code(),
+            Error::Telemetry(_)
+            | Error::Batch { .. }
             | Error::Description { .. }
             | Error::UnknownBatch { .. }
             | Error::MissingHistory { .. }

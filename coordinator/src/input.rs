@@ -56,19 +56,12 @@ fn prepare_for<V: VirtualMachine>(
     batch: &V::Batch,
     limits: RunLimits,
 ) -> Result<(Job, bool), V::Error> {
-    let Validated { from, to, batch_hash, transactions, work, is_linked, data } = machine.validate(batch)?;
+    let validated = machine.validate(batch)?;
     let runs = machine.runs(batch, limits)?.into_iter();
-    let (first_block, last_block) = (from.block_number + 1, to.block_number);
+    let summary = summary(&validated);
+    let Validated { from, to, batch_hash, is_linked, data, .. } = validated;
     let job = Job {
-        summary: BatchSummary {
-            id: format!("{first_block}-{last_block}-{}", hex::encode(&batch_hash[..4])),
-            chain_id: from.chain_id,
-            first_block,
-            last_block,
-            transactions,
-            gas: work,
-            genesis_commitment: None,
-        },
+        summary,
         parent_commitment: from.commitment(),
         parent_number: from.block_number,
         new_commitment: to.commitment(),
@@ -79,6 +72,20 @@ fn prepare_for<V: VirtualMachine>(
         data,
     };
     Ok((job, is_linked))
+}
+
+/// A batch's name, blocks and sums.
+pub fn summary(validated: &Validated) -> BatchSummary {
+    let (first_block, last_block) = (validated.from.block_number + 1, validated.to.block_number);
+    BatchSummary {
+        id: format!("{first_block}-{last_block}-{}", hex::encode(&validated.batch_hash[..4])),
+        chain_id: validated.from.chain_id,
+        first_block,
+        last_block,
+        transactions: validated.transactions,
+        gas: validated.work,
+        genesis_commitment: None,
+    }
 }
 
 /// Finds the history that the batch continues.

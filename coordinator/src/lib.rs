@@ -6,6 +6,9 @@
 //! the content-addressed [`cache`], runs the others in a [`child`] process, and checks what comes back. [`verify`] needs
 //! nothing but a result folder.
 //!
+//! [`cluster`] is the coordinator process of many machines: `assay-service` decides and serves, this crate supplies what
+//! reads batches, checks results and settles ([`proved`] and [`settle`] are common to both).
+//!
 //! Invariants:
 //! * Input is validated wholly before anything is written.
 //! * A result folder is written whole, and only after everything in it has been verified.
@@ -13,11 +16,12 @@
 //!   any moment and started again.
 //! * One process at a time works in a cache ([`lock`]).
 //!
-//! Reading order: [`cli`], [`input`], [`pipeline`], [`shell`], [`verify`].
+//! Reading order: [`cli`], [`input`], [`pipeline`], [`shell`], [`verify`], [`cluster`].
 
 pub mod cache;
 pub mod child;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod description;
 pub mod error;
@@ -30,7 +34,9 @@ pub mod lock;
 pub mod machine;
 pub mod pipeline;
 pub mod progress;
+pub mod proved;
 pub mod report;
+pub mod settle;
 pub mod shell;
 pub mod statement;
 #[cfg(test)]

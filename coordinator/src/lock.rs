@@ -1,4 +1,4 @@
-//! One process at a time per cache folder, and per folder of results.
+//! One process at a time per cache folder, per folder of results, and per coordinator's folder.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -47,6 +47,11 @@ impl<'a> Locked<'a> {
     /// The folder of results. Taking its lock also shows, before hours of work, that it can be written.
     pub fn out(folder: &'a Path) -> Self {
         Self { folder, file: ".lock", setting: "--out" }
+    }
+
+    /// What is a coordinator's own.
+    pub fn coordinator(folder: &'a Path) -> Self {
+        Self { folder, file: "lock", setting: "--dir" }
     }
 }
 

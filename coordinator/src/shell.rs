@@ -24,7 +24,7 @@ use crate::journal::Journal;
 use crate::pipeline::{Effect, Event, Origin, Outcome, Phase, Plan, Stage, State, Until};
 use crate::progress::{Board, Step, View};
 use session::Session;
-pub use setup::{setup, Made};
+pub use setup::{ask, setup, Made};
 
 /// What [`prove`] is asked to do.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ impl<E: std::error::Error> From<E> for Fault {
 /// # Errors
 /// [`Error::BitcoinSpec`].
 pub fn check_backend(config: &Config) -> Result<(), Error> {
-    settle::backend_spec(config).map(drop).map_err(|error| Error::BitcoinSpec(Box::new(error)))
+    crate::settle::backend_spec(config).map(drop).map_err(|error| Error::BitcoinSpec(Box::new(error)))
 }
 
 /// An error with its sources, on one line.

@@ -171,13 +171,18 @@ impl Files {
 }
 
 /// BLAKE3 of a verifying key's compressed encoding, hex.
+pub fn verifying_key_hash(vk: &VerifyingKey<Bn254>) -> String {
+    hex::encode(verifying_key_digest(vk))
+}
+
+/// BLAKE3 of a verifying key's compressed encoding.
 ///
 /// # Panics
 /// Never: writing to memory cannot fail.
-pub fn verifying_key_hash(vk: &VerifyingKey<Bn254>) -> String {
+pub fn verifying_key_digest(vk: &VerifyingKey<Bn254>) -> [u8; 32] {
     let mut bytes = Vec::new();
     vk.serialize_compressed(&mut bytes).expect("writing to memory cannot fail");
-    blake3::hash(&bytes).to_hex().to_string()
+    *blake3::hash(&bytes).as_bytes()
 }
 
 /// Checks a folder.

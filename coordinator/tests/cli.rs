@@ -69,7 +69,18 @@ fn help_documents_the_exit_codes_and_shows_examples() {
     let output = place.assay(&["--help"]);
     assert_eq!(code(&output), 0);
     let text = stdout(&output);
-    for word in ["Exit codes", "Examples", "prove", "verify", "setup", "batch", "cache"] {
+    for word in [
+        "Exit codes",
+        "Examples",
+        "prove",
+        "verify",
+        "setup",
+        "batch",
+        "cache",
+        "coordinator",
+        "submit",
+        "fetch",
+    ] {
         assert!(text.contains(word), "{word}");
     }
     assert!(!text.contains("stage  "), "the child's subcommand is hidden");
@@ -150,6 +161,33 @@ fn a_wrong_description_is_refused_by_item() {
     refused(&place, &build, &["chain_id"]);
     write("not json");
     refused(&place, &build, &["d.json"]);
+}
+
+#[test]
+fn a_coordinator_that_cannot_run_says_why_and_writes_nothing() {
+    let place = Place::new();
+    refused(&place, &["coordinator"], &["assay setup", "--vk-hash"]);
+    refused(&place, &["coordinator", "--listen", "8080"], &["coordinator.listen"]);
+    refused(&place, &["coordinator", "--redis", "redis://h"], &["store.url"]);
+    refused(&place, &["coordinator", "--vk-hash", "00"], &["vk_hash"]);
+}
+
+#[test]
+fn a_coordinator_that_is_not_there_is_another_exit_code_than_a_bad_command() {
+    let place = Place::new();
+    refused(&place, &["status"], &["no API key", "ASSAY_KEY"]);
+    refused(&place, &["submit", "no/such.batch", "--key", "k"], &["no/such.batch"]);
+    refused(&place, &["status", "--key", "k", "--url", "ftp://h"], &["https"]);
+    // Bound and dropped: nobody listens there.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}");
+    for command in [&["submit", "sample"][..], &["status"], &["workers"], &["cancel", "1"], &["fetch", "1"]] {
+        let output = place.assay(&[command, &["--key", "assay_s3cr3t", "--url", &url]].concat());
+        assert_eq!(code(&output), 3, "{command:?}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("s3cr3t"), "{}", stderr(&output));
+    }
+    let output = place.assay(&["watch", "1", "--patience", "0", "--key", "k", "--url", &url]);
+    assert_eq!(code(&output), 3, "{}", stderr(&output));
 }
 
 #[test]

@@ -223,8 +223,7 @@ impl<D: Device> Backend<D> {
         assignment: &[Fr],
         progress: Progress<'_>,
     ) -> Result<Proof<Bn254>, Groth16Error> {
-        let r = Zeroizing::new(groth16::random_scalar()?);
-        let s = Zeroizing::new(groth16::random_scalar()?);
+        let [r, s] = groth16::blinding()?;
         self.prove_with(key, r1cs, assignment, *r, *s, progress)
     }
 

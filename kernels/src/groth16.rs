@@ -31,9 +31,8 @@ mod specialise;
 pub mod synthetic;
 
 pub use key::{Check, Origin, ProvingKey, INSECURE_TEXT};
-pub(crate) use prover::{domain_size, parts_on, prove_from};
+pub(crate) use prover::{blinding, domain_size, parts_on, prove_from};
 pub use prover::{prove, prove_with, verify};
-pub(crate) use setup::random_scalar;
 pub use setup::{setup, ToxicWaste};
 pub use specialise::specialise;
 

@@ -28,12 +28,45 @@ use crate::memo::Memo;
 use crate::proof::{CompressedProof, ProofFile, WrapProof};
 use crate::settings::EngineConfig;
 use crate::stages::{
-    BlockProgram, Groth16ProveJob, Job, Outcome, ProveFoldJob, ProvePartJob, ProveRunJob, SplitJob, WrapJob,
+    BlockProgram, Groth16ProveJob, Job, KeysOutcome, Outcome, ProveFoldJob, ProvePartJob, ProveRunJob,
+    SplitJob, WrapJob,
 };
 use crate::{groth16, verify};
 
 /// Largest file that is read whole; the largest proof is a few megabytes.
 const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// Changes whenever a task of this module reads, makes or checks something else than before.
+const TASKS_VERSION: u32 = 1;
+
+/// What tells a build that does the tasks of a cluster as this one does from one that does not: `Program::version` of its
+/// workers, `Facts::version` of its coordinators' batches.
+///
+/// A hash of what program keys, circuit and tasks derive from: the guests' ELFs, the zkVM's version, the wrap circuit's
+/// template, the limits of runs, this package's version. Cost: milliseconds; no key is computed.
+pub fn version(limits: RunLimits) -> u32 {
+    version_of(&[
+        &TASKS_VERSION.to_le_bytes(),
+        env!("CARGO_PKG_VERSION").as_bytes(),
+        sp1_prover::SP1_CIRCUIT_VERSION.trim().as_bytes(),
+        guests::BLOCK_ELF,
+        guests::FOLD_ELF,
+        groth16::TEMPLATE,
+        &limits.gas_max.to_le_bytes(),
+        &(limits.blocks_max as u64).to_le_bytes(),
+    ])
+}
+
+fn version_of(items: &[&[u8]]) -> u32 {
+    let mut hasher = blake3::Hasher::new_derive_key("assay-worker 1 cluster version");
+    for item in items {
+        hasher.update(&(item.len() as u64).to_le_bytes());
+        hasher.update(item);
+    }
+    let mut low = [0; 4];
+    low.copy_from_slice(&hasher.finalize().as_bytes()[..4]);
+    u32::from_le_bytes(low)
+}
 
 /// What all workers and coordinators of an epoch agree on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +163,16 @@ pub enum ClusterTask<'a> {
 }
 
 impl Rules {
+    /// The rules that follow from the keys of this build's programs, as a child has computed them.
+    pub fn of_keys(keys: &KeysOutcome, limits: RunLimits) -> Self {
+        Self {
+            block_program: keys.block.vk_words,
+            fold_program: keys.fold.vk_words,
+            run_gas_max: limits.gas_max,
+            run_blocks_max: u32::try_from(limits.blocks_max).unwrap_or(u32::MAX),
+        }
+    }
+
     /// The rules of this build.
     ///
     /// # Errors
@@ -408,6 +451,16 @@ mod tests {
             FileRef::write(&dir.join(format!("run-{number}")), &run.input).unwrap().path
         };
         (path, runs.iter().enumerate().map(store).collect())
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_build_and_everything_in_it_counts() {
+        let limits = RunLimits::default();
+        assert_eq!(version(limits), version(limits));
+        assert_ne!(version(limits), version(RunLimits { gas_max: limits.gas_max + 1, ..limits }));
+        assert_ne!(version(limits), version(RunLimits { blocks_max: limits.blocks_max + 1, ..limits }));
+        let versions = [version_of(&[b"ab", b"c"]), version_of(&[b"a", b"bc"]), version_of(&[b"abc"])];
+        assert!(versions[0] != versions[1] && versions[1] != versions[2] && versions[0] != versions[2]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use ark_bn254::{Bn254, Fr};
 use ark_ff::PrimeField;
 use ark_groth16::{Proof, VerifyingKey};
 use ark_serialize::{CanonicalDeserialize, CanonicalSerialize};
+use assay_kernels::backend::Backend;
 use assay_kernels::groth16::{self as kernel, Check, ProvingKey, ToxicWaste, INSECURE_TEXT};
 use assay_worker_circuit::WrapCircuit;
 use slop_algebra::PrimeField32;
@@ -38,7 +39,7 @@ pub struct Circuit {
 /// A wrap proof of a small program: the circuit takes its shapes from it, and nothing of its values.
 ///
 /// It is part of the program so that no file from outside decides what the parameters are for.
-const TEMPLATE: &[u8] = include_bytes!("../data/wrap-template.assay");
+pub(crate) const TEMPLATE: &[u8] = include_bytes!("../data/wrap-template.assay");
 
 impl Circuit {
     /// Builds the circuit of the release's wrap program. Cost: some seven seconds and 3 GiB.
@@ -212,7 +213,7 @@ pub struct Proved {
     pub insecure: bool,
 }
 
-/// Proves a wrap proof of `statement`, and verifies the result under the specialised key.
+/// Proves a wrap proof of `statement`, on a GPU where there is one, and verifies the result under the specialised key.
 ///
 /// # Errors
 /// [`WorkerError::PublicInput`] if the wrap proof is about something else, [`WorkerError::Circuit`],
@@ -232,7 +233,8 @@ pub fn prove(
     reporter.report("witness", 1, 1);
     let progress = |stage: &'static str, done: u64, total: u64| reporter.report(stage, done, total);
     let r1cs = circuit.inner.r1cs();
-    let proof = kernel::prove(&parameters.key, r1cs, &assignment, &progress).map_err(groth16_error)?;
+    let proof =
+        Backend::auto().prove(&parameters.key, r1cs, &assignment, &progress).map_err(groth16_error)?;
     let vk =
         kernel::specialise(parameters.key.verifying_key(), &statement.constants()).map_err(groth16_error)?;
     let (proof, verifying_key) = (to_bytes(&proof)?, to_bytes(&vk)?);

@@ -7,13 +7,16 @@
 //! size; an interrupted proof is continued, never begun again.
 //!
 //! Reading order: [`engine`] (execute, prove, wrap), [`proof`] (the files), [`verify`], [`groth16`], [`stages`] (the jobs
-//! of a child process), [`system`] (the seam to front ends).
+//! of a child process), [`cluster`] (the same as tasks of a cluster), [`jobs`] (what a cluster's worker makes of them), [`system`]
+//! (the seam to front ends).
 
+pub mod child;
 pub mod cluster;
 pub mod digest;
 pub mod engine;
 pub mod files;
 pub mod groth16;
+pub mod jobs;
 pub mod phases;
 pub mod progress;
 pub mod proof;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use assay_client::cli::{CancelArgs, FetchArgs, StatusArgs, SubmitArgs, WatchArgs, WorkersArgs};
 use clap::{Args, Parser, Subcommand};
 
 use crate::pipeline::Until;
@@ -15,9 +16,16 @@ Examples:
   assay verify out/1-4-0a1b2c3d         check a result with nothing but its folder
   assay batch show sample               what is in a batch
 
+With a cluster:
+  assay coordinator                     the queue, the API and a live page; with --redis, for any number of `assay-worker`s
+  assay submit sample --watch           the first start of the coordinator prints a key for ASSAY_KEY
+  assay status; assay workers           what is in work, and who works
+  assay fetch 0                         download the first batch's result and verify it
+
 Files:
   out/<batch>/     proof.json, vk.json, public.json (snarkjs), proof.bin (arkworks), claim.json, report.json
-  out/chain/       the chain of claims: Bitcoin regtest and the operator's keys
+  out/chain/       the chain of claims: Bitcoin regtest and the operator's keys; out/rollups/: those of a cluster
+  out/coordinator/ a coordinator's tenants, secret, and without a Redis its queue; move it with ASSAY_COORDINATOR_DIR
   ~/.cache/assay/artifacts/   finished stages and logs; move it with ASSAY_CACHE
   ~/.cache/assay/keys/        proving keys and Groth16 parameters; move it with ASSAY_KEYS
   assay.toml       optional configuration; coordinator/assay.sample.toml explains every field
@@ -26,6 +34,7 @@ Exit codes:
   0  done
   1  proving, settlement or verification failed
   2  bad input or usage: the message names the item, nothing was written
+  3  the coordinator does not answer or is full: the same command again, later
   130  interrupted: start the same command again, it goes on where it stopped
 
 The Groth16 parameters made here are a development set-up and INSECURE: whoever makes them could forge proofs.";
@@ -55,9 +64,39 @@ pub enum Command {
     Batch(BatchArgs),
     /// List or prune the cache of finished stages
     Cache(CacheArgs),
-    /// Runs heavy stages for `assay prove`
+    /// Run a cluster's coordinator: queue, API, live page, checks and settlement
+    Coordinator(CoordinatorArgs),
+    /// Submit a batch to a coordinator
+    Submit(SubmitArgs),
+    /// Show your batches at a coordinator, or one of them with all that waits
+    Status(StatusArgs),
+    /// Follow a batch to its end
+    Watch(WatchArgs),
+    /// Show a cluster's workers
+    Workers(WorkersArgs),
+    /// End a batch
+    Cancel(CancelArgs),
+    /// Download a settled batch's result and verify it
+    Fetch(FetchArgs),
+    /// Torment a cluster of real processes on this machine, and check that nothing is lost
+    #[command(after_long_help = assay_chaos::AFTER_HELP)]
+    Chaos(Box<assay_chaos::Flags>),
+    /// Runs heavy stages for `assay prove` and `assay coordinator`
     #[command(hide = true)]
     Stage(StageArgs),
+    /// A process of a chaos run
+    #[command(hide = true)]
+    ChaosCoordinator(ChaosNodeArgs),
+    /// A process of a chaos run
+    #[command(hide = true)]
+    ChaosWorker(ChaosNodeArgs),
+}
+
+/// A process of a chaos run.
+#[derive(Debug, Args)]
+pub struct ChaosNodeArgs {
+    /// What it is to do
+    pub file: PathBuf,
 }
 
 /// `assay prove`.
@@ -228,6 +267,69 @@ pub enum CacheCommand {
         #[arg(long)]
         all: bool,
     },
+}
+
+/// `assay coordinator`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Takes batches over an HTTP API, has workers prove them, checks everything they return, and settles the proofs on Bitcoin. It
+runs until SIGTERM or ctrl-c, and may be killed at any moment: what it has answered is stored, and nothing is proved or settled
+twice.
+
+Without --redis the queue is in --dir and a worker runs in this process: one machine, nothing else to install. With --redis
+(and --store) any number of `assay-worker`s join from any machines, and further coordinators with the same --redis, --out and
+--cluster-secret stand by and take over.
+
+Proofs count under one verifying key only: that of this machine's Groth16 parameters (`assay setup`; workers that make Groth16
+proofs need a copy of the same), or the one that --vk-hash names.
+
+The first start makes a file of tenants with one development key, prints the key, and does not keep it. What has no flag
+(password and certificates of the Redis, options of S3) is set in assay.toml. docs/operations.md has the rest: sizing, TLS,
+upgrades, backup, what each alert means.
+
+Examples:
+  assay setup && assay coordinator
+  assay coordinator --redis redis://10.0.0.1:6379 --store s3://assay/artifacts --listen 0.0.0.0:8080
+  assay coordinator --config /etc/assay/assay.toml
+
+Exit codes: 0 stopped in good order, 1 it cannot go on: the message says why, 2 bad configuration, 130 a second signal.")]
+pub struct CoordinatorArgs {
+    /// Where the API listens [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Folder for what is this coordinator's own [default: out/coordinator]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The cluster's Redis: redis://host:port, rediss://, redis+sentinel://, redis+cluster:// [default: none, a queue in --dir]
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<String>,
+    /// Name of the deployment on that Redis [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub deployment: Option<String>,
+    /// Large artifacts, with --redis: file:///folder that all machines see, or s3://bucket/prefix
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+    /// File of tenants and their keys [default: tenants.toml in --dir]
+    #[arg(long, value_name = "FILE")]
+    pub tenants: Option<PathBuf>,
+    /// Secret that the coordinators of a deployment share [default: cluster.secret in --dir]
+    #[arg(long, value_name = "FILE")]
+    pub cluster_secret: Option<PathBuf>,
+    /// The only verifying key that counts, as `assay verify` prints it [default: of this machine's parameters]
+    #[arg(long, value_name = "HEX")]
+    pub vk_hash: Option<String>,
+    /// A worker in this process: auto (one without --redis), always, never [default: auto]
+    #[arg(long, value_name = "WHEN")]
+    pub worker: Option<String>,
+    /// Folder for the chains of claims; the same for all coordinators of a deployment [default: out]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Settle through this node instead of an in-process regtest: http://user:password@host:port
+    #[arg(long, value_name = "URL")]
+    pub bitcoind: Option<String>,
+    /// The node's cookie file, instead of user and password in the URL
+    #[arg(long, value_name = "FILE")]
+    pub bitcoind_cookie: Option<PathBuf>,
 }
 
 /// `assay stage`.

@@ -3,10 +3,10 @@
 use std::io::stdout;
 use std::time::Duration;
 
+use assay_worker::child::watched_stdin;
 use assay_worker::stages::{serve, StageConfig};
 
 use super::args::StageArgs;
-use crate::child::watched_stdin;
 use crate::error::Error;
 use crate::shell::one_line;
 

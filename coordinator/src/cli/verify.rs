@@ -14,7 +14,7 @@ pub(super) fn run(arguments: &VerifyArgs) -> Result<(), Error> {
     Ok(())
 }
 
-fn text(accepted: &Accepted) -> String {
+pub(super) fn text(accepted: &Accepted) -> String {
     let statement = &accepted.statement;
     let checks: Vec<_> = accepted.checks.iter().map(ToString::to_string).collect();
     let mut text = format!(

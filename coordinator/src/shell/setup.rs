@@ -34,14 +34,32 @@ pub struct Made {
 /// # Errors
 /// [`Error::Stage`], [`Error::Interrupted`].
 pub fn setup(place: &Place<'_>) -> Result<Made, Error> {
-    let failed = |reason: &str| Error::Stage { stage: Stage::Setup.to_string(), reason: reason.to_owned() };
+    let stage = Stage::Setup.to_string();
     match run(place, &Job::Groth16Setup(Groth16SetupJob {})) {
         Ok(Outcome::Groth16Setup(made)) => Ok(made.into()),
-        Ok(_) => Err(failed("the stage's process answered something else")),
-        Err(Fault::Cancelled) => Err(Error::Interrupted),
-        Err(Fault::Lost(_)) => Err(failed("the stage asked for a result it does not need")),
-        Err(Fault::Failed(reason)) => Err(failed(&reason)),
+        Ok(_) => Err(error(&stage, Fault::Failed("the stage's process answered something else".to_owned()))),
+        Err(fault) => Err(error(&stage, fault)),
     }
+}
+
+/// Runs one job in a child of its own, without a view.
+///
+/// # Errors
+/// [`Error::Stage`] under the name `stage`, [`Error::Interrupted`].
+pub fn ask(place: &Place<'_>, stage: &str, job: &Job) -> Result<Outcome, Error> {
+    let mut session = Session::new(&place.program, place.config, place.cache, stage);
+    let result = session.run(job, &place.cancel, &mut |_| ());
+    session.close();
+    result.map_err(|fault| error(stage, fault))
+}
+
+fn error(stage: &str, fault: Fault) -> Error {
+    let reason = match fault {
+        Fault::Cancelled => return Error::Interrupted,
+        Fault::Lost(_) => "the stage asked for a result it does not need".to_owned(),
+        Fault::Failed(reason) => reason,
+    };
+    Error::Stage { stage: stage.to_owned(), reason }
 }
 
 /// Runs the job with a view of one line.

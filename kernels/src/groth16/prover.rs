@@ -32,9 +32,13 @@ pub fn prove(
     assignment: &[Fr],
     progress: Progress<'_>,
 ) -> Result<Proof<Bn254>, Groth16Error> {
-    let r = Zeroizing::new(random_scalar()?);
-    let s = Zeroizing::new(random_scalar()?);
+    let [r, s] = blinding()?;
     prove_with(key, r1cs, assignment, *r, *s, progress)
+}
+
+/// The blinding scalars `r` and `s` of a proof, fresh, wiped when they are dropped.
+pub(crate) fn blinding() -> Result<[Zeroizing<Fr>; 2], Groth16Error> {
+    Ok([Zeroizing::new(random_scalar()?), Zeroizing::new(random_scalar()?)])
 }
 
 /// [`prove`] with given blinding scalars: for comparisons. A proof with known or repeated `r`, `s` leaks the witness.

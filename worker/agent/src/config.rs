@@ -1,0 +1,447 @@
+//! Configuration of a worker's binary: defaults < file < environment < flags, validated once.
+//!
+//! The file is `assay-worker.toml` in the current folder, or the one that `--config` names. Unknown fields are errors. The
+//! sample file `worker/agent/worker.sample.toml` shows every field with its default.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use assay_queue::{ObjectsConfig, RedisConfig};
+use assay_schedule::Kind;
+use serde::Deserialize;
+
+use crate::agent::AgentConfig;
+use crate::runner::Device;
+
+/// Name of the file that is read if it exists.
+pub const FILE_NAME: &str = "assay-worker.toml";
+/// The environment variables that are read.
+pub const VARIABLES: [&str; 13] = [
+    "ASSAY_REDIS",
+    "ASSAY_REDIS_PASSWORD_FILE",
+    "ASSAY_DEPLOYMENT",
+    "ASSAY_STORE",
+    "ASSAY_WORKER_NAME",
+    "ASSAY_WORKER_DIR",
+    "ASSAY_WORKER_KEY_FILE",
+    "ASSAY_WORKER_DEVICES",
+    "ASSAY_WORKER_SLOTS",
+    "ASSAY_WORKER_CONTROLLERS",
+    "ASSAY_WORKER_MEMORY_GIB",
+    "ASSAY_WORKER_KINDS",
+    "ASSAY_WORKER_DRAIN_SECONDS",
+];
+const FILE_BYTES_MAX: u64 = 1 << 20;
+const SLOTS_MAX: u32 = 256;
+const DRAIN_SECONDS_MAX: u64 = 86_400;
+const NAME_BYTES_MAX: usize = 64;
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file is no TOML, or has a field that does not exist or is of another type.
+    #[error("{path}, line {line}: {reason}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Why. Never the line itself, which may hold a password.
+        reason: String,
+    },
+    /// A value is outside its range or not a number.
+    #[error("{name}: expected {expected}, got {got:?}")]
+    Value {
+        /// Field, flag or variable.
+        name: &'static str,
+        /// What is allowed.
+        expected: &'static str,
+        /// What was given.
+        got: String,
+    },
+    /// Something that has no default is missing.
+    #[error("{name} is not set: {how}")]
+    Missing {
+        /// What.
+        name: &'static str,
+        /// How to set it.
+        how: &'static str,
+    },
+    /// GPUs were asked for that the machine does not have.
+    #[error("no GPU {wanted}: nvidia-smi lists {found}")]
+    NoGpu {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        found: String,
+    },
+}
+
+/// One source of settings; what is `None` is left to the source below it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where the queue is.
+    #[serde(default)]
+    pub queue: QueueSettings,
+    /// Where artifacts are.
+    #[serde(default)]
+    pub store: StoreSettings,
+    /// What the worker is and may use.
+    #[serde(default)]
+    pub worker: WorkerSettings,
+}
+
+/// Where the queue is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueSettings {
+    /// URL of the Redis.
+    pub redis: Option<String>,
+    /// Name of the deployment on it.
+    pub deployment: Option<String>,
+    /// File with the password.
+    pub password_file: Option<PathBuf>,
+    /// PEM file with the certificates to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Where artifacts are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreSettings {
+    /// URL of a folder or an S3 bucket.
+    pub url: Option<String>,
+    /// Options of the object store.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// File with the secret access key.
+    pub secret_file: Option<PathBuf>,
+}
+
+/// What the worker is and may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerSettings {
+    /// What its operator calls it.
+    pub name: Option<String>,
+    /// Its files.
+    pub work_dir: Option<PathBuf>,
+    /// Its signing key.
+    pub key_file: Option<PathBuf>,
+    /// `auto`, `cpu`, `all`, or a list of GPU numbers and `cpu`.
+    pub devices: Option<String>,
+    /// Tasks at the same time.
+    pub slots: Option<u32>,
+    /// Controllers at the same time.
+    pub controllers: Option<u32>,
+    /// Memory of all tasks together, GiB.
+    pub memory_gib: Option<u64>,
+    /// Kinds of tasks, with commas between them.
+    pub kinds: Option<String>,
+    /// How long running tasks may go on after SIGTERM.
+    pub drain_seconds: Option<u64>,
+}
+
+/// The validated configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The queue.
+    pub redis: RedisConfig,
+    /// Large artifacts.
+    pub objects: ObjectsConfig,
+    /// The worker's signing key.
+    pub key_file: PathBuf,
+    /// The worker.
+    pub agent: AgentConfig,
+}
+
+/// What the machine has, for defaults and checks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Model of the processor.
+    pub cpu: String,
+    /// GPUs and their models.
+    pub gpus: Vec<(Device, String)>,
+    /// Its memory.
+    pub memory_bytes: u64,
+    /// Its name.
+    pub host: String,
+}
+
+impl Machine {
+    /// Looks at the machine this runs on.
+    pub fn look() -> Self {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Self {
+            cpu: crate::devices::cpu_model(),
+            gpus: crate::devices::gpus(),
+            memory_bytes: crate::devices::memory_bytes(),
+            host: host.trim().to_owned(),
+        }
+    }
+}
+
+/// The program that is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Version of its programs and keys; a coordinator gives it tasks of this version only.
+    pub version: u32,
+    /// What receipts say about it.
+    pub build: String,
+}
+
+impl Config {
+    /// Joins the sources. `file` is the content and path of the configuration file, `env` looks variables up.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn new(
+        program: &Program,
+        machine: &Machine,
+        file: Option<(&Path, &str)>,
+        env: impl Fn(&str) -> Option<String>,
+        flags: Settings,
+    ) -> Result<Self, ConfigError> {
+        let file = file.map_or_else(|| Ok(Settings::default()), |(path, text)| parse(path, text))?;
+        let Settings { queue, store, worker } = flags.or(Settings::from_env(&env)?).or(file);
+        let home = env("HOME").map(|home| PathBuf::from(home).join(".cache/assay/worker"));
+        let work_dir = worker.work_dir.clone().or(home);
+        let how = "--work-dir, ASSAY_WORKER_DIR or worker.work_dir, or set HOME";
+        let work_dir = work_dir.ok_or(ConfigError::Missing { name: "the work folder", how })?;
+        let key_file = worker.key_file.clone().unwrap_or_else(|| work_dir.join("worker.key"));
+        let agent = agent(program, machine, worker, work_dir)?;
+        Ok(Self { redis: redis(queue)?, objects: objects(store)?, key_file, agent })
+    }
+
+    /// Reads the file (`explicit`, or [`FILE_NAME`] if it exists), the environment and the machine.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(program: &Program, explicit: Option<&Path>, flags: Settings) -> Result<Self, ConfigError> {
+        use std::io::Read;
+        let default = Path::new(FILE_NAME);
+        let path = explicit.or_else(|| default.is_file().then_some(default));
+        let read = |path: &Path| {
+            let mut text = String::new();
+            std::fs::File::open(path)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let text = match path {
+            Some(path) => {
+                let text =
+                    read(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
+                Some((path, text))
+            }
+            None => None,
+        };
+        let file = text.as_ref().map(|(path, text)| (*path, text.as_str()));
+        let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self::new(program, &Machine::look(), file, env, flags)
+    }
+}
+
+fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
+    toml::from_str(text).map_err(|source: toml::de::Error| {
+        let before = source.span().map_or(0, |span| span.start.min(text.len()));
+        let line = 1 + text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count();
+        ConfigError::Syntax { path: path.to_owned(), line, reason: source.message().to_owned() }
+    })
+}
+
+fn redis(queue: QueueSettings) -> Result<RedisConfig, ConfigError> {
+    let how = "--redis redis://host:6379, ASSAY_REDIS or queue.redis";
+    let url = queue.redis.ok_or(ConfigError::Missing { name: "the queue", how })?;
+    if !url.starts_with("redis") || !url.contains("://") {
+        let expected = "a URL that begins with redis://, rediss://, redis+sentinel:// or redis+cluster://";
+        return Err(ConfigError::Value { name: "queue.redis", expected, got: "another one".to_owned() });
+    }
+    let mut redis = RedisConfig::new(url, queue.deployment.unwrap_or_else(|| "default".to_owned()));
+    redis.password_file = queue.password_file;
+    redis.ca_file = queue.ca_file;
+    Ok(redis)
+}
+
+fn objects(store: StoreSettings) -> Result<ObjectsConfig, ConfigError> {
+    let how = "--store file:///folder or s3://bucket/prefix, ASSAY_STORE or store.url";
+    let url = store.url.ok_or(ConfigError::Missing { name: "the artifact store", how })?;
+    if !url.starts_with("file:///") && !url.starts_with("s3://") {
+        let expected = "a URL that begins with file:/// or s3://";
+        return Err(ConfigError::Value { name: "store.url", expected, got: url });
+    }
+    let mut objects = ObjectsConfig::new(url);
+    objects.options = store.options.into_iter().collect();
+    objects.secret_file = store.secret_file;
+    Ok(objects)
+}
+
+fn agent(
+    program: &Program,
+    machine: &Machine,
+    worker: WorkerSettings,
+    work_dir: PathBuf,
+) -> Result<AgentConfig, ConfigError> {
+    let wrong = |name, expected, got: String| Err(ConfigError::Value { name, expected, got });
+    let memory_bytes = match worker.memory_gib {
+        None | Some(0) => machine.memory_bytes / 6 * 5,
+        Some(gib) => gib.saturating_mul(1 << 30),
+    };
+    let mut config = AgentConfig::new(work_dir, program.version, memory_bytes);
+    config.build.clone_from(&program.build);
+    config.name = worker.name.unwrap_or_else(|| machine.host.clone());
+    let is_printable = config.name.chars().all(|c| !c.is_control());
+    if config.name.is_empty() || config.name.len() > NAME_BYTES_MAX || !is_printable {
+        return wrong("worker.name", "1 to 64 bytes of text", config.name);
+    }
+    if config.memory_bytes < 1 << 30 {
+        return wrong("worker.memory_gib", "at least 1", (config.memory_bytes >> 30).to_string());
+    }
+    config.devices = devices(worker.devices.as_deref().unwrap_or("auto"), machine)?;
+    let devices = u32::try_from(config.devices.len()).unwrap_or(u32::MAX);
+    config.slots = worker.slots.unwrap_or(devices);
+    config.controllers = worker.controllers.unwrap_or(1);
+    if config.slots > SLOTS_MAX || config.controllers > SLOTS_MAX {
+        let got = config.slots.max(config.controllers).to_string();
+        return wrong("worker.slots, worker.controllers", "at most 256 each", got);
+    }
+    if config.slots == 0 && config.controllers == 0 {
+        return wrong("worker.slots, worker.controllers", "at least 1 of either", "0 of both".to_owned());
+    }
+    if let Some(names) = worker.kinds {
+        config.kinds = kinds(&names)?;
+    }
+    let drain_seconds = worker.drain_seconds.unwrap_or(20);
+    if drain_seconds > DRAIN_SECONDS_MAX {
+        return wrong("worker.drain_seconds", "at most 86400", drain_seconds.to_string());
+    }
+    config.times.drain_ms = drain_seconds * 1000;
+    Ok(config)
+}
+
+fn kinds(names: &str) -> Result<Vec<Kind>, ConfigError> {
+    let mut kinds = BTreeSet::new();
+    for name in names.split(',').map(str::trim) {
+        let kind = Kind::ALL.into_iter().find(|kind| kind.to_string() == name);
+        let expected = "execute, block, shard, reduce, fold, wrap, groth16, with commas between them";
+        kinds.insert(kind.ok_or_else(|| ConfigError::Value {
+            name: "worker.kinds",
+            expected,
+            got: name.to_owned(),
+        })?);
+    }
+    Ok(kinds.into_iter().collect())
+}
+
+fn devices(text: &str, machine: &Machine) -> Result<Vec<(Device, String)>, ConfigError> {
+    let cpu = || (Device::Cpu, machine.cpu.clone());
+    if text == "auto" {
+        return Ok(if machine.gpus.is_empty() { vec![cpu()] } else { machine.gpus.clone() });
+    }
+    let mut found = Vec::new();
+    for word in text.split(',').map(str::trim) {
+        if word == "all" {
+            found.extend(machine.gpus.iter().cloned());
+            continue;
+        }
+        let device: Device = word.parse().map_err(|_| ConfigError::Value {
+            name: "worker.devices",
+            expected: "auto, or all, cpu and numbers of GPUs with commas between them",
+            got: word.to_owned(),
+        })?;
+        match device {
+            Device::Cpu => found.push(cpu()),
+            gpu => found.extend(machine.gpus.iter().find(|(known, _)| *known == gpu).cloned()),
+        }
+        if !found.iter().any(|(known, _)| *known == device) {
+            return Err(no_gpu(word, machine));
+        }
+    }
+    if found.is_empty() {
+        return Err(no_gpu(text, machine));
+    }
+    found.dedup();
+    Ok(found)
+}
+
+fn no_gpu(wanted: &str, machine: &Machine) -> ConfigError {
+    let found: Vec<String> =
+        machine.gpus.iter().map(|(device, model)| format!("{device} ({model})")).collect();
+    let found = if found.is_empty() { "none".to_owned() } else { found.join(", ") };
+    ConfigError::NoGpu { wanted: wanted.to_owned(), found }
+}
+
+impl Settings {
+    fn from_env(env: &impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        Ok(Self {
+            queue: QueueSettings {
+                redis: env("ASSAY_REDIS"),
+                deployment: env("ASSAY_DEPLOYMENT"),
+                password_file: env("ASSAY_REDIS_PASSWORD_FILE").map(PathBuf::from),
+                ca_file: None,
+            },
+            store: StoreSettings { url: env("ASSAY_STORE"), ..StoreSettings::default() },
+            worker: WorkerSettings {
+                name: env("ASSAY_WORKER_NAME"),
+                work_dir: env("ASSAY_WORKER_DIR").map(PathBuf::from),
+                key_file: env("ASSAY_WORKER_KEY_FILE").map(PathBuf::from),
+                devices: env("ASSAY_WORKER_DEVICES"),
+                slots: number(env, "ASSAY_WORKER_SLOTS")?,
+                controllers: number(env, "ASSAY_WORKER_CONTROLLERS")?,
+                memory_gib: number(env, "ASSAY_WORKER_MEMORY_GIB")?,
+                kinds: env("ASSAY_WORKER_KINDS"),
+                drain_seconds: number(env, "ASSAY_WORKER_DRAIN_SECONDS")?,
+            },
+        })
+    }
+
+    /// `self` where it says something, else `below`.
+    fn or(self, below: Self) -> Self {
+        Self {
+            queue: QueueSettings {
+                redis: self.queue.redis.or(below.queue.redis),
+                deployment: self.queue.deployment.or(below.queue.deployment),
+                password_file: self.queue.password_file.or(below.queue.password_file),
+                ca_file: self.queue.ca_file.or(below.queue.ca_file),
+            },
+            store: StoreSettings {
+                url: self.store.url.or(below.store.url),
+                options: if self.store.options.is_empty() { below.store.options } else { self.store.options },
+                secret_file: self.store.secret_file.or(below.store.secret_file),
+            },
+            worker: WorkerSettings {
+                name: self.worker.name.or(below.worker.name),
+                work_dir: self.worker.work_dir.or(below.worker.work_dir),
+                key_file: self.worker.key_file.or(below.worker.key_file),
+                devices: self.worker.devices.or(below.worker.devices),
+                slots: self.worker.slots.or(below.worker.slots),
+                controllers: self.worker.controllers.or(below.worker.controllers),
+                memory_gib: self.worker.memory_gib.or(below.worker.memory_gib),
+                kinds: self.worker.kinds.or(below.worker.kinds),
+                drain_seconds: self.worker.drain_seconds.or(below.worker.drain_seconds),
+            },
+        }
+    }
+}
+
+fn number<T: std::str::FromStr>(
+    env: &impl Fn(&str) -> Option<String>,
+    name: &'static str,
+) -> Result<Option<T>, ConfigError> {
+    env(name)
+        .map(|text| {
+            text.parse().map_err(|_| ConfigError::Value { name, expected: "a whole number", got: text })
+        })
+        .transpose()
+}
+
+#[cfg(test)]
+mod tests;

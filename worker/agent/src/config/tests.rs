@@ -1,0 +1,142 @@
+use super::*;
+
+const SAMPLE: &str = include_str!("../../worker.sample.toml");
+const NEEDED: &str = "[queue]\nredis = \"redis://r\"\n[store]\nurl = \"file:///s\"\n";
+
+fn machine() -> Machine {
+    Machine {
+        cpu: "EPYC".into(),
+        gpus: vec![(Device::Gpu(0), "H200".into()), (Device::Gpu(1), "4090".into())],
+        memory_bytes: 60 << 30,
+        host: "box".into(),
+    }
+}
+
+fn config_on(
+    machine: &Machine,
+    file: &str,
+    env: &[(&str, &str)],
+    flags: Settings,
+) -> Result<Config, ConfigError> {
+    let lookup = |name: &str| {
+        let all = [("HOME", "/home/me")].into_iter().chain(env.iter().copied());
+        all.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).next_back()
+    };
+    let program = Program { version: 7, build: "test 1".into() };
+    Config::new(&program, machine, Some((Path::new("assay-worker.toml"), file)), lookup, flags)
+}
+
+fn config(file: &str, env: &[(&str, &str)], flags: Settings) -> Result<Config, ConfigError> {
+    config_on(&machine(), file, env, flags)
+}
+
+#[test]
+fn the_sample_file_says_the_defaults() {
+    let sample = config(
+        &format!("{SAMPLE}"),
+        &[("ASSAY_REDIS", "redis://r"), ("ASSAY_STORE", "file:///s")],
+        Settings::default(),
+    );
+    let (sample, plain) = (sample.unwrap(), config(NEEDED, &[], Settings::default()).unwrap());
+    assert_eq!(format!("{sample:?}"), format!("{plain:?}"));
+    assert_eq!(plain.agent.work_dir, Path::new("/home/me/.cache/assay/worker"));
+    assert_eq!(plain.key_file, Path::new("/home/me/.cache/assay/worker/worker.key"));
+    assert_eq!((plain.agent.name.as_str(), plain.agent.memory_bytes), ("box", 50 << 30));
+    assert_eq!((plain.agent.version, plain.agent.build.as_str()), (7, "test 1"));
+    assert_eq!((plain.agent.slots, plain.agent.controllers), (2, 1));
+    assert_eq!(plain.agent.devices, machine().gpus);
+    assert_eq!(plain.agent.kinds, Kind::ALL);
+}
+
+#[test]
+fn the_commented_lines_of_the_sample_file_are_valid_too() {
+    let all: String =
+        SAMPLE.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n").collect();
+    let config = config(&all, &[], Settings::default()).unwrap();
+    assert!(config.redis.password_file.is_some() && config.objects.secret_file.is_some());
+    assert!(!config.objects.options.is_empty());
+}
+
+#[test]
+fn flags_win_over_environment_over_file_over_defaults() {
+    let file = format!("{NEEDED}[worker]\nname = \"f\"\nslots = 3\ncontrollers = 4\nmemory_gib = 5\n");
+    let env = [("ASSAY_WORKER_NAME", "e"), ("ASSAY_WORKER_SLOTS", "6")];
+    let worker = WorkerSettings { name: Some("flag".into()), ..WorkerSettings::default() };
+    let config = config(&file, &env, Settings { worker, ..Settings::default() }).unwrap().agent;
+    assert_eq!((config.name.as_str(), config.slots, config.controllers), ("flag", 6, 4));
+    assert_eq!(config.memory_bytes, 5 << 30);
+    assert_eq!(config.times.drain_ms, 20_000);
+}
+
+#[test]
+fn every_variable_is_read() {
+    let values =
+        ["redis://r", "/p", "d", "s3://b", "n", "/w", "/k", "1,cpu", "4", "5", "6", "wrap,execute", "7"];
+    let env: Vec<(&str, &str)> = VARIABLES.into_iter().zip(values).collect();
+    let config = config("", &env, Settings::default()).unwrap();
+    assert_eq!((config.redis.url.as_str(), config.redis.name.as_str()), ("redis://r", "d"));
+    assert_eq!(config.redis.password_file.as_deref(), Some(Path::new("/p")));
+    assert_eq!(config.objects.url, "s3://b");
+    assert_eq!(config.key_file, Path::new("/k"));
+    let agent = config.agent;
+    assert_eq!((agent.name.as_str(), agent.work_dir.as_path()), ("n", Path::new("/w")));
+    assert_eq!(agent.devices, [(Device::Gpu(1), "4090".into()), (Device::Cpu, "EPYC".into())]);
+    assert_eq!((agent.slots, agent.controllers, agent.memory_bytes), (4, 5, 6 << 30));
+    assert_eq!(agent.kinds, [Kind::Execute, Kind::Wrap]);
+    assert_eq!(agent.times.drain_ms, 7_000);
+}
+
+#[test]
+fn devices_are_what_was_asked_for_and_what_there_is() {
+    let on = |machine: &Machine, devices: &str| {
+        let worker = WorkerSettings { devices: Some(devices.into()), ..WorkerSettings::default() };
+        let found = config_on(machine, NEEDED, &[], Settings { worker, ..Settings::default() });
+        found.map(|config| {
+            config.agent.devices.iter().map(|(d, _)| d.to_string()).collect::<Vec<_>>().join(" ")
+        })
+    };
+    let (two, none) = (machine(), Machine { gpus: Vec::new(), ..machine() });
+    for (machine, asked, got) in [
+        (&two, "auto", "0 1"),
+        (&none, "auto", "cpu"),
+        (&two, "all", "0 1"),
+        (&two, "1", "1"),
+        (&two, "cpu", "cpu"),
+        (&two, "all, cpu", "0 1 cpu"),
+    ] {
+        assert_eq!(on(machine, asked).unwrap(), got, "{asked}");
+    }
+    for (machine, asked, word) in
+        [(&none, "all", "none"), (&two, "2", "0 (H200), 1 (4090)"), (&two, "gpu", "gpu")]
+    {
+        let error = on(machine, asked).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+}
+
+#[test]
+fn unknown_fields_and_impossible_values_are_named_and_passwords_are_not_shown() {
+    for (file, env, word) in [
+        ("colour = 1", None, "colour"),
+        ("[worker]\nspeed = 1", None, "speed"),
+        ("[worker]\nslots = 0\ncontrollers = 0", None, "slots"),
+        ("[worker]\nslots = 1000", None, "slots"),
+        ("[worker]\nkinds = \"wrap,mop\"", None, "mop"),
+        ("[worker]\nname = \"\"", None, "name"),
+        ("[worker]\ndrain_seconds = 100000", None, "drain_seconds"),
+        ("", Some(("ASSAY_WORKER_SLOTS", "many")), "ASSAY_WORKER_SLOTS"),
+        ("", Some(("ASSAY_STORE", "http://x")), "store.url"),
+        ("", Some(("ASSAY_REDIS", "http://me:secret@x")), "queue.redis"),
+    ] {
+        let mut all = vec![("ASSAY_REDIS", "redis://r"), ("ASSAY_STORE", "file:///s")];
+        all.extend(env);
+        let error = config(file, &all, Settings::default()).unwrap_err().to_string();
+        assert!(error.contains(word) && !error.contains("secret"), "{error}");
+    }
+    for (file, word) in
+        [("[store]\nurl = \"file:///s\"", "--redis"), ("[queue]\nredis = \"redis://r\"", "--store")]
+    {
+        let error = config(file, &[], Settings::default()).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+}

@@ -1,0 +1,59 @@
+//! The machine: its memory, its processor's model, its GPUs.
+
+use std::process::Command;
+
+use crate::runner::Device;
+
+/// Model of the processor, `cpu` where /proc does not say.
+pub fn cpu_model() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    model.map_or_else(|| "cpu".to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+/// Memory of the machine, 0 where /proc does not say.
+pub fn memory_bytes() -> u64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0).saturating_mul(1024)
+}
+
+/// The machine's GPUs and their models, as the driver lists them; none without a driver.
+pub fn gpus() -> Vec<(Device, String)> {
+    let listed =
+        Command::new("nvidia-smi").args(["--query-gpu=index,name", "--format=csv,noheader"]).output();
+    match listed {
+        Ok(output) if output.status.success() => parse_gpus(&String::from_utf8_lossy(&output.stdout)),
+        _ => Vec::new(),
+    }
+}
+
+fn parse_gpus(text: &str) -> Vec<(Device, String)> {
+    let gpus = text.lines().filter_map(|line| {
+        let (index, name) = line.split_once(',')?;
+        Some((Device::Gpu(index.trim().parse().ok()?), name.trim().to_owned()))
+    });
+    gpus.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_drivers_list_is_read_and_what_is_no_gpu_is_not() {
+        let text = "0, NVIDIA H200\n1, NVIDIA GeForce RTX 4090, really\nNo devices were found\nx, y\n";
+        let expected = [
+            (Device::Gpu(0), "NVIDIA H200".to_owned()),
+            (Device::Gpu(1), "NVIDIA GeForce RTX 4090, really".to_owned()),
+        ];
+        assert_eq!(parse_gpus(text), expected);
+    }
+
+    #[test]
+    fn this_machine_has_memory_and_a_processor() {
+        assert!(memory_bytes() > 1 << 28);
+        assert!(!cpu_model().is_empty());
+    }
+}
