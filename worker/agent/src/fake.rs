@@ -128,7 +128,7 @@ pub fn prove(payload: &[u8], previous_fold: Option<&[u8]>) -> Result<(Vec<u8>, V
     }
     folded.extend(previous_fold.map(<[u8]>::to_vec));
     let fold = one(Kind::Fold, &folded)?;
-    let wrap = one(Kind::Wrap, &[fold.clone()])?;
+    let wrap = one(Kind::Wrap, std::slice::from_ref(&fold))?;
     Ok((one(Kind::Groth16, &[wrap])?, fold))
 }
 
