@@ -17,19 +17,25 @@ pub trait Coordinate: 'static {
     /// `a - b`.
     fn sub<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>) -> Self::Lanes<A>;
 
-    /// `a * b`.
+    /// `a - b` below `4p`, for a factor of a product.
+    fn difference<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>) -> Self::Lanes<A>;
+
+    /// `a - b - c`.
+    fn sub_both<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>, c: Self::Lanes<A>) -> Self::Lanes<A>;
+
+    /// `a * b`, for factors below `4p`.
     fn mul<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>) -> Self::Lanes<A>;
 
     /// `a * a`.
     fn square<A: Arch>(a: Self::Lanes<A>) -> Self::Lanes<A>;
 
-    /// `4 * a`.
+    /// `4 * a` for a factor of a product with a reduced element, `a` below `4p`.
     fn quadruple<A: Arch>(a: Self::Lanes<A>) -> Self::Lanes<A>;
 
-    /// The norm in the base field, zero only for zero.
+    /// The norm in the base field of `a` below `4p`, zero only for zero, itself below `4p`.
     fn norm<A: Arch>(a: Self::Lanes<A>) -> A::Lanes<Fq>;
 
-    /// `a / b`, from the inverse of the norm of `b`.
+    /// `a / b`, both below `4p`, from the inverse of the norm of `b`.
     fn divide<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>, norm_inverse: A::Lanes<Fq>) -> Self::Lanes<A>;
 }
 
@@ -62,6 +68,16 @@ impl Coordinate for Fq {
     }
 
     #[inline(always)]
+    fn difference<A: Arch>(a: A::Lanes<Fq>, b: A::Lanes<Fq>) -> A::Lanes<Fq> {
+        a.sub_raw(b).carry()
+    }
+
+    #[inline(always)]
+    fn sub_both<A: Arch>(a: A::Lanes<Fq>, b: A::Lanes<Fq>, c: A::Lanes<Fq>) -> A::Lanes<Fq> {
+        a.sub_raw(b).sub_raw(c).carry().shrink()
+    }
+
+    #[inline(always)]
     fn mul<A: Arch>(a: A::Lanes<Fq>, b: A::Lanes<Fq>) -> A::Lanes<Fq> {
         a.mul(b)
     }
@@ -71,7 +87,7 @@ impl Coordinate for Fq {
         a.square()
     }
 
-    /// Below `8p`, which a product with a reduced element allows.
+    /// Below `16p`, which a product with a reduced element allows.
     #[inline(always)]
     fn quadruple<A: Arch>(a: A::Lanes<Fq>) -> A::Lanes<Fq> {
         let twice = a.add_raw(a);
@@ -108,7 +124,21 @@ impl Coordinate for Fq2 {
         [a[0].sub(b[0]), a[1].sub(b[1])]
     }
 
-    /// Karatsuba: three products. Sums of two reduced elements are below `4p`.
+    #[inline(always)]
+    fn difference<A: Arch>(a: [A::Lanes<Fq>; 2], b: [A::Lanes<Fq>; 2]) -> [A::Lanes<Fq>; 2] {
+        [a[0].sub_raw(b[0]).carry(), a[1].sub_raw(b[1]).carry()]
+    }
+
+    #[inline(always)]
+    fn sub_both<A: Arch>(
+        a: [A::Lanes<Fq>; 2],
+        b: [A::Lanes<Fq>; 2],
+        c: [A::Lanes<Fq>; 2],
+    ) -> [A::Lanes<Fq>; 2] {
+        std::array::from_fn(|i| a[i].sub_raw(b[i]).sub_raw(c[i]).carry().shrink())
+    }
+
+    /// Karatsuba: three products. Sums of two factors are below `8p`.
     #[inline(always)]
     fn mul<A: Arch>(a: [A::Lanes<Fq>; 2], b: [A::Lanes<Fq>; 2]) -> [A::Lanes<Fq>; 2] {
         let low = a[0].mul(b[0]);
@@ -141,6 +171,6 @@ impl Coordinate for Fq2 {
         b: [A::Lanes<Fq>; 2],
         norm_inverse: A::Lanes<Fq>,
     ) -> [A::Lanes<Fq>; 2] {
-        Self::mul::<A>(a, [b[0].mul(norm_inverse), b[1].neg().mul(norm_inverse)])
+        Self::mul::<A>(a, [b[0].mul(norm_inverse), b[1].mul(norm_inverse).neg()])
     }
 }

@@ -143,8 +143,8 @@ impl<P: Point> Kernel for Add<'_, P> {
         let mut norms: Vec<(A::Lanes<Fq>, A::Lanes<Fq>)> = Vec::with_capacity(self.groups);
         let mut product = arch.one::<Fq>();
         for group in 0..self.groups {
-            let difference = P::Coordinate::sub::<A>(load(self.right, 0, group), load(self.left, 0, group));
-            let norm = P::Coordinate::norm::<A>(difference);
+            let run = P::Coordinate::difference::<A>(load(self.right, 0, group), load(self.left, 0, group));
+            let norm = P::Coordinate::norm::<A>(run);
             norms.push((product, norm));
             product = product.mul(norm);
         }
@@ -163,12 +163,12 @@ impl<P: Point> Kernel for Add<'_, P> {
             inverse = inverse.mul(norm);
             let (x1, x2) = (load(self.left, 0, group), load(self.right, 0, group));
             let (y1, y2) = (load(self.left, 1, group), load(self.right, 1, group));
-            let run = P::Coordinate::sub::<A>(x2, x1);
-            let rise = P::Coordinate::sub::<A>(y2, y1);
+            let run = P::Coordinate::difference::<A>(x2, x1);
+            let rise = P::Coordinate::difference::<A>(y2, y1);
             let slope = P::Coordinate::divide::<A>(rise, run, norm_inverse);
             let square = P::Coordinate::square::<A>(slope);
-            let x3 = P::Coordinate::sub::<A>(P::Coordinate::sub::<A>(square, x1), x2);
-            let mut back = P::Coordinate::sub::<A>(x1, x3);
+            let x3 = P::Coordinate::sub_both::<A>(square, x1, x2);
+            let mut back = P::Coordinate::difference::<A>(x1, x3);
             if scaled {
                 back = P::Coordinate::quadruple::<A>(back);
             }
