@@ -1,5 +1,6 @@
 //! Coordinates of points on eight lanes: the base field and its quadratic extension, `u^2 = -1`.
 
+use super::Point;
 use crate::field::{Arch, Lanes, Packed, LANES};
 use ark_bn254::{Fq, Fq2};
 
@@ -8,11 +9,11 @@ pub trait Coordinate: 'static {
     /// Eight elements.
     type Lanes<A: Arch>: Copy;
 
-    /// Loads elements `8 * group ..` of columns of packed parts. Free of multiplications.
-    fn load<A: Arch>(arch: A, columns: &[Vec<Packed>], group: usize) -> Self::Lanes<A>;
+    /// Loads x (`at` 0) or y (1) of eight points. Free of multiplications.
+    fn load<A: Arch, P: Point<Coordinate = Self>>(arch: A, points: &[P; LANES], at: usize) -> Self::Lanes<A>;
 
     /// The inverse of [`Coordinate::load`].
-    fn store<A: Arch>(value: Self::Lanes<A>, columns: &mut [Vec<Packed>], group: usize);
+    fn store<A: Arch, P: Point<Coordinate = Self>>(value: Self::Lanes<A>, points: &mut [P; LANES], at: usize);
 
     /// `a - b`.
     fn sub<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>) -> Self::Lanes<A>;
@@ -39,27 +40,30 @@ pub trait Coordinate: 'static {
     fn divide<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>, norm_inverse: A::Lanes<Fq>) -> Self::Lanes<A>;
 }
 
+/// Loads one part of eight points.
 #[inline(always)]
-fn eight(column: &[Packed], group: usize) -> &[Packed; LANES] {
-    column[LANES * group..].first_chunk().expect("columns are padded to whole groups")
+fn load_part<A: Arch, P: Point>(arch: A, points: &[P; LANES], part: usize) -> A::Lanes<Fq> {
+    arch.unpack_words(points.each_ref().map(|point| point.part(part)))
 }
 
 #[inline(always)]
-fn put(column: &mut [Packed], group: usize, values: [Packed; LANES]) {
-    column[LANES * group..][..LANES].copy_from_slice(&values);
+fn store_part<P: Point>(values: [Packed; LANES], points: &mut [P; LANES], part: usize) {
+    for (point, value) in points.iter_mut().zip(values) {
+        *point.part_mut(part) = value.0;
+    }
 }
 
 impl Coordinate for Fq {
     type Lanes<A: Arch> = A::Lanes<Fq>;
 
     #[inline(always)]
-    fn load<A: Arch>(arch: A, columns: &[Vec<Packed>], group: usize) -> A::Lanes<Fq> {
-        arch.unpack(eight(&columns[0], group))
+    fn load<A: Arch, P: Point<Coordinate = Self>>(arch: A, points: &[P; LANES], at: usize) -> A::Lanes<Fq> {
+        load_part(arch, points, at)
     }
 
     #[inline(always)]
-    fn store<A: Arch>(value: A::Lanes<Fq>, columns: &mut [Vec<Packed>], group: usize) {
-        put(&mut columns[0], group, value.pack());
+    fn store<A: Arch, P: Point<Coordinate = Self>>(value: A::Lanes<Fq>, points: &mut [P; LANES], at: usize) {
+        store_part(value.pack(), points, at);
     }
 
     #[inline(always)]
@@ -109,14 +113,22 @@ impl Coordinate for Fq2 {
     type Lanes<A: Arch> = [A::Lanes<Fq>; 2];
 
     #[inline(always)]
-    fn load<A: Arch>(arch: A, columns: &[Vec<Packed>], group: usize) -> [A::Lanes<Fq>; 2] {
-        [arch.unpack(eight(&columns[0], group)), arch.unpack(eight(&columns[1], group))]
+    fn load<A: Arch, P: Point<Coordinate = Self>>(
+        arch: A,
+        points: &[P; LANES],
+        at: usize,
+    ) -> [A::Lanes<Fq>; 2] {
+        [load_part(arch, points, 2 * at), load_part(arch, points, 2 * at + 1)]
     }
 
     #[inline(always)]
-    fn store<A: Arch>(value: [A::Lanes<Fq>; 2], columns: &mut [Vec<Packed>], group: usize) {
-        put(&mut columns[0], group, value[0].pack());
-        put(&mut columns[1], group, value[1].pack());
+    fn store<A: Arch, P: Point<Coordinate = Self>>(
+        value: [A::Lanes<Fq>; 2],
+        points: &mut [P; LANES],
+        at: usize,
+    ) {
+        store_part(value[0].pack(), points, 2 * at);
+        store_part(value[1].pack(), points, 2 * at + 1);
     }
 
     #[inline(always)]
