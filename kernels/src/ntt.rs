@@ -186,10 +186,9 @@ impl Domain {
         let high = powers(step, bits - low_bits);
         let mut start = self.size_inverse;
         for part in coefficients.chunks_mut(self.part) {
-            part.par_chunks_mut(low.len()).zip(&high).for_each(|(chunk, high)| {
-                let factor = start * high;
-                chunk.iter_mut().zip(&low).for_each(|(value, low)| *value *= factor * low);
-            });
+            part.par_chunks_mut(low.len())
+                .zip(&high)
+                .for_each(|(chunk, high)| radix2::scale(chunk, &low, start * high));
             start *= shift;
         }
     }
