@@ -62,6 +62,7 @@ fn main() -> ExitCode {
     let program = Program {
         version: cluster::version(RunLimits::default()),
         build: format!("assay-worker {package} (sp1 {zkvm})"),
+        task_bytes: MEMORY_BYTES[Kind::Shard],
     };
     cli::main(&program, runner)
 }
