@@ -8,8 +8,8 @@
 //! `r * k1 + k0`, where `rev` reverses the `k` bits.
 //!
 //! Method: one radix-3 pass (decimation in frequency; its transpose on the way back), then on each third the radix-2
-//! transforms in which a block has one constant twiddle (`x^2h - z^2 = (x^h - z)(x^h + z)`), two levels a pass, depth first
-//! so that blocks are finished in cache. The twiddles are in bit-reversed order, so one table of `m / 2` serves every level.
+//! transforms in which a block has one constant twiddle (`x^2h - z^2 = (x^h - z)(x^h + z)`), eight elements at a time and up to
+//! eight levels a pass. The twiddles are in bit-reversed order, so one table of `m / 2` serves every level.
 
 mod radix2;
 

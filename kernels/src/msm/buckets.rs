@@ -35,6 +35,17 @@ pub(crate) fn sums<P: Point>(sorted: &Sorted, points: &[P]) -> Vec<P> {
     sums
 }
 
+/// Adds `addends` to the sums of the same buckets; no sums yet stand for zeros.
+pub(crate) fn add<P: Point>(sums: &mut Vec<P>, addends: Vec<P>) {
+    if sums.is_empty() {
+        *sums = addends;
+        return;
+    }
+    sums.par_chunks_mut(TASK)
+        .zip(addends.par_chunks(TASK))
+        .for_each_init(|| Pairs::new(false), |pairs, (sums, addends)| add_columns(sums, addends, pairs));
+}
+
 /// The sums of the buckets that a range of entries meets, starting with the bucket returned.
 fn slice_sums<P: Point>(
     sorted: &Sorted,
@@ -144,14 +155,17 @@ pub(crate) fn weighted<P: Point>(sums: &[P]) -> Projective<P::Curve> {
 }
 
 fn add_columns<P: Point>(sums: &mut [P], addends: &[P], pairs: &mut Pairs<P>) {
-    for (column, (sum, addend)) in sums.iter_mut().zip(addends).enumerate() {
+    for (column, addend) in addends.iter().enumerate() {
         if addend.is_infinity() {
             continue;
         }
-        if sum.is_infinity() {
-            *sum = *addend;
-        } else {
-            pairs.push(*sum, *addend, column as u32);
+        if sums[column].is_infinity() {
+            sums[column] = *addend;
+            continue;
+        }
+        pairs.push(sums[column], *addend, column as u32);
+        if pairs.is_full() {
+            pairs.flush(|column, sum| sums[column as usize] = sum);
         }
     }
     pairs.flush(|column, sum| sums[column as usize] = sum);
