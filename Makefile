@@ -28,7 +28,7 @@ setup-tests: # What the tests need besides
 	@scripts/setup.sh --tests
 
 test: setup-tests ## All fast tests
-	cargo test --release --locked --workspace
+	cargo test --release --locked --workspace --no-fail-fast
 
 test-slow: setup-tests ## Tests that take minutes: zkVM proofs, the whole wrap circuit
 	cargo test --release --locked --workspace -- --ignored --test-threads=1
