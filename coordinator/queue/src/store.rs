@@ -48,6 +48,14 @@ pub struct Freed {
     pub bytes: u64,
 }
 
+impl Freed {
+    pub(crate) fn add(&mut self, more: Freed) {
+        self.holds += more.holds;
+        self.artifacts += more.artifacts;
+        self.bytes += more.bytes;
+    }
+}
+
 /// What a sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -125,6 +133,43 @@ pub trait ArtifactStore: Send + Sync + 'static {
     /// # Errors
     /// See [`release`](Self::release).
     async fn revoke(&self, holder: &Holder) -> Result<Freed, StoreError>;
+
+    /// [`hold`](Self::hold) and then [`get`](Self::get) for each claim, in order; for many small artifacts.
+    ///
+    /// # Errors
+    /// Those of the two, each for its claim; [`StoreError::Backend`] for all of them. The call may be repeated.
+    async fn take_all(
+        &self,
+        claims: &[(Holder, blake3::Hash)],
+    ) -> Result<Vec<Result<Vec<u8>, StoreError>>, StoreError> {
+        let mut taken = Vec::with_capacity(claims.len());
+        for (holder, hash) in claims {
+            taken.push(match self.hold(holder, hash).await {
+                Ok(_) => self.get(hash).await,
+                Err(error) => Err(error),
+            });
+        }
+        Ok(taken)
+    }
+
+    /// [`release`](Self::release), or [`revoke`](Self::revoke), of each.
+    ///
+    /// # Errors
+    /// See there; one that concerns some does not keep the others from being let go.
+    async fn let_go_all(&self, holders: &[Holder], with_fence: bool) -> Result<Freed, StoreError> {
+        let (mut freed, mut failure) = (Freed::default(), None);
+        for holder in holders {
+            let done = match with_fence {
+                true => self.revoke(holder).await,
+                false => self.release(holder).await,
+            };
+            match done {
+                Ok(more) => freed.add(more),
+                Err(error) => failure = Some(failure.unwrap_or(error)),
+            }
+        }
+        failure.map_or(Ok(freed), Err)
+    }
 
     /// What is known of an artifact; does not read it.
     ///

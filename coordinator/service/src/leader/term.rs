@@ -18,8 +18,6 @@ use crate::work::Executor;
 
 /// Answers of own work that wait for a turn.
 const ANSWERS_MAX: usize = 1024;
-/// Pages of events that are read ahead.
-const PAGES_MAX: usize = 2;
 /// Ticks that may be left out while there is much to do.
 const TICKS_LATE_MAX: u32 = 3;
 const EVENTS_WAIT: Duration = Duration::from_secs(5);
@@ -34,6 +32,10 @@ pub(super) struct Term {
     pub cursor: Cursor,
     /// Records since the last checkpoint.
     pub records: u64,
+    /// Their bytes.
+    pub record_bytes: u64,
+    /// Size of the last checkpoint.
+    pub checkpoint_bytes: u64,
     /// Whether there are others than ticks among them.
     pub has_news: bool,
     pub checkpointed: Instant,
@@ -68,7 +70,8 @@ impl Coordinator {
             Err(LeaderError::Queue(QueueError::Fenced { .. })) => return Ok(End::Deposed),
             Err(error) => return Err(error),
         };
-        let mut pages = self.read_inbox(term.cursor, &mut helpers);
+        let mut inbox = self.read_inbox(term.cursor, &mut helpers);
+        let mut page = Page::new();
         let mut ticks = tokio::time::interval(self.config.tick);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticked = Instant::now();
@@ -78,18 +81,19 @@ impl Coordinator {
                 biased;
                 () = stopped(stop.clone()) => break End::Stopped,
                 _ = &mut lost => break End::Deposed,
-                page = pages.recv() => match page {
-                    Some(page) => {
-                        let mut entries = drain(&mut answered);
-                        // Time passes also while the inbox is never empty.
-                        if ticked.elapsed() >= self.config.tick * TICKS_LATE_MAX {
-                            entries.push(Entry::Event(Event::Tick));
-                            ticked = Instant::now();
-                        }
-                        self.take(&mut term, page, entries).await
+                // All that has come since the last turn, read or still under way when that began.
+                events = inbox.recv_many(&mut page, self.config.turn_events_max) => {
+                    if events == 0 {
+                        break End::Deposed;
                     }
-                    None => break End::Deposed,
-                },
+                    let mut entries = drain(&mut answered);
+                    // Time passes also while the inbox is never empty.
+                    if ticked.elapsed() >= self.config.tick * TICKS_LATE_MAX {
+                        entries.push(Entry::Event(Event::Tick));
+                        ticked = Instant::now();
+                    }
+                    self.take(&mut term, std::mem::take(&mut page), entries).await
+                }
                 Some(entry) = answered.recv() => {
                     let mut entries = vec![entry];
                     entries.extend(drain(&mut answered));
@@ -125,12 +129,15 @@ impl Coordinator {
         let stored = self.parts.queue.load().await?;
         let state = self.restore(&stored)?;
         let mut records = stored.records.len() as u64;
+        let mut record_bytes = stored.records.iter().map(|record| record.len() as u64).sum();
+        let mut checkpoint_bytes = stored.checkpoint.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let is_first = stored.checkpoint.is_none() && records == 0;
         // The limits are part of the state: whoever comes next has to have the same. And a log that is full would not take
         // the record of this takeover.
-        if is_first || records >= self.config.checkpoint_records {
-            self.parts.queue.checkpoint(epoch, stored.position, &state.encode()).await?;
-            records = 0;
+        if is_first || self.is_log_long(records, record_bytes, checkpoint_bytes) {
+            let bytes = state.encode();
+            self.parts.queue.checkpoint(epoch, stored.position, &bytes).await?;
+            (records, record_bytes, checkpoint_bytes) = (0, 0, bytes.len() as u64);
         }
         let parts = &self.parts;
         let executor = Executor::new(
@@ -145,6 +152,8 @@ impl Coordinator {
             position: stored.position,
             cursor: stored.cursor,
             records,
+            record_bytes,
+            checkpoint_bytes,
             has_news: true,
             checkpointed: Instant::now(),
             executor,
@@ -196,17 +205,19 @@ impl Coordinator {
         is_lost
     }
 
-    fn read_inbox(&self, mut after: Cursor, helpers: &mut JoinSet<()>) -> mpsc::Receiver<Page> {
-        let (sender, receiver) = mpsc::channel(PAGES_MAX);
+    /// Reads ahead by as many events as one turn takes.
+    fn read_inbox(&self, mut after: Cursor, helpers: &mut JoinSet<()>) -> mpsc::Receiver<(Cursor, Vec<u8>)> {
         let (queue, max) = (Arc::clone(&self.parts.queue), self.config.turn_events_max);
+        let (sender, receiver) = mpsc::channel(max.max(1));
         helpers.spawn(async move {
             loop {
                 match queue.events(after, max, EVENTS_WAIT).await {
                     Ok(page) => {
-                        let Some(last) = page.last() else { continue };
-                        after = last.0;
-                        if sender.send(page).await.is_err() {
-                            return;
+                        for event in page {
+                            after = event.0;
+                            if sender.send(event).await.is_err() {
+                                return;
+                            }
                         }
                     }
                     Err(error) => {
@@ -241,7 +252,7 @@ impl Coordinator {
         };
         self.parts.queue.checkpoint(term.epoch, term.position, &bytes).await?;
         self.parts.metrics.checkpoint(bytes.len() as u64);
-        term.records = 0;
+        (term.records, term.record_bytes, term.checkpoint_bytes) = (0, 0, bytes.len() as u64);
         term.has_news = false;
         term.checkpointed = Instant::now();
         Ok(())

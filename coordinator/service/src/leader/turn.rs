@@ -23,6 +23,14 @@ const RETRY: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Room in a mail or record for what stands around it.
 const MARGIN: usize = 1024;
+/// Bytes of log for each byte of the last checkpoint, from which on a checkpoint is due.
+const LOG_PER_CHECKPOINT: u64 = 4;
+/// Checkpoints up to this size cost nothing.
+const SMALL_CHECKPOINT_BYTES: u64 = 256 << 10;
+/// Times as many records as are least wanted for a checkpoint; then one is due however large the state is.
+const LOG_RECORDS_MAX: u64 = 16;
+/// Bytes of log for which one is due in any case; below what the queue takes.
+const LOG_BYTES_MAX: u64 = 64 << 20;
 /// Webhooks at the same time.
 const CALLS_MAX: usize = 16;
 
@@ -37,8 +45,10 @@ enum Answer {
 /// What a turn has led to, until it is committed.
 #[derive(Default)]
 struct Draft {
-    records: Vec<Record>,
-    encoded: Vec<Vec<u8>>,
+    /// What goes to the log, and how many of it, which stays when it has gone there.
+    records: Vec<Vec<u8>>,
+    records_count: u64,
+    record_bytes: u64,
     mails: Vec<(Mailbox, Vec<u8>)>,
     ended: Vec<(WorkerId, u64)>,
     replies: Vec<(RequestId, Outcome)>,
@@ -122,17 +132,29 @@ impl Coordinator {
                 Err(error) => tracing::warn!(%error, "the mailbox for standbys cannot be emptied"),
             }
         }
-        term.records += draft.records.len() as u64;
+        term.records += draft.records_count;
         term.has_news |= draft.has_news;
+        term.record_bytes += draft.record_bytes;
         let is_due = term.has_news && term.checkpointed.elapsed() >= self.config.checkpoint_time;
-        if term.records >= self.config.checkpoint_records || is_due {
+        if self.is_log_long(term.records, term.record_bytes, term.checkpoint_bytes) || is_due {
             if let Err(error) = self.checkpoint(term).await {
                 // The log goes on; the next turn tries again.
                 tracing::error!(%error, "no checkpoint");
                 term.checkpointed = Instant::now();
                 term.records /= 2;
+                term.record_bytes /= 2;
             }
         }
+    }
+
+    /// Whether it is time for a checkpoint: not before the log is several times as long as the last one, so that most of what
+    /// is written is the log, nor so late that reading it takes seconds.
+    pub(super) fn is_log_long(&self, records: u64, bytes: u64, checkpoint_bytes: u64) -> bool {
+        let min = self.config.checkpoint_records;
+        let is_worth_it = checkpoint_bytes <= SMALL_CHECKPOINT_BYTES
+            || bytes >= LOG_PER_CHECKPOINT.saturating_mul(checkpoint_bytes);
+        records >= min && (is_worth_it || records >= min.saturating_mul(LOG_RECORDS_MAX))
+            || bytes >= LOG_BYTES_MAX
     }
 
     /// Reads a message from the inbox; one that is no good is dropped, whoever sent it.
@@ -193,8 +215,9 @@ impl Coordinator {
         draft.facts.extend(applied.facts);
         draft.ended.extend(applied.ended);
         draft.removed.extend(applied.removed);
-        draft.records.push(record);
-        draft.encoded.push(encoded);
+        draft.record_bytes += encoded.len() as u64;
+        draft.records.push(encoded);
+        draft.records_count += 1;
     }
 
     /// Makes the draft true. Mailboxes that are full are closed instead, and returned: who does not read is gone.
@@ -214,7 +237,7 @@ impl Coordinator {
         remove.extend(remove_log.then(names::log));
         let mails = to_log.chain(std::mem::take(&mut draft.mails));
         let mut pieces = pieces(cursor, mails, sessions(&draft.ended), remove);
-        pieces[0].records = std::mem::take(&mut draft.encoded);
+        pieces[0].records = std::mem::take(&mut draft.records);
         let mut committed = None;
         // Messages that were lost would be repaired (workers name what they have and begin new sessions, controllers ask
         // again), so that what does not fit into one commit may come after it.
@@ -234,9 +257,8 @@ impl Coordinator {
     }
 
     fn log_mails(&self, term: &mut Term, draft: &Draft) -> (bool, Vec<Vec<u8>>) {
-        let sizes: Vec<usize> = draft.encoded.iter().map(Vec::len).collect();
         let max = self.config.message_bytes_max - MARGIN;
-        term.standbys.mails(term.position.0 + 1, draft.records.clone(), &sizes, max, Instant::now())
+        term.standbys.mails(term.position.0 + 1, &draft.records, max, Instant::now())
     }
 
     /// Repeats a commit whose outcome is not known until it is.
@@ -263,11 +285,8 @@ impl Coordinator {
     }
 
     pub(super) fn start_work(&self, term: &mut Term, state: &State, work: Vec<Effect>) {
-        for effect in work {
-            if let Some(history) = state.history(effect.batch) {
-                let spec = history.spec.clone();
-                term.executor.start(effect, spec);
-            }
+        if !work.is_empty() {
+            term.executor.start(work, |batch| state.history(batch).map(|history| history.spec.clone()));
         }
     }
 

@@ -1,12 +1,14 @@
 //! Carries out the schedule's effects that are the coordinator's own work.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use assay_queue::{ArtifactStore, Holder, StoreError};
-use assay_schedule::{Action, Artifact, BatchId, Effect, Event, Facts, Hash, Spec, Verdict, Work};
-use tokio::sync::{mpsc, Semaphore};
+use assay_schedule::{Action, Artifact, BatchId, Effect, EffectId, Event, Facts, Hash, Spec, Verdict, Work};
+use tokio::sync::{mpsc, AcquireError, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -14,6 +16,12 @@ use super::{Claim, NewFile, Settlement, Settler, Verifier};
 use crate::names;
 use crate::state::{Entry, ResultFile, StaleHold, FILES_MAX};
 
+/// Results whose bytes are no more than this are read and checked together, as many as come from one turn.
+const SMALL_BYTES: u64 = 64 << 10;
+/// The most that are taken together.
+const TOGETHER_MAX: usize = 256;
+/// Verdicts that are there go to the leader after this, while others are still being found.
+const VERDICTS_TIME: Duration = Duration::from_millis(1);
 const WAIT: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -53,6 +61,31 @@ pub struct Executor {
     parts: Arc<Parts>,
     answers: mpsc::Sender<Entry>,
     tasks: JoinSet<()>,
+    running: Arc<AtomicUsize>,
+}
+
+/// Counts effects that are under way.
+struct Running(Arc<AtomicUsize>, usize);
+
+impl Running {
+    fn new(count: &Arc<AtomicUsize>, effects: usize) -> Self {
+        count.fetch_add(effects, Ordering::Relaxed);
+        Self(Arc::clone(count), effects)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+/// A result that is to be verified.
+struct Made {
+    effect: EffectId,
+    claim: Claim,
+    inputs: Vec<Artifact>,
+    outputs: Vec<Artifact>,
 }
 
 impl Executor {
@@ -74,26 +107,103 @@ impl Executor {
             calls: Semaphore::new(limits.calls_max.max(1)),
             settlements: Semaphore::new(limits.settlements_max.max(1)),
         };
-        Self { parts: Arc::new(parts), answers, tasks: JoinSet::new() }
+        Self { parts: Arc::new(parts), answers, tasks: JoinSet::new(), running: Arc::default() }
     }
 
     /// How many effects are under way.
     pub fn running(&mut self) -> usize {
         while self.tasks.try_join_next().is_some() {}
-        self.tasks.len()
+        self.running.load(Ordering::Relaxed)
     }
 
-    /// Begins to carry out an effect of a batch.
-    pub fn start(&mut self, effect: Effect, spec: Spec) {
+    /// Begins to carry out effects, small ones together. `spec` knows the batches.
+    pub fn start(&mut self, effects: Vec<Effect>, spec: impl Fn(BatchId) -> Option<Spec>) {
         while self.tasks.try_join_next().is_some() {}
+        let (mut releases, mut fences, mut small) = (Vec::new(), Vec::new(), Vec::new());
+        for effect in effects {
+            match effect.action {
+                Action::Message(_) => {}
+                Action::Work(Work::Release { artifacts }) => {
+                    let holders = artifacts.iter().map(|artifact| names::holder(artifact.holder));
+                    releases.push((effect.id, holders.collect()));
+                }
+                Action::Work(Work::Fence { attempts }) => {
+                    fences.push((effect.id, attempts.into_iter().map(names::attempt).collect()));
+                }
+                Action::Work(Work::Verify { stage, key, inputs, outputs, facts, .. }) => {
+                    let roles = inputs.iter().map(|input| input.role).collect();
+                    let claim = Claim { stage, key, inputs: roles, facts };
+                    let reads = self.parts.verifier.needs_inputs(&claim);
+                    let inputs = inputs.iter().filter(|_| reads).map(|input| input.artifact).collect();
+                    let made = Made { effect: effect.id, claim, inputs, outputs };
+                    match made.bytes() <= SMALL_BYTES {
+                        true => small.push(made),
+                        false => self.verify(made, effect.batch),
+                    }
+                }
+                Action::Work(work) => {
+                    if let Some(spec) = spec(effect.batch) {
+                        self.carry_out(effect.id, effect.batch, work, spec);
+                    }
+                }
+            }
+        }
+        self.let_go(releases, false);
+        self.let_go(fences, true);
+        while !small.is_empty() {
+            let rest = small.split_off(small.len().min(TOGETHER_MAX));
+            self.verify_together(std::mem::replace(&mut small, rest));
+        }
+    }
+
+    fn carry_out(&mut self, effect: EffectId, batch: BatchId, work: Work, spec: Spec) {
         let (parts, answers) = (Arc::clone(&self.parts), self.answers.clone());
+        let running = Running::new(&self.running, 1);
         self.tasks.spawn(async move {
-            let span = tracing::info_span!("work", effect = effect.id.0, batch = effect.batch.0);
-            for entry in parts.carry_out(&effect, spec).instrument(span).await {
+            let _running = running;
+            let span = tracing::info_span!("work", effect = effect.0, batch = batch.0);
+            for entry in parts.carry_out(effect, batch, work, spec).instrument(span).await {
                 // Nobody listens any more once the term is over.
                 let _ = answers.send(entry).await;
             }
         });
+    }
+
+    fn verify(&mut self, made: Made, batch: BatchId) {
+        let (parts, answers) = (Arc::clone(&self.parts), self.answers.clone());
+        let running = Running::new(&self.running, 1);
+        self.tasks.spawn(async move {
+            let _running = running;
+            let span = tracing::info_span!("work", effect = made.effect.0, batch = batch.0);
+            let effect = made.effect;
+            let verdict = parts.verify(made).instrument(span).await;
+            let _ = answers.send(Entry::Event(Event::Verified { effect, verdict })).await;
+        });
+    }
+
+    fn verify_together(&mut self, together: Vec<Made>) {
+        let (parts, answers) = (Arc::clone(&self.parts), self.answers.clone());
+        let running = Running::new(&self.running, together.len());
+        self.tasks.spawn(async move {
+            let _running = running;
+            let span = tracing::info_span!("verify", effects = together.len());
+            parts.verify_together(together, answers).instrument(span).await;
+        });
+    }
+
+    fn let_go(&mut self, mut effects: Vec<(EffectId, Vec<Holder>)>, is_fence: bool) {
+        while !effects.is_empty() {
+            let rest = effects.split_off(effects.len().min(TOGETHER_MAX));
+            let together = std::mem::replace(&mut effects, rest);
+            let (parts, answers) = (Arc::clone(&self.parts), self.answers.clone());
+            let running = Running::new(&self.running, together.len());
+            self.tasks.spawn(async move {
+                let _running = running;
+                let span = tracing::info_span!("let go", effects = together.len());
+                let done = parts.let_go(together, is_fence).instrument(span).await;
+                let _ = answers.send(Entry::Event(done)).await;
+            });
+        }
     }
 
     /// Publishes a file of a result.
@@ -145,6 +255,14 @@ fn kibibytes(bytes: u64) -> u32 {
     u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX >> 4).min(u32::MAX >> 4)
 }
 
+impl Made {
+    /// What has to be read.
+    fn bytes(&self) -> u64 {
+        let all = self.inputs.iter().chain(&self.outputs);
+        all.map(|artifact| artifact.bytes).fold(0, u64::saturating_add)
+    }
+}
+
 /// What reading an artifact has shown.
 enum Found {
     Bytes(Vec<u8>),
@@ -154,49 +272,33 @@ enum Found {
 }
 
 impl Parts {
-    async fn carry_out(self: Arc<Self>, effect: &Effect, spec: Spec) -> Vec<Entry> {
-        let id = effect.id;
-        let verified = |verdict| vec![Entry::Event(Event::Verified { effect: id, verdict })];
-        let Action::Work(work) = &effect.action else { return Vec::new() };
+    async fn carry_out(
+        self: Arc<Self>,
+        effect: EffectId,
+        batch: BatchId,
+        work: Work,
+        spec: Spec,
+    ) -> Vec<Entry> {
+        let verified = |verdict| vec![Entry::Event(Event::Verified { effect, verdict })];
         match work {
-            Work::Verify { stage, key, inputs, outputs, facts, .. } => {
-                let roles = inputs.iter().map(|input| input.role).collect();
-                let claim = Claim { stage: *stage, key: *key, inputs: roles, facts: *facts };
-                let inputs: Vec<Artifact> = inputs.iter().map(|input| input.artifact).collect();
-                verified(self.verify(claim, &inputs, outputs).await)
-            }
-            Work::Check { proof, facts } => verified(self.check(spec, *facts, *proof).await),
-            Work::Audit { artifact, .. } => verified(self.audit(*artifact).await),
-            Work::Settle { proof, .. } => self.settle(effect, spec, *proof).await,
-            Work::Release { artifacts } => {
-                let holders = artifacts.iter().map(|artifact| names::holder(artifact.holder));
-                self.let_go(effect, holders, false).await
-            }
-            Work::Fence { attempts } => {
-                self.let_go(effect, attempts.iter().map(|attempt| names::attempt(*attempt)), true).await
-            }
+            Work::Check { proof, facts } => verified(self.check(spec, facts, proof).await),
+            Work::Audit { artifact, .. } => verified(self.audit(artifact).await),
+            Work::Settle { proof, .. } => self.settle(effect, batch, spec, proof).await,
+            // These have ways of their own.
+            Work::Verify { .. } | Work::Release { .. } | Work::Fence { .. } => Vec::new(),
         }
     }
 
-    /// Ends holds, one after the other; a fence refuses later ones too.
-    async fn let_go(
-        &self,
-        effect: &Effect,
-        holders: impl Iterator<Item = Holder>,
-        is_fence: bool,
-    ) -> Vec<Entry> {
+    /// Ends holds; a fence refuses later ones too.
+    async fn let_go(&self, effects: Vec<(EffectId, Vec<Holder>)>, is_fence: bool) -> Event {
         let _permit = self.calls.acquire().await;
-        for holder in holders {
-            let freed = match is_fence {
-                true => patiently("revoke", || self.store.revoke(&holder)).await,
-                false => patiently("release", || self.store.release(&holder)).await,
-            };
-            if let Err(error) = freed {
-                // Bytes are left over; better than a batch that is never forgotten.
-                tracing::error!(%error, %holder, "artifacts cannot be deleted");
-            }
+        let (effects, holders): (Vec<EffectId>, Vec<Vec<Holder>>) = effects.into_iter().unzip();
+        let holders = holders.concat();
+        if let Err(error) = patiently("let go", || self.store.let_go_all(&holders, is_fence)).await {
+            // Bytes are left over; better than a batch that is never forgotten.
+            tracing::error!(%error, "artifacts cannot be deleted");
         }
-        vec![Entry::Event(Event::Done { effects: vec![effect.id] })]
+        Event::Done { effects }
     }
 
     async fn read(&self, artifact: &Artifact) -> Found {
@@ -224,29 +326,106 @@ impl Parts {
         Ok(all)
     }
 
-    async fn verify(self: &Arc<Self>, claim: Claim, inputs: &[Artifact], outputs: &[Artifact]) -> Verdict {
-        let needs_inputs = self.verifier.needs_inputs(&claim);
-        let read = if needs_inputs { inputs } else { &[] };
-        let bytes = read.iter().chain(outputs).map(|artifact| artifact.bytes).fold(0, u64::saturating_add);
+    async fn verify(self: &Arc<Self>, made: Made) -> Verdict {
+        let bytes = made.bytes();
+        let Made { claim, inputs, outputs, .. } = made;
         let Ok(_place) = self.verifications.acquire().await else { return Verdict::Missing };
-        let share = kibibytes(bytes).min(kibibytes(self.limits.bytes_max));
-        let Ok(_memory) = self.kibibytes.acquire_many(share).await else { return Verdict::Missing };
-        for output in outputs {
+        let Ok(_memory) = self.memory(bytes).await else { return Verdict::Missing };
+        for output in &outputs {
             // Whoever published it, from now on the schedule decides how long it stays.
             let (holder, hash) = (names::holder(output.holder), blake3::Hash::from_bytes(output.hash.0));
             if patiently("hold", || self.store.hold(&holder, &hash)).await.is_err() {
                 return Verdict::Missing;
             }
         }
-        let made = match self.read_all(outputs).await {
+        let made = match self.read_all(&outputs).await {
             Ok(made) => made,
             Err(verdict) => return verdict,
         };
         // An input that is gone is found by the next attempt; this one cannot be judged.
-        let Ok(given) = self.read_all(read).await else { return Verdict::Missing };
+        let Ok(given) = self.read_all(&inputs).await else { return Verdict::Missing };
         let this = Arc::clone(self);
         let is_right = blocking(move || this.verifier.verify(&claim, &given, &made)).await;
         Verdict::Read { hashes: outputs.iter().map(|artifact| artifact.hash).collect(), valid: is_right }
+    }
+
+    async fn memory(&self, bytes: u64) -> Result<SemaphorePermit<'_>, AcquireError> {
+        self.kibibytes.acquire_many(kibibytes(bytes).min(kibibytes(self.limits.bytes_max))).await
+    }
+
+    /// Verifies small results: their outputs are held and read in one call, and checked one after the other on one
+    /// thread. What that call does not yield is verified by itself.
+    async fn verify_together(self: &Arc<Self>, together: Vec<Made>, answers: mpsc::Sender<Entry>) {
+        let bytes = together.iter().map(Made::bytes).fold(0, u64::saturating_add);
+        let Ok(_memory) = self.memory(bytes).await else { return };
+        let mut found = Vec::with_capacity(together.len());
+        let mut others = Vec::new();
+        {
+            let _permit = self.calls.acquire().await;
+            let claim =
+                |output: &Artifact| (names::holder(output.holder), blake3::Hash::from_bytes(output.hash.0));
+            let claims: Vec<_> = together.iter().flat_map(|made| &made.outputs).map(claim).collect();
+            let taken = patiently("take", || self.store.take_all(&claims)).await;
+            let mut taken = taken.unwrap_or_default().into_iter();
+            let mut whole = Vec::with_capacity(together.len());
+            for made in together {
+                let read: Vec<_> = taken.by_ref().take(made.outputs.len()).collect();
+                let is_whole = |(read, output): (&Result<Vec<u8>, _>, &Artifact)| {
+                    read.as_ref().is_ok_and(|bytes| bytes.len() as u64 == output.bytes)
+                };
+                if read.len() == made.outputs.len() && read.iter().zip(&made.outputs).all(is_whole) {
+                    whole.push((made, read.into_iter().flatten().collect::<Vec<Vec<u8>>>()));
+                } else {
+                    others.push(made);
+                }
+            }
+            let given = whole.iter().map(|(made, _)| self.read_all(&made.inputs));
+            let given = futures::future::join_all(given).await;
+            for ((made, read), given) in whole.into_iter().zip(given) {
+                match given {
+                    Ok(given) => found.push((made, given, read)),
+                    Err(_) => others.push(made),
+                }
+            }
+        }
+        if found.is_empty() {
+            tracing::debug!("nothing could be read together");
+        } else if let Ok(_place) = self.verifications.acquire().await {
+            let (this, answers) = (Arc::clone(self), answers.clone());
+            let check = move || this.judge_all(found, &answers);
+            if let Err(error) = tokio::task::spawn_blocking(check).await {
+                tracing::error!(%error, "verifications ended early");
+            }
+        }
+        for made in others {
+            let effect = made.effect;
+            let verdict = self.verify(made).await;
+            let _ = answers.send(Entry::Event(Event::Verified { effect, verdict })).await;
+        }
+    }
+
+    /// On a thread that may block.
+    fn judge_all(&self, found: Vec<(Made, Vec<Vec<u8>>, Vec<Vec<u8>>)>, answers: &mpsc::Sender<Entry>) {
+        let (mut verdicts, mut told) = (Vec::new(), Instant::now());
+        let count = found.len();
+        for (at, (made, given, read)) in (1..).zip(found) {
+            let check = || self.verifier.verify(&made.claim, &given, &read);
+            // A check that panics has not found its subject right.
+            let valid = std::panic::catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| {
+                tracing::error!(effect = made.effect.0, "a check panicked");
+                false
+            });
+            let hashes = made.outputs.iter().map(|artifact| artifact.hash).collect();
+            let verdict = Verdict::Read { hashes, valid };
+            verdicts.push(Entry::Event(Event::Verified { effect: made.effect, verdict }));
+            if at == count || told.elapsed() >= VERDICTS_TIME {
+                for verdict in verdicts.drain(..) {
+                    // Nobody listens any more once the term is over.
+                    let _ = answers.blocking_send(verdict);
+                }
+                told = Instant::now();
+            }
+        }
     }
 
     async fn check(self: &Arc<Self>, spec: Spec, facts: Facts, proof: Artifact) -> Verdict {
@@ -271,9 +450,9 @@ impl Parts {
         }
     }
 
-    async fn settle(&self, effect: &Effect, spec: Spec, proof: Artifact) -> Vec<Entry> {
+    async fn settle(&self, effect: EffectId, batch: BatchId, spec: Spec, proof: Artifact) -> Vec<Entry> {
         let failed = |is_permanent, reason: String| {
-            vec![Entry::Event(Event::SettleFailed { effect: effect.id, permanent: is_permanent, reason })]
+            vec![Entry::Event(Event::SettleFailed { effect, permanent: is_permanent, reason })]
         };
         let _permit = self.settlements.acquire().await;
         let Found::Bytes(payload) = self.read(&payload(&spec)).await else {
@@ -283,13 +462,13 @@ impl Parts {
             // It can be made again.
             return failed(false, "the proof is lost".into());
         };
-        let settlement = Settlement { batch: effect.batch, spec, payload, proof };
+        let settlement = Settlement { batch, spec, payload, proof };
         let files = match self.settler.settle(&settlement).await {
             Ok(files) => files,
             Err(error) => return failed(error.is_permanent, error.reason),
         };
-        let mut entries: Vec<Entry> = self.keep_files(effect.batch, files).await.into_iter().collect();
-        entries.push(Entry::Event(Event::Settled { effect: effect.id }));
+        let mut entries: Vec<Entry> = self.keep_files(batch, files).await.into_iter().collect();
+        entries.push(Entry::Event(Event::Settled { effect }));
         entries
     }
 
