@@ -330,6 +330,50 @@ pub async fn holds_are_listed_in_order(fixture: StoreFixture) {
     assert_eq!(found, expected);
 }
 
+/// Taking many, and letting go of many, is what it is to do so with each; what is wrong with one concerns no other.
+pub async fn many_are_taken_and_let_go_of_as_each_by_itself(fixture: StoreFixture) {
+    let store = &fixture.store;
+    let mut claims = Vec::new();
+    for (at, size) in SIZES.into_iter().enumerate() {
+        let name = holder(&format!("made/{at}"));
+        let hash = store.put(&name, content(at as u8, size)).await.unwrap().hash;
+        claims.push((holder(&format!("taken/{at}")), hash));
+    }
+    store.revoke(&holder("fenced")).await.unwrap();
+    claims.insert(1, (holder("fenced/0"), claims[1].1));
+    claims.insert(3, (holder("taken/lost"), blake3::hash(b"nobody has this")));
+    let taken = fixture.other.take_all(&claims).await.unwrap();
+    assert!(matches!(&taken[1], Err(StoreError::Revoked { holder }) if holder.as_str() == "fenced/0"));
+    assert!(matches!(&taken[3], Err(StoreError::Missing { .. })));
+    for (seed, at) in [0, 2, 4, 5].into_iter().enumerate() {
+        assert_eq!(taken[at].as_ref().unwrap(), &content(seed as u8, SIZES[seed]));
+        assert_eq!(holders_of(&**store, &claims[at].1).await, 2);
+    }
+    assert_eq!(taken.len(), claims.len());
+    assert!((fixture.damage)(claims[4].1).await);
+    let taken = store.take_all(&claims[4..]).await.unwrap();
+    assert!(matches!(&taken[0], Err(StoreError::Corrupt { .. })), "{taken:?}");
+    assert!(taken[1].is_ok());
+
+    let freed = fixture.other.let_go_all(&[holder("made/0"), holder("nobody"), holder("taken")], false).await;
+    assert_eq!(freed.unwrap(), Freed { holds: 5, artifacts: 1, bytes: 0 });
+    let rest: Vec<Holder> = (1..4).map(|at| holder(&format!("made/{at}"))).collect();
+    let freed = store.let_go_all(&rest, true).await.unwrap();
+    assert_eq!((freed.holds, freed.artifacts), (3, 3));
+    for name in &rest {
+        assert!(matches!(store.put(name, Vec::new()).await, Err(StoreError::Revoked { .. })));
+    }
+    let hash = store.put(&holder("seed"), content(1, SMALL)).await.unwrap().hash;
+    // More than go into one step.
+    let crowd: Vec<Holder> = (0..600).map(|at| holder(&format!("crowd/{at}"))).collect();
+    let claims: Vec<_> = crowd.iter().map(|name| (name.clone(), hash)).collect();
+    assert!(store.take_all(&claims).await.unwrap().iter().all(Result::is_ok));
+    assert_eq!(holders_of(&**store, &hash).await, 601);
+    let freed = store.let_go_all(&crowd, false).await.unwrap();
+    assert_eq!((freed.holds, freed.artifacts), (600, 0));
+    assert_eq!(store.usage().await.unwrap().holds, 1);
+}
+
 /// Many publish, hold and release the same few artifacts at once; in the end the counts are right.
 pub async fn counts_are_right_after_a_crowd(fixture: StoreFixture) {
     let mut crowd = Vec::new();
@@ -375,6 +419,7 @@ macro_rules! store_contract {
             a_lost_artifact_is_missed_and_replaced,
             leftovers_are_swept_and_nothing_else,
             holds_are_listed_in_order,
+            many_are_taken_and_let_go_of_as_each_by_itself,
             counts_are_right_after_a_crowd,
         );
     };

@@ -1,17 +1,18 @@
 //! One term: from the lease to its end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use assay_queue::{Cursor, Epoch, Position, QueueError};
 use assay_schedule as schedule;
-use assay_schedule::{BatchId, Event};
+use assay_schedule::{AttemptId, BatchId, Event, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::standbys::Standbys;
+use super::turn::is_log_long;
 use super::{is_stopped, pressure, stopped, sweep, Coordinator, End, LeaderError};
 use crate::state::{Entry, State};
 use crate::work::Executor;
@@ -41,6 +42,9 @@ pub(super) struct Term {
     pub checkpointed: Instant,
     pub executor: Executor,
     pub answers: mpsc::Sender<Entry>,
+    /// Attempts that the leader is done with and whose workers are still to be told, and their number.
+    pub closings: BTreeMap<(WorkerId, u64), Vec<AttemptId>>,
+    pub closings_count: usize,
     /// Webhooks that are being sent.
     pub calling: BTreeSet<BatchId>,
     pub calls: JoinSet<()>,
@@ -134,7 +138,8 @@ impl Coordinator {
         let is_first = stored.checkpoint.is_none() && records == 0;
         // The limits are part of the state: whoever comes next has to have the same. And a log that is full would not take
         // the record of this takeover.
-        if is_first || self.is_log_long(records, record_bytes, checkpoint_bytes) {
+        let is_long = is_log_long(self.config.checkpoint_records, records, record_bytes, checkpoint_bytes);
+        if is_first || is_long {
             let bytes = state.encode();
             self.parts.queue.checkpoint(epoch, stored.position, &bytes).await?;
             (records, record_bytes, checkpoint_bytes) = (0, 0, bytes.len() as u64);
@@ -158,6 +163,8 @@ impl Coordinator {
             checkpointed: Instant::now(),
             executor,
             answers,
+            closings: BTreeMap::new(),
+            closings_count: 0,
             calling: BTreeSet::new(),
             calls: JoinSet::new(),
             bundling: BTreeSet::new(),

@@ -31,6 +31,8 @@ const SMALL_CHECKPOINT_BYTES: u64 = 256 << 10;
 const LOG_RECORDS_MAX: u64 = 16;
 /// Bytes of log for which one is due in any case; below what the queue takes.
 const LOG_BYTES_MAX: u64 = 64 << 20;
+/// Results that were taken and whose workers have not been told; past it all are told.
+const CLOSINGS_MAX: usize = 1024;
 /// Webhooks at the same time.
 const CALLS_MAX: usize = 16;
 
@@ -50,6 +52,11 @@ struct Draft {
     records_count: u64,
     record_bytes: u64,
     mails: Vec<(Mailbox, Vec<u8>)>,
+    /// To whom the mails to workers go.
+    mailed: BTreeSet<(WorkerId, u64)>,
+    /// Attempts that the leader is done with, and whose they were.
+    closed: Vec<(WorkerId, u64, AttemptId)>,
+    is_tick: bool,
     ended: Vec<(WorkerId, u64)>,
     replies: Vec<(RequestId, Outcome)>,
     work: Vec<Effect>,
@@ -136,7 +143,8 @@ impl Coordinator {
         term.has_news |= draft.has_news;
         term.record_bytes += draft.record_bytes;
         let is_due = term.has_news && term.checkpointed.elapsed() >= self.config.checkpoint_time;
-        if self.is_log_long(term.records, term.record_bytes, term.checkpoint_bytes) || is_due {
+        let (min, checkpoint_bytes) = (self.config.checkpoint_records, term.checkpoint_bytes);
+        if is_log_long(min, term.records, term.record_bytes, checkpoint_bytes) || is_due {
             if let Err(error) = self.checkpoint(term).await {
                 // The log goes on; the next turn tries again.
                 tracing::error!(%error, "no checkpoint");
@@ -145,16 +153,6 @@ impl Coordinator {
                 term.record_bytes /= 2;
             }
         }
-    }
-
-    /// Whether it is time for a checkpoint: not before the log is several times as long as the last one, so that most of what
-    /// is written is the log, nor so late that reading it takes seconds.
-    pub(super) fn is_log_long(&self, records: u64, bytes: u64, checkpoint_bytes: u64) -> bool {
-        let min = self.config.checkpoint_records;
-        let is_worth_it = checkpoint_bytes <= SMALL_CHECKPOINT_BYTES
-            || bytes >= LOG_PER_CHECKPOINT.saturating_mul(checkpoint_bytes);
-        records >= min && (is_worth_it || records >= min.saturating_mul(LOG_RECORDS_MAX))
-            || bytes >= LOG_BYTES_MAX
     }
 
     /// Reads a message from the inbox; one that is no good is dropped, whoever sent it.
@@ -203,7 +201,9 @@ impl Coordinator {
                 return;
             }
         };
-        draft.has_news |= !matches!(record.entry, Entry::Event(Event::Tick));
+        let is_tick = matches!(record.entry, Entry::Event(Event::Tick));
+        draft.has_news |= !is_tick;
+        draft.is_tick |= is_tick;
         close_result(state, &record.entry, draft);
         for effect in applied.effects {
             sort_effect(effect, draft);
@@ -235,7 +235,7 @@ impl Coordinator {
         };
         let mut remove = sessions(&draft.removed);
         remove.extend(remove_log.then(names::log));
-        let mails = to_log.chain(std::mem::take(&mut draft.mails));
+        let mails = to_log.chain(closings(term, draft)).chain(std::mem::take(&mut draft.mails));
         let mut pieces = pieces(cursor, mails, sessions(&draft.ended), remove);
         pieces[0].records = std::mem::take(&mut draft.records);
         let mut committed = None;
@@ -365,7 +365,17 @@ fn sort_effect(effect: Effect, draft: &mut Draft) {
     };
     if let Recipient::Worker { worker, session } = recipient {
         draft.mails.push((names::worker(worker, session), crate::wire::json(&effect)));
+        draft.mailed.insert((worker, session));
     }
+}
+
+/// Whether it is time for a checkpoint: not before the log is several times as long as the last one, so that most of what
+/// is written is the log, nor so late that reading it takes seconds. At least `records_min` are wanted.
+pub(super) fn is_log_long(records_min: u64, records: u64, bytes: u64, checkpoint_bytes: u64) -> bool {
+    let is_worth_it = checkpoint_bytes <= SMALL_CHECKPOINT_BYTES
+        || bytes >= LOG_PER_CHECKPOINT.saturating_mul(checkpoint_bytes)
+        || records >= records_min.saturating_mul(LOG_RECORDS_MAX);
+    records >= records_min && is_worth_it || bytes >= LOG_BYTES_MAX
 }
 
 /// Tells a worker that its result has arrived, so that it need not repeat it.
@@ -373,9 +383,33 @@ fn close_result(state: &State, entry: &Entry, draft: &mut Draft) {
     let Entry::Event(Event::Result { worker, session, attempt, .. }) = entry else { return };
     // Only to a session that is there: a mailbox begins with its first mail.
     if state.session(*worker) == Some(*session) {
-        let answer = Answer::Closed { attempt: *attempt };
-        draft.mails.push((names::worker(*worker, *session), crate::wire::json(&answer)));
+        draft.closed.push((*worker, *session, *attempt));
     }
+}
+
+/// Mails that say what the leader is done with. They wait for the next mail to the same worker, or for a tick: a worker
+/// repeats a result only after several, and is not woken for this alone as often as it works.
+fn closings(term: &mut Term, draft: &mut Draft) -> Vec<(Mailbox, Vec<u8>)> {
+    for (worker, session, attempt) in draft.closed.drain(..) {
+        term.closings.entry((worker, session)).or_default().push(attempt);
+        term.closings_count += 1;
+    }
+    for session in &draft.ended {
+        term.closings_count -= term.closings.remove(session).map_or(0, |attempts| attempts.len());
+    }
+    let due = if draft.is_tick || term.closings_count >= CLOSINGS_MAX {
+        std::mem::take(&mut term.closings)
+    } else {
+        let take = |session: &(WorkerId, u64)| Some((*session, term.closings.remove(session)?));
+        draft.mailed.iter().filter_map(take).collect()
+    };
+    let mut mails = Vec::new();
+    for ((worker, session), attempts) in due {
+        term.closings_count -= attempts.len();
+        let answers = attempts.iter().map(|attempt| crate::wire::json(&Answer::Closed { attempt: *attempt }));
+        mails.extend(answers.map(|answer| (names::worker(worker, session), answer)));
+    }
+    mails
 }
 
 /// Makes files of the receipts of batches that have ended.
@@ -394,4 +428,22 @@ fn leave(mailbox: &Mailbox) -> Option<Entry> {
     let mut parts = mailbox.as_str().strip_prefix("worker/")?.split('/');
     let (worker, session) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     Some(Entry::Event(Event::Leave { worker: WorkerId(worker), session }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_state_waits_for_a_long_log_and_no_log_grows_for_ever() {
+        let is_long = |records, bytes, checkpoint| is_log_long(4096, records, bytes, checkpoint);
+        assert!(!is_long(4095, 1 << 20, 1000));
+        assert!(is_long(4096, 1 << 20, 1000));
+        let large = 8 << 20;
+        assert!(!is_long(4096, 4 * large - 1, large));
+        assert!(is_long(4096, 4 * large, large));
+        assert!(is_long(16 * 4096, 1, large));
+        assert!(is_long(1, LOG_BYTES_MAX, u64::MAX));
+        assert!(!is_log_long(u64::MAX, 1 << 40, 1, 1), "never by number");
+    }
 }

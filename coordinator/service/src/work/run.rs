@@ -515,3 +515,125 @@ async fn blocking(check: impl FnOnce() -> bool + Send + 'static) -> bool {
         false
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use assay_queue::{Durability, FolderStore, StoreLimits};
+    use assay_schedule::{AttemptId, ChainId, Epoch, Stage};
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::work::SettleError;
+
+    /// Takes what says that it is right.
+    struct Judge;
+
+    impl Verifier for Judge {
+        fn needs_inputs(&self, _: &Claim) -> bool {
+            false
+        }
+
+        fn verify(&self, _: &Claim, _: &[Vec<u8>], outputs: &[Vec<u8>]) -> bool {
+            assert!(outputs[0] != b"a bug", "a verifier may panic, though it must not");
+            outputs[0] == b"right"
+        }
+
+        fn check(&self, _: &Facts, _: &[u8], _: &[u8]) -> bool {
+            false
+        }
+    }
+
+    #[async_trait]
+    impl Settler for Judge {
+        async fn settle(&self, _: &Settlement) -> Result<Vec<NewFile>, SettleError> {
+            Err(SettleError { is_permanent: true, reason: "not here".into() })
+        }
+    }
+
+    fn effect(number: u64, work: Work) -> Effect {
+        Effect { id: EffectId(number), epoch: Epoch(1), batch: BatchId(0), action: Action::Work(work) }
+    }
+
+    fn verify(number: u64, bytes: &[u8], size: u64) -> Effect {
+        let zero = Hash([0; 32]);
+        let facts = Facts {
+            chain: ChainId(1),
+            sequence: 0,
+            genesis: zero,
+            from: zero,
+            to: zero,
+            payload: zero,
+            version: 1,
+            deadline: None,
+        };
+        let holder = assay_schedule::Holder::Attempt(AttemptId(number), 0);
+        let hash = Hash(*blake3::hash(bytes).as_bytes());
+        let outputs = vec![Artifact { holder, hash, bytes: size }];
+        let (attempt, stage, inputs) = (AttemptId(number), Stage::Wrap, Vec::new());
+        effect(number, Work::Verify { attempt, stage, key: zero, inputs, outputs, facts })
+    }
+
+    #[tokio::test]
+    async fn small_results_are_judged_together_and_each_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path(), StoreLimits::default(), Durability::Process).unwrap();
+        let store: Arc<dyn ArtifactStore> = Arc::new(store);
+        let stored: [(u64, &[u8]); 4] = [(1, b"right"), (2, b"wrong"), (3, b"a bug"), (4, b"right")];
+        for (number, bytes) in stored {
+            let held = store.put(&names::attempt(AttemptId(number)), bytes.to_vec()).await;
+            assert_eq!(held.unwrap().bytes, bytes.len() as u64);
+        }
+        let (answers, mut answered) = mpsc::channel(16);
+        let judge = Arc::new(Judge);
+        let limits = WorkLimits::default();
+        let mut executor = Executor::new(Arc::clone(&store), judge.clone(), judge, limits, answers);
+        let effects = vec![
+            verify(1, b"right", 5),
+            verify(2, b"wrong", 5),
+            verify(3, b"a bug", 5),
+            // Not the size that its worker says, and not there at all.
+            verify(4, b"right", 6),
+            verify(5, b"lost", 4),
+            verify(6, b"right", SMALL_BYTES + 1),
+            verify(7, b"right", 5),
+        ];
+        executor.start(effects, |_| None);
+        let mut verdicts = BTreeMap::new();
+        while verdicts.len() < 7 {
+            let Some(Entry::Event(Event::Verified { effect, verdict })) = answered.recv().await else {
+                panic!("something else than a verdict")
+            };
+            assert!(verdicts.insert(effect.0, verdict).is_none(), "twice");
+        }
+        let read = |bytes: &[u8], valid| Verdict::Read {
+            hashes: vec![Hash(*blake3::hash(bytes).as_bytes())],
+            valid,
+        };
+        assert_eq!(verdicts[&1], read(b"right", true));
+        assert_eq!(verdicts[&2], read(b"wrong", false));
+        assert_eq!(verdicts[&3], read(b"a bug", false));
+        for number in [4, 6] {
+            let Verdict::Read { hashes, valid: false } = &verdicts[&number] else {
+                panic!("{number}: {:?}", verdicts[&number])
+            };
+            assert_ne!(hashes[0].0, *blake3::hash(b"right").as_bytes(), "never the hash that was claimed");
+        }
+        assert_eq!(verdicts[&5], Verdict::Missing);
+        assert_eq!(verdicts[&7], read(b"right", true));
+
+        let attempts = |numbers: [u64; 2]| numbers.map(AttemptId).to_vec();
+        let fences = [(10, [1, 2]), (11, [3, 4])];
+        executor.start(
+            fences.map(|(number, two)| effect(number, Work::Fence { attempts: attempts(two) })).to_vec(),
+            |_| None,
+        );
+        let Some(Entry::Event(Event::Done { effects })) = answered.recv().await else { panic!("not done") };
+        assert_eq!(effects, [EffectId(10), EffectId(11)]);
+        for number in 1..=4 {
+            let again = store.put(&names::attempt(AttemptId(number)), Vec::new()).await;
+            assert!(matches!(again, Err(StoreError::Revoked { .. })), "{number} is not fenced");
+        }
+    }
+}
