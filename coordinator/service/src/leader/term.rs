@@ -133,7 +133,7 @@ impl Coordinator {
         let stored = self.parts.queue.load().await?;
         let state = self.restore(&stored)?;
         let mut records = stored.records.len() as u64;
-        let mut record_bytes = stored.records.iter().map(|record| record.len() as u64).sum();
+        let mut record_bytes: u64 = stored.records.iter().map(|record| record.len() as u64).sum();
         let mut checkpoint_bytes = stored.checkpoint.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let is_first = stored.checkpoint.is_none() && records == 0;
         // The limits are part of the state: whoever comes next has to have the same. And a log that is full would not take

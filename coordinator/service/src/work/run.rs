@@ -357,7 +357,9 @@ impl Parts {
     /// thread. What that call does not yield is verified by itself.
     async fn verify_together(self: &Arc<Self>, together: Vec<Made>, answers: mpsc::Sender<Entry>) {
         let bytes = together.iter().map(Made::bytes).fold(0, u64::saturating_add);
-        let Ok(_memory) = self.memory(bytes).await else { return };
+        // In the order of `verify`, or the two could wait for each other.
+        let Ok(place) = self.verifications.acquire().await else { return };
+        let Ok(memory) = self.memory(bytes).await else { return };
         let mut found = Vec::with_capacity(together.len());
         let mut others = Vec::new();
         {
@@ -388,15 +390,14 @@ impl Parts {
                 }
             }
         }
-        if found.is_empty() {
-            tracing::debug!("nothing could be read together");
-        } else if let Ok(_place) = self.verifications.acquire().await {
+        if !found.is_empty() {
             let (this, answers) = (Arc::clone(self), answers.clone());
             let check = move || this.judge_all(found, &answers);
             if let Err(error) = tokio::task::spawn_blocking(check).await {
                 tracing::error!(%error, "verifications ended early");
             }
         }
+        drop((place, memory));
         for made in others {
             let effect = made.effect;
             let verdict = self.verify(made).await;
