@@ -123,10 +123,10 @@ impl Ear {
         self.bells.lock().get(&self.name).map_or((0, None), |bell| (bell.rings, bell.quiet))
     }
 
-    /// Notes that a look has found nothing after a place.
-    pub(crate) fn set_quiet(&self, quiet: Quiet) {
+    /// Notes that a look has found nothing after a place, or that what was noted does not hold any more.
+    pub(crate) fn set_quiet(&self, quiet: Option<Quiet>) {
         if let Some(bell) = self.bells.lock().get_mut(&self.name) {
-            bell.quiet = Some(quiet);
+            bell.quiet = quiet;
         }
     }
 

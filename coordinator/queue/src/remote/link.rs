@@ -243,6 +243,8 @@ impl Link {
                 let is_old = *generation == live.generation;
                 if !is_old {
                     self.rings(live).await?.subscribe(name).await?;
+                    // Rings before this one were not heard, perhaps.
+                    ear.set_quiet(None);
                     *generation = live.generation;
                 }
                 Ok(Reply::Subscribed { is_old })

@@ -124,7 +124,7 @@ impl RedisQueue {
                 let subscribed = self.link.subscribed(&ear);
                 let found = look().await?;
                 if let (Some(upto), Some(generation)) = (found.quiet_after, subscribed) {
-                    ear.set_quiet(Quiet { upto, rings, generation });
+                    ear.set_quiet(Some(Quiet { upto, rings, generation }));
                 }
                 if found.is_any || Instant::now() >= deadline {
                     return Ok(found.what);
