@@ -12,7 +12,7 @@ done < <(grep -oE '`[a-z0-9_./-]+/[a-zA-Z0-9_./-]*`' ARCHITECTURE.md | tr -d '`'
 layer() {
   case "$1" in
     lvm/core | kernels | worker/features) echo 0 ;;
-    lvm | l1 | worker/circuit | worker/outer | coordinator/schedule | coordinator/queue) echo 1 ;;
+    lvm | l1 | worker/circuit | worker/outer | coordinator/schedule | coordinator/queue | coordinator/telemetry) echo 1 ;;
     worker/zkvm | worker/agent | coordinator/service) echo 2 ;;
     worker | coordinator/client | coordinator/chaos) echo 3 ;;
     coordinator) echo 4 ;;
@@ -27,6 +27,7 @@ folder() {
     assay-schedule) echo coordinator/schedule ;;
     assay-queue) echo coordinator/queue ;;
     assay-service) echo coordinator/service ;;
+    assay-telemetry) echo coordinator/telemetry ;;
     assay-client) echo coordinator/client ;;
     assay-agent) echo worker/agent ;;
     assay-worker-circuit) echo worker/circuit ;;

@@ -29,7 +29,7 @@ pub mod verifier;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, Place};
 use crate::error::{Error, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED};
-use crate::fsio::FileError;
+use crate::fsio::{self, FileError};
 use crate::lock::{with_lock, Locked};
 use connect::Opened;
 use epoch::Epoch;
@@ -142,7 +142,15 @@ impl ClusterError {
 pub fn run(config: &Config, program: PathBuf, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
     crate::shell::check_backend(config)?;
     epoch::check(config)?;
+    try_out(&config.out)?;
     with_lock(Locked::coordinator(&config.coordinator.dir), || run_alone(config, program, say))
+}
+
+/// Whether chains of claims can be kept there: found out now, not after hours of proving.
+fn try_out(out: &Path) -> Result<(), ClusterError> {
+    std::fs::create_dir_all(out).map_err(fsio::io_error("create", out))?;
+    tempfile::tempfile_in(out).map_err(fsio::io_error("write to", out))?;
+    Ok(())
 }
 
 fn run_alone(config: &Config, program: PathBuf, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
@@ -164,16 +172,17 @@ fn run_alone(config: &Config, program: PathBuf, say: &mut dyn FnMut(&str)) -> Re
         // Last, because a key that was made is only known to who reads the next lines.
         let (keys, first_key) = secrets::tenants(&coordinator.tenants)?;
         greet(config, &epoch, listener.local_addr().unwrap_or(address), first_key.as_deref(), say);
+        let settings = settings(config);
         let supplies = Supplies {
             queue: Arc::clone(&opened.queue),
             store: Arc::clone(&opened.store),
-            reader: Arc::new(reader::EvmReader::new(version)),
+            reader: Arc::new(reader::EvmReader::new(version, RunLimits::default(), &settings.limits)),
             verifier: Arc::new(verifier::TaskVerifier::new(&epoch, scratch)),
             settler: Arc::new(settler::TrunkSettler::new(config.clone(), epoch.verifying_key)),
             keys: Arc::new(keys),
             cluster,
         };
-        serve(Service::new(supplies, settings(config)), listener, worker, opened, signals).await
+        serve(Service::new(supplies, settings), listener, worker, opened, signals).await
     });
     // What still runs is idempotent and begun again by whoever leads next.
     runtime.shutdown_timeout(SHUTDOWN_TIME);

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use assay_l1::{
-    BackendError, BackendSpec, ClaimInput, ClaimReceipt, Class, EpochParams, EpochReceipt, Network, Trunk,
+    BackendError, BackendSpec, ClaimInput, ClaimReceipt, EpochParams, EpochReceipt, Network, Trunk,
     TrunkConfig, TrunkError,
 };
 
@@ -64,6 +64,19 @@ pub enum SettleError {
         /// The trunk's folder.
         folder: PathBuf,
     },
+    /// The batch before is settled, but not in this trunk: it is an old one.
+    #[error(
+        "the chain of claims in {folder} is behind: it has settled state {settled}, and the batch that begins at {begins} is \
+         next. All coordinators of a deployment need the same --out; restore the newest one"
+    )]
+    Stale {
+        /// The trunk's folder.
+        folder: PathBuf,
+        /// Its last state, hex.
+        settled: String,
+        /// Where the batch begins, hex.
+        begins: String,
+    },
     /// The receipt names an epoch that the trunk does not have.
     #[error("the claim's epoch is unknown")]
     NoEpoch,
@@ -76,14 +89,20 @@ pub enum SettleError {
 }
 
 impl SettleError {
-    /// Whether the same call may work later, without anybody changing the claim.
+    /// Whether the same call may work later: because of time, or because a person has mended what is wrong on this machine
+    /// (money, disk, node, folder). What is wrong with the claim itself stays wrong.
     pub fn is_transient(&self) -> bool {
         match self {
-            // Money can be sent, a folder can be restored.
-            Self::Trunk(TrunkError::Wallet(_)) | Self::NoTrunk { .. } => true,
-            Self::Trunk(error) => error.class() == Class::Transient,
-            Self::Backend(error) => error.class() == Class::Transient,
-            _ => false,
+            Self::NotNext { .. } | Self::OtherGenesis { .. } | Self::NoEpoch => false,
+            Self::Trunk(error) => !matches!(
+                error,
+                TrunkError::Discontinuity { .. }
+                    | TrunkError::CodeRoot { .. }
+                    | TrunkError::Digest { .. }
+                    | TrunkError::Oversize { .. }
+                    | TrunkError::Envelope(_)
+            ),
+            _ => true,
         }
     }
 }
@@ -186,6 +205,19 @@ impl Venue {
         post(&mut trunk, &self.trunk, request, note)
             .map_err(|error| SettleFailure { error, is_begun: trunk.has_pending() })
     }
+
+    /// Whether a claim that ends at `to` may have been posted: there is a plan that was begun, or the trunk has settled that
+    /// state. Makes no trunk where there is none.
+    ///
+    /// # Errors
+    /// [`SettleError`] if the trunk cannot be looked at.
+    pub fn may_have_claimed(&self, to: &[u8; 32]) -> Result<bool, SettleError> {
+        if !self.trunk.exists() {
+            return Ok(false);
+        }
+        let trunk = Trunk::open(TrunkConfig::development(&self.trunk), self.backend.open()?)?;
+        Ok(trunk.has_pending() || trunk.claims().iter().any(|claim| claim.new_commitment == *to))
+    }
 }
 
 fn post(
@@ -205,7 +237,7 @@ fn post(
             code_root: input.code_root,
             verifier_commitment: proved.verifying_key_hash(),
         };
-        open_epoch(trunk, folder, &params, &input, note)?;
+        open_epoch(trunk, folder, &params, &input, request.genesis.is_none(), note)?;
     }
     let receipt = trunk.settle(&input)?;
     let epoch = trunk.epochs().iter().find(|epoch| epoch.epoch == receipt.epoch);
@@ -231,19 +263,23 @@ fn claim_input(request: &ClaimRequest<'_>) -> ClaimInput {
     }
 }
 
-/// Opens the epoch; other programs or another verifying key than the open epoch's need a new one.
+/// Opens the epoch; other programs or another verifying key than the open epoch's need a new one. `is_continued`: the batch
+/// before is known to be settled.
 fn open_epoch(
     trunk: &mut Trunk,
     folder: &Path,
     params: &EpochParams,
     claim: &ClaimInput,
+    is_continued: bool,
     note: &mut dyn FnMut(&str),
 ) -> Result<(), SettleError> {
     if let Some(settled) = trunk.settled_commitment().filter(|settled| *settled != claim.prev_commitment) {
-        return Err(SettleError::NotNext {
-            folder: folder.to_owned(),
-            settled: hex::encode(settled),
-            begins: hex::encode(claim.prev_commitment),
+        let folder = folder.to_owned();
+        let (settled, begins) = (hex::encode(settled), hex::encode(claim.prev_commitment));
+        return Err(if is_continued {
+            SettleError::Stale { folder, settled, begins }
+        } else {
+            SettleError::NotNext { folder, settled, begins }
         });
     }
     let begins_elsewhere = |epoch: &EpochReceipt| epoch.start_commitment != params.start_commitment;

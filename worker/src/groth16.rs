@@ -233,7 +233,8 @@ pub fn prove(
     reporter.report("witness", 1, 1);
     let progress = |stage: &'static str, done: u64, total: u64| reporter.report(stage, done, total);
     let r1cs = circuit.inner.r1cs();
-    let proof = Backend::auto().prove(&parameters.key, r1cs, &assignment, &progress).map_err(groth16_error)?;
+    let proof =
+        Backend::auto().prove(&parameters.key, r1cs, &assignment, &progress).map_err(groth16_error)?;
     let vk =
         kernel::specialise(parameters.key.verifying_key(), &statement.constants()).map_err(groth16_error)?;
     let (proof, verifying_key) = (to_bytes(&proof)?, to_bytes(&vk)?);

@@ -108,13 +108,11 @@ pub struct StageJobs {
 }
 
 impl StageJobs {
-    /// Has a child compute the keys of this build's programs, unless they are cached, and removes what proofs that nobody went
-    /// on with have left behind.
+    /// Has a child compute the keys of this build's programs, unless they are cached.
     ///
     /// # Errors
     /// [`WorkerError::Io`] if the child cannot be started, [`WorkerError::Internal`] with its reason if it fails.
     pub fn start(config: JobsConfig, limits: RunLimits) -> Result<Self, WorkerError> {
-        prune_memos(&config.cache_dir.join("shards"), SystemTime::now());
         let keys = ask_keys(&config.child(Kind::Execute))?;
         Ok(Self::new(config, Rules::of_keys(&keys, limits)))
     }
@@ -140,6 +138,10 @@ impl Jobs for StageJobs {
 
     fn begin(&self, task: &Task, jobs_before: u64) -> Result<Box<dyn Talk>, Failure> {
         let files = Files::of(&task.dispatch, &task.inputs, &self.rules)?;
+        if task.dispatch.stage.kind().is_controller() {
+            // Another proof begins: a good moment to remove what those that nobody went on with have left behind.
+            prune_memos(&self.config.cache_dir.join("shards"), SystemTime::now());
+        }
         let job = files.task().job(&self.rules, &task.dir, self.config.parts.max(1));
         let job = job.map_err(|error| failure(error.class(), error.to_string()))?;
         let line = serde_json::to_string(&job).map_err(|error| Failure::Permanent(error.to_string()))?;

@@ -17,6 +17,9 @@ use crate::process::VERSION;
 /// Between a settlement and the answer that it is done: room for a fault.
 const SETTLE_TIME: Duration = Duration::from_millis(250);
 
+/// The first settlement of a settler with a defect.
+const SETTLE_TIME_LONG: Duration = Duration::from_secs(20);
+
 /// The rollup that a payload belongs to.
 pub(crate) fn chain_of(shape: &Shape) -> u64 {
     shape.seed >> 32
@@ -78,7 +81,7 @@ pub(crate) struct Posted {
 /// Posts settlements as files; a batch's file is made by whoever comes first.
 pub(crate) struct FolderSettler {
     pub folder: PathBuf,
-    /// Posts again what is posted.
+    /// Posts again what is posted. The first settlement of all takes long, so that a fault finds it under way.
     pub is_forgetful: bool,
 }
 
@@ -107,6 +110,13 @@ impl FolderSettler {
     }
 }
 
+impl FolderSettler {
+    /// Whether nobody has asked this before, in any process.
+    fn is_first(&self) -> bool {
+        std::fs::OpenOptions::new().write(true).create_new(true).open(self.folder.join(".first")).is_ok()
+    }
+}
+
 #[async_trait]
 impl Settler for FolderSettler {
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<NewFile>, SettleError> {
@@ -118,7 +128,8 @@ impl Settler for FolderSettler {
             proof: blake3::hash(&settlement.proof).to_hex().to_string(),
         };
         self.post(&posted).map_err(|error| SettleError { is_permanent: false, reason: error.to_string() })?;
-        tokio::time::sleep(SETTLE_TIME).await;
+        let is_long = self.is_forgetful && self.is_first();
+        tokio::time::sleep(if is_long { SETTLE_TIME_LONG } else { SETTLE_TIME }).await;
         let bytes = serde_json::to_vec(&posted).unwrap_or_default();
         Ok(vec![NewFile { name: "settlement.json".into(), bytes }])
     }

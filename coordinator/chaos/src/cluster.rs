@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, PoisonError};
 
 use assay_queue::{BackendError, RedisQueue, SharedStore};
@@ -98,6 +99,11 @@ impl Node {
     pub(crate) fn take(&self) -> Option<OwnedMutexGuard<Slot>> {
         Arc::clone(&self.slot).try_lock_owned().ok()
     }
+
+    /// Takes it, once nobody else has it.
+    pub(crate) async fn wait(&self) -> OwnedMutexGuard<Slot> {
+        Arc::clone(&self.slot).lock_owned().await
+    }
 }
 
 /// The cluster; all its processes end when it is dropped.
@@ -110,6 +116,8 @@ pub(crate) struct Cluster {
     pub(crate) store: SharedStore,
     pub(crate) wrong: Option<WrongPermille>,
     pub(crate) weaken: Option<Weakness>,
+    /// Batches that the client has a number of.
+    pub(crate) accepted: AtomicU32,
     exits: Arc<Exits>,
     // Last: it ends after those that use it.
     pub(crate) redis: Arc<Mutex<RedisServer>>,
@@ -125,13 +133,15 @@ impl Cluster {
         let redis = RedisServer::start(&dir.join("redis"), options.weaken != Some(Weakness::NoAof))?;
         let look = |what| move |error: BackendError| ChaosError::look(what, error);
         let queue = open_queue(&redis.url()).await.map_err(look("queue"))?;
-        let store = open_store(&redis.url(), &dir.join("store")).await.map_err(look("store"))?;
+        let store =
+            open_store(&redis.url(), &dir.join("store"), options.weaken).await.map_err(look("store"))?;
         let (key, hash) = new_key();
         let ports = (0..options.coordinators).map(|_| free_port()).collect::<Result<Vec<_>, _>>()?;
         let client = Client::new(&ports, key).map_err(|error| ChaosError::look("API", error))?;
         let wrong = options.has(FaultKind::Wrong).then_some(WrongPermille {
             seed,
-            wrong: 30,
+            // Where nothing is verified, so many that some matter.
+            wrong: if options.weaken == Some(Weakness::AcceptAll) { 500 } else { 30 },
             fail: 30,
             hang: 5,
             slow: 30,
@@ -145,6 +155,7 @@ impl Cluster {
             store,
             wrong,
             weaken: options.weaken,
+            accepted: AtomicU32::new(0),
             exits: Arc::default(),
             redis: Arc::new(Mutex::new(redis)),
         };

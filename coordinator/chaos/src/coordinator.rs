@@ -36,7 +36,7 @@ async fn serve(config: ProcessConfig) -> Result<(), ProcessError> {
         return Err(ProcessError::Config { path: folder, reason });
     };
     let queue: Arc<dyn TaskQueue> = Arc::new(patiently(|| open_queue(&redis)).await?);
-    let store: Arc<dyn ArtifactStore> = Arc::new(patiently(|| open_store(&redis, &folder)).await?);
+    let store: Arc<dyn ArtifactStore> = Arc::new(patiently(|| open_store(&redis, &folder, weaken)).await?);
     let cluster = ClusterKey::new(CLUSTER_SECRET);
     let supplies = Supplies {
         queue: WeakQueue::around(queue, weaken, clock_offset_ms),
@@ -103,6 +103,8 @@ fn limits(task_ms: u64) -> Limits {
         straggler_percent: 300,
         timeout_percent: 2000,
         timeout_ms_min: 3000,
+        // Doubled with each loss, so short: else the patience of a run may end before.
+        idle_ms_min: 1500,
         patience_ms: 1000,
         strikes_max: 2,
         quarantine_ms: 500,

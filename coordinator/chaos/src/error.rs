@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::options::Weakness;
+
 /// Why a run could not be made. What a run finds is in its report.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -37,6 +39,16 @@ pub enum ChaosError {
         seconds: u64,
         /// What is missing.
         reason: String,
+        /// Where the logs are.
+        dir: PathBuf,
+    },
+    /// The moment at which a build with a defect is to be struck has not come.
+    #[error("no moment to show {weakness:?} within {seconds} s; the run's logs are in {dir}")]
+    Moment {
+        /// The defect.
+        weakness: Weakness,
+        /// How long it was waited for.
+        seconds: u64,
         /// Where the logs are.
         dir: PathBuf,
     },

@@ -39,7 +39,7 @@ pub(crate) struct Done {
 
 /// Carries out faults on a cluster.
 pub(crate) struct Tormentor {
-    cluster: Arc<Cluster>,
+    pub(crate) cluster: Arc<Cluster>,
     done: Mutex<Done>,
 }
 
@@ -99,16 +99,25 @@ impl Tormentor {
             Fault::FillMemory { ms } => ("fill memory", self.fill(ms).await?),
             Fault::Duplicate { ms, late_ms } => ("duplicate", self.duplicate(ms, late_ms).await),
         };
+        self.note(kind, is_done);
+        Ok(())
+    }
+
+    pub(crate) fn note(&self, kind: &'static str, is_done: bool) {
         let mut done = self.lock();
         if is_done {
             *done.counts.entry(kind).or_default() += 1;
         } else {
             done.skipped += 1;
         }
-        Ok(())
     }
 
-    async fn kill(&self, target: Target, down_ms: u64, clock: Option<i64>) -> Result<bool, ChaosError> {
+    pub(crate) async fn kill(
+        &self,
+        target: Target,
+        down_ms: u64,
+        clock: Option<i64>,
+    ) -> Result<bool, ChaosError> {
         let Some(node) = self.cluster.node(target).await else { return Ok(false) };
         let Some(mut slot) = node.take() else { return Ok(false) };
         slot.kill();
@@ -120,7 +129,7 @@ impl Tormentor {
         Ok(true)
     }
 
-    async fn kill_redis(&self, down_ms: u64) -> Result<bool, ChaosError> {
+    pub(crate) async fn kill_redis(&self, down_ms: u64) -> Result<bool, ChaosError> {
         let Ok(mut redis) = Arc::clone(&self.cluster.redis).try_lock_owned() else { return Ok(false) };
         redis.kill();
         sleep(down_ms).await;
@@ -157,7 +166,7 @@ impl Tormentor {
         true
     }
 
-    async fn fill(&self, ms: u64) -> Result<bool, ChaosError> {
+    pub(crate) async fn fill(&self, ms: u64) -> Result<bool, ChaosError> {
         let Ok(mut redis) = Arc::clone(&self.cluster.redis).try_lock_owned() else { return Ok(false) };
         let evicts = self.cluster.weaken == Some(Weakness::Evict);
         let mut redis = blocking(move || redis.fill(true, evicts).map(|()| redis)).await?;
@@ -168,7 +177,7 @@ impl Tormentor {
 
     /// Changes a byte of files that are outputs or inputs of attempts. Payloads cannot be made again, and results have
     /// been given out: these are left alone.
-    async fn corrupt(&self, artifacts: u32, seed: u64) -> bool {
+    pub(crate) async fn corrupt(&self, artifacts: u32, seed: u64) -> bool {
         let Ok(holds) = all_holds(&self.cluster).await else { return false };
         let is_attempt = |hold: &Hold| hold.holder.as_str().starts_with("attempt/");
         let mut victims: BTreeSet<String> =

@@ -22,7 +22,7 @@
 //! Speed, the zkVM, Bitcoin; faults of disks and of clocks of workers (which nobody reads). The schedule's own simulator
 //! (`assay_schedule::sim`) runs millions of steps where this runs thousands, but nothing of the processes around it.
 //!
-//! Reading order: [`Options`], [`plan()`], `check.rs`, `run.rs`, `faults.rs`, `cluster.rs`, `weak.rs`.
+//! Reading order: [`Options`], [`plan()`], `check.rs`, `run.rs`, `faults.rs`, `cluster.rs`, `weak.rs`, `aim.rs`.
 //!
 //! ```no_run
 //! use assay_chaos::{run, Options, Program};
@@ -34,6 +34,7 @@
 //! # Ok::<(), assay_chaos::ChaosError>(())
 //! ```
 
+mod aim;
 mod cheap;
 mod check;
 mod child;

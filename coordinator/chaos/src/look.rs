@@ -70,7 +70,7 @@ async fn look(cluster: &Cluster, batches: &[u64]) -> Left {
 }
 
 /// The stored state: the last checkpoint and what was committed since.
-async fn load(cluster: &Cluster) -> Result<State, String> {
+pub(crate) async fn load(cluster: &Cluster) -> Result<State, String> {
     let stored = cluster.queue.load().await.map_err(|error| error.to_string())?;
     restore(&stored)
 }

@@ -94,6 +94,24 @@ pub enum Weakness {
     ClockLease,
 }
 
+impl Weakness {
+    /// The fault that shows it. A run with a defect is struck by this one at the moment that matters, and by no others.
+    pub fn shown_by(self) -> FaultKind {
+        match self {
+            Self::SettleTwice => FaultKind::KillCoordinator,
+            Self::NoMemo => FaultKind::KillWorker,
+            Self::NoAof => FaultKind::KillRedis,
+            Self::StaleLeader => FaultKind::Pause,
+            Self::NoFence => FaultKind::Partition,
+            Self::NoChecksum => FaultKind::Corrupt,
+            Self::Evict => FaultKind::FillMemory,
+            Self::Repeat => FaultKind::Duplicate,
+            Self::ClockLease => FaultKind::Skew,
+            Self::AcceptAll => FaultKind::Wrong,
+        }
+    }
+}
+
 /// How the parent's program is started again as one of the cluster's processes: these arguments, then a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
@@ -144,7 +162,7 @@ pub struct Options {
     /// Folder for the run's files; must be empty or missing [default: a temporary one, kept if something is found]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Builds a defect in, to see that it is found
+    /// Builds a defect in, to see that it is found; its fault strikes at the right moment instead of a schedule
     #[arg(long, hide = true, value_name = "NAME")]
     pub weaken: Option<Weakness>,
     /// How processes are started.

@@ -108,9 +108,17 @@ pub(crate) async fn open_queue(url: &str) -> Result<RedisQueue, BackendError> {
 }
 
 /// Connects a store.
-pub(crate) async fn open_store(url: &str, folder: &Path) -> Result<SharedStore, BackendError> {
+pub(crate) async fn open_store(
+    url: &str,
+    folder: &Path,
+    weaken: Option<Weakness>,
+) -> Result<SharedStore, BackendError> {
     let objects = ObjectsConfig::new(format!("file://{}", folder.display()));
-    let limits = SharedLimits { inline_bytes_max: INLINE_BYTES_MAX, ..SharedLimits::default() };
+    let limits = match weaken {
+        // Each artifact is published by one request, which can be held back.
+        Some(Weakness::NoFence) => SharedLimits::default(),
+        _ => SharedLimits { inline_bytes_max: INLINE_BYTES_MAX, ..SharedLimits::default() },
+    };
     SharedStore::open(redis_config(url), &objects, limits).await
 }
 

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// What becomes of what is sent.
@@ -21,12 +22,54 @@ pub(crate) enum Mode {
     Cut,
 }
 
+/// Between a request whose answer is to be lost and the end of its connection: time for Redis to read it.
+const DEAF: Duration = Duration::from_millis(300);
+
+/// Which way something goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    ToRedis,
+    ToProcess,
+}
+
+/// What happens to what a trap waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Snare {
+    /// It waits, with all that comes after it: [`Mode::Stall`].
+    Stall,
+    /// It goes through, and its answer is lost with the connection.
+    LoseAnswer,
+}
+
+/// Waits for something to pass; the first that does springs it.
+#[derive(Clone)]
+pub(crate) struct Trap {
+    pub way: Way,
+    /// What to look for, and a number in it.
+    pub finds: fn(&[u8]) -> Option<u64>,
+    pub snare: Snare,
+    /// The same for all proxies that a trap is set in: only one of them springs.
+    pub is_armed: Arc<AtomicBool>,
+    /// Told the number of the proxy, as it was given, and the number found.
+    pub sprung: mpsc::UnboundedSender<(usize, u64)>,
+    pub proxy: usize,
+}
+
 /// Listens on a free loopback port; ends when dropped.
 pub(crate) struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
     lose_answer: Arc<AtomicBool>,
+    trap: Arc<Mutex<Option<Trap>>>,
     task: JoinHandle<()>,
+}
+
+/// What a connection has to know.
+#[derive(Clone)]
+struct Rules {
+    mode: watch::Sender<Mode>,
+    lose_answer: Arc<AtomicBool>,
+    trap: Arc<Mutex<Option<Trap>>>,
 }
 
 impl Proxy {
@@ -34,17 +77,18 @@ impl Proxy {
     pub(crate) async fn start(port: u16) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let (mode, watching) = watch::channel(Mode::Relay);
-        let lose_answer = Arc::new(AtomicBool::new(false));
-        let lose = Arc::clone(&lose_answer);
+        let mode = watch::Sender::new(Mode::Relay);
+        let (lose_answer, trap) = (Arc::default(), Arc::default());
+        let rules =
+            Rules { mode: mode.clone(), lose_answer: Arc::clone(&lose_answer), trap: Arc::clone(&trap) };
         let task = tokio::spawn(async move {
             let mut relays = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 while relays.try_join_next().is_some() {}
-                relays.spawn(relay(client, port, watching.clone(), Arc::clone(&lose)));
+                relays.spawn(relay(client, port, rules.clone()));
             }
         });
-        Ok(Self { address, mode, lose_answer, task })
+        Ok(Self { address, mode, lose_answer, trap, task })
     }
 
     /// Where it listens, as a URL of Redis.
@@ -60,6 +104,29 @@ impl Proxy {
     pub(crate) fn lose_answer(&self) {
         self.lose_answer.store(true, Ordering::SeqCst);
     }
+
+    /// Sets a trap in the place of the one before.
+    pub(crate) fn set_trap(&self, trap: Trap) {
+        *self.trap.lock().unwrap_or_else(PoisonError::into_inner) = Some(trap);
+    }
+}
+
+impl Rules {
+    /// What is to happen to some bytes that pass.
+    fn catch(&self, way: Way, bytes: &[u8]) -> Option<Snare> {
+        let trap = self.trap.lock().unwrap_or_else(PoisonError::into_inner);
+        let trap = trap.as_ref().filter(|trap| trap.way == way && trap.is_armed.load(Ordering::SeqCst))?;
+        let found = (trap.finds)(bytes)?;
+        if !trap.is_armed.swap(false, Ordering::SeqCst) {
+            return None;
+        }
+        if trap.snare == Snare::Stall {
+            self.mode.send_replace(Mode::Stall);
+        }
+        // Whoever has set it may have gone.
+        let _ = trap.sprung.send((trap.proxy, found));
+        Some(trap.snare)
+    }
 }
 
 impl Drop for Proxy {
@@ -68,34 +135,53 @@ impl Drop for Proxy {
     }
 }
 
-async fn relay(client: TcpStream, port: u16, mode: watch::Receiver<Mode>, lose: Arc<AtomicBool>) {
+async fn relay(client: TcpStream, port: u16, rules: Rules) {
+    let mode = rules.mode.subscribe();
     if *mode.borrow() == Mode::Cut {
         return;
     }
     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let is_deaf = AtomicBool::new(false);
     // When one direction ends, so does the other.
     tokio::select! {
-        () = pump(from_client, to_server, mode.clone(), None) => {}
-        () = pump(from_server, to_client, mode.clone(), Some(&lose)) => {}
+        () = ask(from_client, to_server, &rules, &is_deaf) => {}
+        () = answer(from_server, to_client, &rules, &is_deaf) => {}
         () = until(mode, |mode| mode == Mode::Cut) => {}
     }
 }
 
-async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mode: watch::Receiver<Mode>,
-    lose: Option<&AtomicBool>,
-) {
+async fn ask(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, rules: &Rules, is_deaf: &AtomicBool) {
     let mut buffer = vec![0; 65_536];
     loop {
         let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
-        if lose.is_some_and(|lose| lose.swap(false, Ordering::SeqCst)) {
+        let caught = rules.catch(Way::ToRedis, &buffer[..read]);
+        if caught == Some(Snare::LoseAnswer) {
+            is_deaf.store(true, Ordering::SeqCst);
+        }
+        until(rules.mode.subscribe(), |mode| mode != Mode::Stall).await;
+        if to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
-        until(mode.clone(), |mode| mode != Mode::Stall).await;
+        if caught == Some(Snare::LoseAnswer) {
+            return tokio::time::sleep(DEAF).await;
+        }
+    }
+}
+
+async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, rules: &Rules, is_deaf: &AtomicBool) {
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
+        if is_deaf.load(Ordering::SeqCst) {
+            continue;
+        }
+        if rules.lose_answer.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        rules.catch(Way::ToProcess, &buffer[..read]);
+        until(rules.mode.subscribe(), |mode| mode != Mode::Stall).await;
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
@@ -155,5 +241,37 @@ mod tests {
         let mut stream = connect().await.unwrap();
         stream.write_u8(8).await.unwrap();
         assert_eq!(stream.read_u8().await.unwrap(), 9);
+    }
+
+    #[tokio::test]
+    async fn a_trap_springs_once_at_what_it_waits_for() {
+        let (one, other) =
+            (Proxy::start(server().await).await.unwrap(), Proxy::start(server().await).await.unwrap());
+        let (sprung, mut caught) = mpsc::unbounded_channel();
+        let finds = |bytes: &[u8]| bytes.contains(&7).then_some(77);
+        let is_armed = Arc::new(AtomicBool::new(true));
+        let trap = Trap { way: Way::ToRedis, finds, snare: Snare::Stall, is_armed, sprung, proxy: 1 };
+        one.set_trap(Trap { proxy: 0, ..trap.clone() });
+        other.set_trap(trap.clone());
+        let ask = |proxy: &Proxy, byte: u8| {
+            let stream = TcpStream::connect(proxy.address);
+            async move {
+                let mut stream = stream.await.unwrap();
+                stream.write_u8(byte).await.unwrap();
+                tokio::time::timeout(Duration::from_millis(200), stream.read_u8()).await
+            }
+        };
+        assert_eq!(ask(&other, 3).await.unwrap().unwrap(), 4);
+        assert!(ask(&other, 7).await.is_err(), "it is held back");
+        assert_eq!(caught.recv().await, Some((1, 77)));
+        assert_eq!(ask(&one, 7).await.unwrap().unwrap(), 8, "only one of them springs");
+        other.set(Mode::Relay);
+        assert_eq!(ask(&other, 7).await.unwrap().unwrap(), 8);
+        trap.is_armed.store(true, Ordering::SeqCst);
+        one.set_trap(Trap { snare: Snare::LoseAnswer, proxy: 0, ..trap });
+        let mut stream = TcpStream::connect(one.address).await.unwrap();
+        stream.write_u8(7).await.unwrap();
+        assert!(stream.read_u8().await.is_err(), "its answer is lost");
+        assert_eq!(caught.recv().await, Some((0, 77)));
     }
 }

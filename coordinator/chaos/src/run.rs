@@ -1,6 +1,7 @@
 //! One run, from the first process to the last.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -114,7 +115,7 @@ impl Folder {
 
 async fn make(options: &Options, tell: &(dyn Fn(&str) + Sync)) -> Result<Report, ChaosError> {
     let seed = options.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
-    let plan = plan(seed, options);
+    let plan = if options.weaken.is_some() { Vec::new() } else { plan(seed, options) };
     let begun = Instant::now();
     tell(&format!("seed {seed}: {} faults in {} s", plan.len(), options.seconds));
     let folder = Folder::open(options)?;
@@ -152,8 +153,15 @@ async fn tempered(
             }
         }
     };
-    let both = async { tokio::try_join!(tormentor.torment(plan, tell), submit(&cluster, seed, options)) };
-    let ((), submitted) = tokio::select! {
+    let aim = async {
+        match options.weaken.filter(|weakness| options.has(weakness.shown_by())) {
+            Some(weakness) => tormentor.aim(weakness, tell).await,
+            None => Ok(()),
+        }
+    };
+    let both =
+        async { tokio::try_join!(aim, tormentor.torment(plan, tell), submit(&cluster, seed, options)) };
+    let ((), (), submitted) = tokio::select! {
         done = both => done?,
         error = supervise => return Err(error),
     };
@@ -240,6 +248,7 @@ async fn submit(cluster: &Arc<Cluster>, seed: u64, options: &Options) -> Result<
                     cluster.client.submit(&key, &payload, patience).await.map_err(|error| match error {
                         SubmitError::Refused(reason) | SubmitError::Late(reason) => reason,
                     });
+                cluster.accepted.fetch_add(batch.is_ok().into(), Ordering::SeqCst);
                 submitted.push(Submitted { batch, payload });
             }
             submitted

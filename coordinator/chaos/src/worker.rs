@@ -27,7 +27,7 @@ async fn work(config: ProcessConfig) -> Result<(), ProcessError> {
         return Err(ProcessError::Config { path: folder, reason });
     };
     let queue: Arc<dyn TaskQueue> = Arc::new(patiently(|| open_queue(&redis)).await?);
-    let store: Arc<dyn ArtifactStore> = Arc::new(patiently(|| open_store(&redis, &folder)).await?);
+    let store: Arc<dyn ArtifactStore> = Arc::new(patiently(|| open_store(&redis, &folder, weaken)).await?);
     let (queue, store) = (WeakQueue::around(queue, weaken, 0), WeakStore::around(store, weaken, folder));
     let faults = wrong.map(|wrong| wrong.faults(number)).unwrap_or_default();
     let runner = Arc::new(Cheap { task_ms, faults });

@@ -1,4 +1,5 @@
 //! Whole runs with real processes and a real Redis.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,10 +16,14 @@ fn options(seed: u64) -> Options {
 fn holds(seed: u64) {
     let report = run(&Options { seconds: 6, ..options(seed) }).unwrap();
     assert!(report.is_ok(), "{report}");
-    assert_eq!((report.settled, report.batches), (8, 8), "{report}");
+    assert_eq!((report.settled + report.failures.len(), report.batches), (8, 8), "{report}");
+    // Only what was settled on and is damaged cannot be made again, and ends the rollup's later batches.
+    let is_history = |failure: &String| failure.contains("History") || failure.contains("Predecessor");
+    assert!(report.failures.iter().all(is_history), "{report}");
+    assert!(report.settled >= 3 && (report.damaged > 0 || report.settled == 8), "{report}");
     // The cluster was in fact tormented.
     assert!(report.faults.values().sum::<u64>() >= 4, "{report}");
-    assert!(report.accepted >= 100, "{report}");
+    assert!(report.accepted >= 50, "{report}");
 }
 
 #[test]
@@ -36,15 +41,26 @@ fn seed_3_holds() {
     holds(3);
 }
 
+/// Seconds for a run that ends in spite of its defect, and for one that does not, or leaves something over.
+const ENDS: u64 = 40;
+const NEVER_ENDS: u64 = 5;
+
 /// One kind of fault on a cluster with one defect.
-fn weakened(seed: u64, kind: FaultKind, weakness: Weakness) -> Report {
+fn weakened(kind: FaultKind, weakness: Weakness, patience_seconds: u64) -> Report {
+    let faults = vec![kind];
+    // Two that believe to lead notice it whenever they load the log, and begin anew: only with work at hand is there harm.
+    let (batches, task_ms) = match weakness {
+        Weakness::StaleLeader | Weakness::ClockLease => (16, 200),
+        _ => (4, 60),
+    };
     let options = Options {
-        faults: vec![kind],
+        faults,
         weaken: Some(weakness),
-        seconds: 5,
-        patience_seconds: 6,
-        batches: 6,
-        ..options(seed)
+        seconds: 2,
+        patience_seconds,
+        batches,
+        task_ms,
+        ..options(1)
     };
     let report = run(&options).unwrap();
     assert!(!report.is_ok(), "{kind:?} does not show {weakness:?}: {report}");
@@ -59,52 +75,52 @@ fn has(report: &Report, invariant: Invariant) {
 
 #[test]
 fn killed_coordinators_show_a_settler_that_forgets() {
-    has(&weakened(1, FaultKind::KillCoordinator, Weakness::SettleTwice), Invariant::Settled);
+    has(&weakened(FaultKind::KillCoordinator, Weakness::SettleTwice, ENDS), Invariant::Settled);
 }
 
 #[test]
 fn killed_workers_show_that_nothing_is_memoised() {
-    has(&weakened(1, FaultKind::KillWorker, Weakness::NoMemo), Invariant::Again);
+    has(&weakened(FaultKind::KillWorker, Weakness::NoMemo, ENDS), Invariant::Again);
 }
 
 #[test]
 fn a_killed_redis_shows_that_it_keeps_no_file() {
-    has(&weakened(1, FaultKind::KillRedis, Weakness::NoAof), Invariant::Ends);
+    has(&weakened(FaultKind::KillRedis, Weakness::NoAof, NEVER_ENDS), Invariant::Ends);
 }
 
 #[test]
 fn pauses_show_that_leaders_are_not_fenced() {
-    weakened(1, FaultKind::Pause, Weakness::StaleLeader);
+    weakened(FaultKind::Pause, Weakness::StaleLeader, NEVER_ENDS);
 }
 
 #[test]
 fn partitions_show_that_attempts_are_not_fenced() {
-    has(&weakened(1, FaultKind::Partition, Weakness::NoFence), Invariant::Leaks);
+    has(&weakened(FaultKind::Partition, Weakness::NoFence, NEVER_ENDS), Invariant::Leaks);
 }
 
 #[test]
 fn damage_shows_that_artifacts_are_not_checked() {
-    weakened(1, FaultKind::Corrupt, Weakness::NoChecksum);
+    weakened(FaultKind::Corrupt, Weakness::NoChecksum, ENDS);
 }
 
 #[test]
 fn a_full_redis_shows_that_it_evicts() {
-    weakened(1, FaultKind::FillMemory, Weakness::Evict);
+    weakened(FaultKind::FillMemory, Weakness::Evict, NEVER_ENDS);
 }
 
 #[test]
 fn duplicates_show_that_submissions_are_not_idempotent() {
-    has(&weakened(1, FaultKind::Duplicate, Weakness::Repeat), Invariant::Ends);
+    has(&weakened(FaultKind::Duplicate, Weakness::Repeat, ENDS), Invariant::Ends);
 }
 
 #[test]
 fn skewed_clocks_show_that_leases_are_judged_by_them() {
-    weakened(1, FaultKind::Skew, Weakness::ClockLease);
+    weakened(FaultKind::Skew, Weakness::ClockLease, NEVER_ENDS);
 }
 
 #[test]
 fn wrong_results_show_that_nothing_is_verified() {
-    has(&weakened(1, FaultKind::Wrong, Weakness::AcceptAll), Invariant::Settled);
+    has(&weakened(FaultKind::Wrong, Weakness::AcceptAll, ENDS), Invariant::Settled);
 }
 
 /// Processes that have something to do with a folder.

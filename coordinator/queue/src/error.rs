@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::types::{Cursor, Epoch, Holder, Mailbox, Position};
+use crate::types::{Cursor, Epoch, Holder, Mailbox, Place, Position};
 
 /// What a caller may do about an error; retry logic reads this and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,16 @@ pub enum Refusal {
          `redis-cli ACL SETUSER <user> +info`"
     )]
     PolicyUnknown {
+        /// The server.
+        server: String,
+    },
+    /// It has no memory limit: nothing says when to hold back, until the system kills it.
+    #[error(
+        "redis at {server} has no memory limit, so nothing is held back before the system kills it; run \
+         `redis-cli CONFIG SET maxmemory 2gb` (more for many workers) and write `maxmemory 2gb` to redis.conf, or \
+         append `?memory=unlimited` to the URL if something else limits it"
+    )]
+    Unlimited {
         /// The server.
         server: String,
     },
@@ -219,6 +229,15 @@ pub enum QueueError {
         /// The last one given out.
         current: Epoch,
     },
+    /// The queue does not stand where the leader left it: it has lost what was written last (a restart without the last
+    /// second of its file, a replica that lagged behind, a backup). Forget everything, resign and load again.
+    #[error("the queue stands at {found}, not at {expected}: it was put back to an older state")]
+    Gap {
+        /// Where the commit builds on.
+        expected: Place,
+        /// Where the queue stands. Equal to `expected` if events that the leader has read are others now.
+        found: Place,
+    },
     /// A bound is reached: slow down, make a checkpoint, or close the mailbox that nobody empties.
     #[error("full: {bound} is limited to {max}")]
     Full {
@@ -275,7 +294,9 @@ impl QueueError {
     pub fn class(&self) -> Class {
         match self {
             Self::Full { .. } => Class::Transient,
-            Self::Fenced { .. } | Self::TooLarge { .. } | Self::Corrupt { .. } => Class::Permanent,
+            Self::Fenced { .. } | Self::Gap { .. } | Self::TooLarge { .. } | Self::Corrupt { .. } => {
+                Class::Permanent
+            }
             Self::CursorOutOfRange { .. } | Self::PositionOutOfRange { .. } => Class::Bug,
             Self::Backend(error) => error.class(),
         }

@@ -330,9 +330,13 @@ impl ArtifactStore for FolderStore {
         .await
     }
 
-    async fn get(&self, hash: &blake3::Hash) -> Result<Vec<u8>, StoreError> {
+    async fn get_at_most(&self, hash: &blake3::Hash, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
         let hash = *hash;
         self.with(move |shared| {
+            let stat = shared.lock().index.stat(&hash);
+            if let Some(stat) = stat.filter(|stat| stat.bytes > bytes_max) {
+                return Err(StoreError::TooLarge { max: bytes_max, got: stat.bytes });
+            }
             shared.read(&hash, |mut blob| {
                 let path = &shared.folder;
                 let (found, bytes) = read_hashed(&mut blob).map_err(FileError::of("read from", path))?;

@@ -83,6 +83,6 @@ pub use queue::TaskQueue;
 pub use remote::{ObjectsConfig, RedisConfig, RedisQueue, SharedLimits, SharedStore};
 pub use store::{Artifact, ArtifactStore, Freed, Hold, Stat, Swept, Usage};
 pub use types::{
-    Commit, CommitId, Committed, Cursor, Epoch, Health, Holder, Leader, Mail, Mailbox, Page, Position,
+    Commit, CommitId, Committed, Cursor, Epoch, Health, Holder, Leader, Mail, Mailbox, Page, Place, Position,
     Stored, NAME_BYTES_MAX,
 };

@@ -15,7 +15,8 @@ use crate::types::{
 ///
 /// Phases of a leader: [`lead`](Self::lead) until it yields an epoch; [`load`](Self::load); then over and over
 /// [`events`](Self::events), [`commit`](Self::commit), now and then [`checkpoint`](Self::checkpoint), and `lead` again
-/// well before the lease ends. On [`QueueError::Fenced`] it forgets everything it knows and begins anew. A leader has one
+/// well before the lease ends. On [`QueueError::Fenced`] it forgets everything it knows and begins anew; on
+/// [`QueueError::Gap`] it resigns first, so that whatever it says next is of a new epoch. A leader has one
 /// commit or checkpoint under way at a time, and repeats one whose outcome it does not know, unchanged, before the next.
 ///
 /// Everybody else posts events and reads mailboxes.
@@ -70,6 +71,8 @@ pub trait TaskQueue: Send + Sync + 'static {
     /// # Errors
     /// [`QueueError::Fenced`] if another epoch has begun; if an earlier call of the same commit ended in
     /// [`BackendError::Unavailable`](crate::BackendError::Unavailable), the new leader finds either all of it or nothing.
+    /// [`QueueError::Gap`] if the queue does not stand at [`Commit::after`], or the events up to its cursor are not those
+    /// that this handle has read.
     /// [`QueueError::Full`] naming the log or a mailbox, [`QueueError::TooLarge`], [`QueueError::CursorOutOfRange`];
     /// [`QueueError::Backend`].
     async fn commit(&self, epoch: Epoch, commit: &Commit) -> Result<Committed, QueueError>;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::error::StoreError;
+use crate::error::{Class, StoreError};
 use crate::types::Holder;
 
 /// An immutable piece of data in the store.
@@ -113,7 +113,15 @@ pub trait ArtifactStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Missing`], [`StoreError::Corrupt`]; [`StoreError::Backend`].
-    async fn get(&self, hash: &blake3::Hash) -> Result<Vec<u8>, StoreError>;
+    async fn get(&self, hash: &blake3::Hash) -> Result<Vec<u8>, StoreError> {
+        self.get_at_most(hash, u64::MAX).await
+    }
+
+    /// Reads an artifact of at most `bytes_max` bytes and checks it. One that is larger is not read.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`]; see [`get`](Self::get).
+    async fn get_at_most(&self, hash: &blake3::Hash, bytes_max: u64) -> Result<Vec<u8>, StoreError>;
 
     /// Copies an artifact to `path`, which appears whole and checked or not at all; returns its size.
     ///
@@ -134,18 +142,19 @@ pub trait ArtifactStore: Send + Sync + 'static {
     /// See [`release`](Self::release).
     async fn revoke(&self, holder: &Holder) -> Result<Freed, StoreError>;
 
-    /// [`hold`](Self::hold) and then [`get`](Self::get) for each claim, in order; for many small artifacts.
+    /// [`hold`](Self::hold) and then [`get_at_most`](Self::get_at_most) as many bytes as claimed, for each claim, in
+    /// order; for many small artifacts. What was held stays held if it cannot be read.
     ///
     /// # Errors
     /// Those of the two, each for its claim; [`StoreError::Backend`] for all of them. The call may be repeated.
     async fn take_all(
         &self,
-        claims: &[(Holder, blake3::Hash)],
+        claims: &[(Holder, Artifact)],
     ) -> Result<Vec<Result<Vec<u8>, StoreError>>, StoreError> {
         let mut taken = Vec::with_capacity(claims.len());
-        for (holder, hash) in claims {
-            taken.push(match self.hold(holder, hash).await {
-                Ok(_) => self.get(hash).await,
+        for (holder, artifact) in claims {
+            taken.push(match self.hold(holder, &artifact.hash).await {
+                Ok(_) => self.get_at_most(&artifact.hash, artifact.bytes).await,
                 Err(error) => Err(error),
             });
         }
@@ -155,7 +164,8 @@ pub trait ArtifactStore: Send + Sync + 'static {
     /// [`release`](Self::release), or [`revoke`](Self::revoke), of each.
     ///
     /// # Errors
-    /// See there; one that concerns some does not keep the others from being let go.
+    /// See there; one that concerns some does not keep the others from being let go, and one that may pass is told before
+    /// others.
     async fn let_go_all(&self, holders: &[Holder], with_fence: bool) -> Result<Freed, StoreError> {
         let (mut freed, mut failure) = (Freed::default(), None);
         for holder in holders {
@@ -165,7 +175,8 @@ pub trait ArtifactStore: Send + Sync + 'static {
             };
             match done {
                 Ok(more) => freed.add(more),
-                Err(error) => failure = Some(failure.unwrap_or(error)),
+                Err(error) if error.class() == Class::Transient => failure = Some(error),
+                Err(error) => failure = failure.or(Some(error)),
             }
         }
         failure.map_or(Ok(freed), Err)

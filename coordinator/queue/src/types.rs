@@ -147,6 +147,21 @@ impl fmt::Debug for CommitId {
     }
 }
 
+/// Where a leader believes log and inbox to stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The last record of the log.
+    pub position: Position,
+    /// The last event that is accounted for.
+    pub cursor: Cursor,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "record {} and event {}", self.position, self.cursor)
+    }
+}
+
 /// What a leader changes in one step; see [`TaskQueue::commit`](crate::TaskQueue::commit).
 ///
 /// Order within a commit: records, mails, closings, removals.
@@ -154,6 +169,10 @@ impl fmt::Debug for CommitId {
 pub struct Commit {
     /// Keep it for repetitions of the same commit; draw a new one for the next.
     pub id: CommitId,
+    /// What the commit builds on; where the queue stands elsewhere, it was put back to an older state, and the commit is
+    /// refused. `None` builds on whatever is there.
+    #[serde(skip)]
+    pub after: Option<Place>,
     /// Appended to the log.
     pub records: Vec<Vec<u8>>,
     /// The last event that the records account for. Events up to it leave the inbox.
@@ -171,6 +190,7 @@ impl Commit {
     pub fn new(cursor: Cursor) -> Self {
         Self {
             id: CommitId::random(),
+            after: None,
             records: Vec::new(),
             cursor,
             mails: Vec::new(),

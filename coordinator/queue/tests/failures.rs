@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use assay_queue::testing::{Proxy, RedisServer, ServerOptions};
 use assay_queue::{
     ArtifactStore, BackendError, Class, Commit, Cursor, Durability, EmbeddedQueue, Epoch, FolderStore,
-    Holder, Mailbox, ObjectsConfig, Position, QueueError, QueueLimits, RedisQueue, SharedLimits, SharedStore,
-    StoreError, StoreLimits, TaskQueue,
+    Holder, Mailbox, ObjectsConfig, Place, Position, QueueError, QueueLimits, RedisQueue, SharedLimits,
+    SharedStore, StoreError, StoreLimits, TaskQueue,
 };
 use common::config;
 use redis::Value;
@@ -172,6 +172,61 @@ async fn a_killed_server_without_an_append_only_file_loses_everything_and_warns_
 }
 
 /// Redis closes a connection with subscriptions when more than 32 MiB wait on it.
+/// Copies a server's data, which must not be written meanwhile.
+fn copy_folder(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    assert!(Command::new("cp").arg("-r").args([from, to]).status().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_notices_that_the_server_was_put_back_to_an_older_state() {
+    let mut server = RedisServer::start();
+    let (data, backup) = (server.folder().join("appendonlydir"), server.folder().join("backup"));
+    let queue = open(server.url()).await;
+    let poster = open(server.url()).await;
+    let epoch = queue.lead("a", LONG).await.unwrap().unwrap();
+    for number in 1..=3 {
+        poster.post(format!("event {number}").into_bytes()).await.unwrap();
+    }
+    let on = |position, cursor, number| {
+        let after = Place { position: Position(position), cursor: Cursor(cursor) };
+        Commit { after: Some(after), ..step(number) }
+    };
+    queue.events(Cursor(0), 9, Duration::ZERO).await.unwrap();
+    queue.commit(epoch, &on(0, 0, 1)).await.unwrap();
+
+    // A record is lost, and a mail that a reader has read.
+    copy_folder(&data, &backup);
+    queue.commit(epoch, &on(1, 1, 2)).await.unwrap();
+    let read = queue.read(&mailbox("m"), Cursor(0), 9, Duration::ZERO).await.unwrap().mails;
+    let read = read.last().unwrap().cursor;
+    server.kill();
+    copy_folder(&backup, &data);
+    server.restart();
+    let refused = queue.commit(epoch, &on(2, 2, 3)).await.unwrap_err();
+    assert!(matches!(refused, QueueError::Gap { .. }), "{refused:?}");
+    assert_eq!(queue.load().await.unwrap().position, Position(1), "nothing was written over it");
+    queue.resign(epoch).await.unwrap();
+    let epoch = queue.lead("a", LONG).await.unwrap().unwrap();
+    queue.commit(epoch, &on(1, 1, 2)).await.unwrap();
+    let news = queue.read(&mailbox("m"), read, 9, Duration::ZERO).await.unwrap().mails;
+    assert_eq!(news.len(), 1, "a reader misses nothing of the new epoch");
+
+    // Events are lost that the leader has read, and others come in their places.
+    copy_folder(&data, &backup);
+    poster.post(b"event 4".to_vec()).await.unwrap();
+    assert_eq!(queue.events(Cursor(2), 9, Duration::ZERO).await.unwrap().len(), 2);
+    server.kill();
+    copy_folder(&backup, &data);
+    server.restart();
+    assert_eq!(poster.post(b"another".to_vec()).await.unwrap(), Cursor(4));
+    let refused = queue.commit(epoch, &on(2, 2, 4)).await.unwrap_err();
+    assert!(matches!(refused, QueueError::Gap { .. }), "{refused:?}");
+    let events = queue.events(Cursor(2), 9, Duration::ZERO).await.unwrap();
+    assert_eq!(events.last().unwrap().1, b"another");
+    queue.commit(epoch, &on(2, 2, 4)).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_answers_and_waiting_readers_do_not_disturb_each_other() {
     let server = RedisServer::start();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use assay_queue::testing::queue_contract::SMALL;
 use assay_queue::testing::{QueueFixture, StoreFixture};
-use assay_queue::{Commit, Cursor, Epoch, Freed, Holder, Mailbox, Position, Usage};
+use assay_queue::{Commit, Cursor, Epoch, Freed, Holder, Mailbox, Place, Position, Usage};
 use proptest::prelude::*;
 
 const LONG: Duration = Duration::from_secs(600);
@@ -91,6 +91,10 @@ async fn run(fixture: &QueueFixture, memory: &mut Memory, operation: &Operation,
         Operation::Commit { epoch, cursor, records, mails, close, remove } => {
             let commit = Commit {
                 id: id.id,
+                after: records
+                    .len()
+                    .is_multiple_of(2)
+                    .then_some(Place { position: Position(memory.position), cursor: Cursor(memory.cursor) }),
                 records: records.iter().map(|size| message(*size)).collect(),
                 cursor: Cursor((memory.cursor + u64::from(*cursor)).saturating_sub(1)),
                 mails: mails.iter().map(|(name, size)| (mailbox(*name), message(*size))).collect(),
@@ -120,7 +124,9 @@ async fn run(fixture: &QueueFixture, memory: &mut Memory, operation: &Operation,
             format!("{:?}", queue.checkpoint(memory.epoch(*epoch), upto, &message(*bytes)).await)
         }
         Operation::Forget(name, upto) => {
-            format!("{:?}", fixture.other.forget(&mailbox(*name), Cursor(u64::from(*upto))).await)
+            // Places of mails begin anew with each epoch.
+            let upto = Cursor((memory.epoch << 32) + u64::from(*upto));
+            format!("{:?}", fixture.other.forget(&mailbox(*name), upto).await)
         }
         Operation::Look => look(fixture).await,
     }
@@ -133,12 +139,15 @@ async fn look(fixture: &QueueFixture) -> String {
     let health = queue.health().await.unwrap();
     let counts = (health.events, health.event_bytes, health.records, health.record_bytes);
     let mail_counts = (health.mailboxes, health.mail_bytes);
+    let epoch = leader.as_ref().map_or(1, |(_, epoch)| epoch.0);
     let mut seen = format!("{leader:?} {counts:?} {mail_counts:?} {:?}", queue.load().await.unwrap());
     for after in [0, 3, 9] {
         seen += &format!("\n{:?}", queue.events(Cursor(after), 5, Duration::ZERO).await.unwrap());
         for name in 0..5 {
-            let page = queue.read(&mailbox(name), Cursor(after), 3, Duration::ZERO).await.unwrap();
-            seen += &format!("\n{name} {page:?}");
+            for after in [Cursor(after), Cursor((epoch << 32) + after)] {
+                let page = queue.read(&mailbox(name), after, 3, Duration::ZERO).await.unwrap();
+                seen += &format!("\n{name} {page:?}");
+            }
         }
     }
     seen

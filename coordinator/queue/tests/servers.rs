@@ -77,9 +77,21 @@ async fn a_server_that_evicts_is_refused_with_the_command_that_helps() {
     // The command that the error names does help.
     server.command(&command.split(' ').collect::<Vec<_>>());
     let queue = open(config(server.url())).await.unwrap();
+    assert_eq!(queue.health().await.unwrap().warnings, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_a_memory_limit_is_refused_with_the_command_that_helps() {
+    let server = RedisServer::start_with(ServerOptions::with(&["--maxmemory 0"]));
+    let refused = open(config(server.url())).await.err().unwrap();
+    assert!(matches!(&refused, BackendError::Refused(Refusal::Unlimited { .. })), "{refused}");
+    assert_eq!(refused.class(), Class::Permanent);
+    let queue = open(config(format!("{}?memory=unlimited", server.url()))).await.unwrap();
     let warnings = queue.health().await.unwrap().warnings;
-    assert_eq!(warnings.len(), 1, "no memory limit: {warnings:?}");
-    server.command(&["CONFIG", "SET", "maxmemory", "100mb"]);
+    assert_eq!(warnings.len(), 1, "it is warned of all the same: {warnings:?}");
+    let text = refused.to_string();
+    let command = text.split('`').nth(1).unwrap().strip_prefix("redis-cli ").unwrap().to_owned();
+    server.command(&command.split(' ').collect::<Vec<_>>());
     let queue = open(config(server.url())).await.unwrap();
     assert_eq!(queue.health().await.unwrap().warnings, Vec::<String>::new());
 }

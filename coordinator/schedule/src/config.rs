@@ -38,6 +38,8 @@ pub struct Limits {
     pub part_outputs_max: u32,
     /// Size of one artifact.
     pub artifact_bytes_max: u64,
+    /// Bytes of all outputs of one task of each kind: what the coordinator has to hold to check them.
+    pub output_bytes_max: PerKind<u64>,
     /// Bytes in the store beyond which tasks that produce more than they consume wait, those of the oldest batch excepted.
     pub store_bytes_max: u64,
     /// A worker that is silent for this long is lost.
@@ -54,10 +56,14 @@ pub struct Limits {
     pub backoff_ms_max: u64,
     /// A task that takes this many percent of what was expected gets a second worker, if one is idle. No controller does.
     pub straggler_percent: u64,
-    /// A task that takes this many percent of what was expected is taken back. No controller is: it lives by heartbeat.
+    /// A task that takes this many percent of what was expected is taken back. Of a controller only the time counts in
+    /// which it asks for nothing and nobody works on what it has asked for.
     pub timeout_percent: u64,
     /// No task is taken back before this.
     pub timeout_ms_min: u64,
+    /// The same of controllers, which load what they prove with before they ask for anything. Longer than it takes a
+    /// worker to notice that its own child does nothing.
+    pub idle_ms_min: u64,
     /// Attempts of one task at the same time, at least 1.
     pub attempts_max: u32,
     /// How long a task may wait for a faster worker that is busy.
@@ -101,16 +107,18 @@ impl Default for Limits {
             part_inputs_max: 1024,
             part_outputs_max: 256,
             artifact_bytes_max: 4 * GIB,
+            output_bytes_max: PerKind([4 * GIB, GIB / 2, GIB / 2, GIB / 2, GIB / 2, GIB / 8, GIB / 16]),
             store_bytes_max: 256 * GIB,
             worker_lease_ms: 30_000,
             dispatch_grace_ms: 10_000,
-            failures_max: 4,
+            failures_max: 5,
             losses_max: 16,
             backoff_ms: 500,
             backoff_ms_max: 60_000,
             straggler_percent: 200,
             timeout_percent: 1_000,
             timeout_ms_min: 60_000,
+            idle_ms_min: 5_400_000,
             attempts_max: 2,
             patience_ms: 120_000,
             strikes_max: 2,
@@ -153,7 +161,7 @@ impl Limits {
     /// # Errors
     /// [`LimitError`] for the first one that it cannot.
     pub fn validate(&self) -> Result<(), LimitError> {
-        let checks: [(&'static str, u64, u64); 23] = [
+        let checks: [(&'static str, u64, u64); 24] = [
             ("batches_max", 1, self.batches_max.into()),
             ("tenant_batches_max", 1, self.tenant_batches_max.into()),
             ("tenant_running_max", 1, self.tenant_running_max.into()),
@@ -168,6 +176,7 @@ impl Limits {
             ("part_inputs_max", 1, self.part_inputs_max.into()),
             ("part_outputs_max", 1, self.part_outputs_max.into()),
             ("artifact_bytes_max", 1, self.artifact_bytes_max),
+            ("output_bytes_max", 1, *self.output_bytes_max.0.iter().min().unwrap_or(&0)),
             ("worker_lease_ms", 1, self.worker_lease_ms),
             ("failures_max", 1, self.failures_max.into()),
             ("losses_max", 1, self.losses_max.into()),

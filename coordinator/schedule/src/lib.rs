@@ -43,6 +43,7 @@ mod event;
 mod leader;
 mod machine;
 mod mark;
+pub mod receipt;
 #[cfg(feature = "simulate")]
 pub mod sim;
 mod spec;

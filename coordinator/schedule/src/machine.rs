@@ -58,6 +58,8 @@ pub struct Weak {
     pub availability: bool,
     /// Send tasks that need room while the store is full.
     pub back_pressure: bool,
+    /// Controllers that do nothing are never taken back.
+    pub idleness: bool,
 }
 
 /// A task that was set aside.

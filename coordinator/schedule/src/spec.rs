@@ -37,15 +37,29 @@ pub struct Spec {
     pub deadline: Option<Time>,
     /// Whether the batch is worthless after the deadline: it then fails as soon as that is certain.
     pub deadline_is_hard: bool,
+    /// Under what name the store holds the payload; each submission has its own, see [`Spec::intake_of`].
+    pub intake: Hash,
 }
 
 impl Spec {
     /// Under what name the store holds the payload.
     pub fn holder(&self) -> Holder {
-        let mut hasher = blake3::Hasher::new_derive_key("assay-schedule 1 intake");
-        hasher.update(&self.tenant.0.to_le_bytes());
-        hasher.update(self.key.as_bytes());
-        Holder::Intake(Hash(*hasher.finalize().as_bytes()))
+        Holder::Intake(self.intake)
+    }
+
+    /// A name for the payload of one submission. Repetitions of a submission have other names, so that letting go of one
+    /// never hits another.
+    pub fn intake_of(tenant: TenantId, key: &str, submission: u128) -> Hash {
+        let mut hasher = blake3::Hasher::new_derive_key("assay-schedule 2 intake");
+        hasher.update(&tenant.0.to_le_bytes());
+        hasher.update(&submission.to_le_bytes());
+        hasher.update(key.as_bytes());
+        Hash(*hasher.finalize().as_bytes())
+    }
+
+    /// Whether both are the same batch, whatever their submissions are called.
+    pub fn is_same_batch(&self, other: &Spec) -> bool {
+        *self == Spec { intake: self.intake, ..other.clone() }
     }
 }
 

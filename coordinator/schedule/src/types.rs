@@ -283,7 +283,7 @@ impl Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Holder {
-    /// The payload of a submitted batch, held by the hash of tenant and idempotency key.
+    /// The payload of a submitted batch, by the name of its submission.
     Intake(Hash),
     /// Published by an attempt: its output of that number, or for a controller, from [`Holder::INPUTS`] on, an input of
     /// its parts, numbered by the controller, each number used once.

@@ -146,6 +146,8 @@ pub(crate) struct Attempt {
     pub worker: WorkerId,
     pub session: u64,
     pub started: Time,
+    /// Of a controller: when it has last asked for a part, or was last told something that it has to act upon.
+    pub active: Time,
     pub expected_ms: u64,
     pub memory_bytes: u64,
     /// Outputs of parts that it called lost and that are not.

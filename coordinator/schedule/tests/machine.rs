@@ -4,7 +4,8 @@
 mod common;
 
 use assay_schedule::{
-    Dispatch, Error, Event, Failure, Kind, Limits, Part, PerKind, Phase, Profile, Report, Spec, Wait, WorkerId,
+    Dispatch, Error, Event, Failure, Kind, Limits, Part, PerKind, Phase, Profile, Report, Spec, Wait,
+    WorkerId,
 };
 use common::{hash, limits, own, part, spec, Cluster};
 
@@ -286,4 +287,24 @@ fn a_session_that_is_delivered_late_does_not_take_over_a_later_one() {
     // Once the later one is gone, anybody may come: a clock that was set back is no reason to stay out.
     cluster.pass(limits().worker_lease_ms + 1);
     cluster.ok(join(2));
+}
+
+#[test]
+fn outputs_that_are_too_large_are_a_strike_and_are_not_even_read() {
+    let output_bytes_max = PerKind([20, 1, 1, 1, 1, 1, 1]);
+    let mut cluster = Cluster::new(Limits { output_bytes_max, backoff_ms: 0, ..limits() });
+    cluster.join(1, 1, 1);
+    cluster.submit(0, 0);
+    let execute = cluster.last(Kind::Execute);
+    let output = |bytes| assay_schedule::Output { hash: hash("run"), bytes, units: 1 };
+    // Each would do, all together do not.
+    let before = cluster.done.len();
+    cluster.report(&execute, Report::Finished { outputs: vec![output(15), output(15)] }).unwrap();
+    assert_eq!(cluster.machine.workers().map(|worker| worker.strikes).sum::<u32>(), 1);
+    let is_verify = |work: &assay_schedule::Work| matches!(work, assay_schedule::Work::Verify { .. });
+    assert!(!cluster.done[before..].iter().any(is_verify));
+    cluster.pass(200);
+    let execute = cluster.last(Kind::Execute);
+    cluster.report(&execute, Report::Finished { outputs: vec![output(15), output(5)] }).unwrap();
+    assert!(cluster.done[before..].iter().any(is_verify));
 }

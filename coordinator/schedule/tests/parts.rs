@@ -4,7 +4,7 @@
 mod common;
 
 use assay_schedule::{
-    Error, Event, Failure, Hash, Holder, Kind, Message, Phase, Report, Role, Stage, Work, WorkerId,
+    Error, Event, Failure, Hash, Holder, Kind, Limits, Message, Phase, Report, Role, Stage, Work, WorkerId,
 };
 use common::{hash, limits, own, part, state, Cluster};
 
@@ -169,8 +169,8 @@ fn a_part_that_is_asked_for_twice_is_proved_once() {
 }
 
 #[test]
-fn a_controller_is_neither_doubled_nor_taken_back_for_being_slow() {
-    let mut cluster = Cluster::new(limits());
+fn a_controller_is_not_doubled_and_only_taken_back_when_it_waits_for_nobody() {
+    let mut cluster = Cluster::new(Limits { idle_ms_min: 1_000, ..limits() });
     cluster.join(1, 1, 1);
     cluster.join(2, 1, 1);
     let block = cluster.controller();
@@ -191,10 +191,36 @@ fn a_controller_is_neither_doubled_nor_taken_back_for_being_slow() {
     pass(&mut cluster, 3);
     assert!(cluster.dispatched(Kind::Shard).len() > 1, "a part is doubled");
     assert!(cluster.is_revoked(first.attempt), "and taken back");
+    assert!(!cluster.is_revoked(block.attempt), "which its controller waits for");
     cluster.finish(&cluster.last(Kind::Shard), &["proof"]);
-    pass(&mut cluster, 200);
-    assert_eq!(cluster.dispatched(Kind::Block).len(), 1);
+    pass(&mut cluster, 1);
+    assert!(!cluster.is_revoked(block.attempt), "it has just been told");
+    // Asking for what it has been given is not work.
+    for _ in 0..20 {
+        let _ = cluster.spawn(&block, vec![shard(&block, "a", 1)]);
+        pass(&mut cluster, 1);
+    }
+    assert!(cluster.is_revoked(block.attempt));
+    assert_ne!(cluster.last(Kind::Block).attempt, block.attempt);
+}
+
+#[test]
+fn a_controller_that_hangs_while_its_worker_lives_is_taken_back() {
+    let mut cluster = Cluster::new(Limits { idle_ms_min: 1_000, ..limits() });
+    cluster.join(1, 1, 1);
+    let block = cluster.controller();
+    cluster.pass_with_heartbeats(900, &[1]);
     assert!(!cluster.is_revoked(block.attempt));
+    cluster.pass_with_heartbeats(1_100, &[1]);
+    assert!(cluster.is_revoked(block.attempt));
+    assert_ne!(cluster.last(Kind::Block).attempt, block.attempt, "it is tried again");
+    // Of a part that has lost its input the controller is asked for it: nobody else works on it.
+    let block = cluster.last(Kind::Block);
+    cluster.spawn(&block, vec![shard(&block, "a", 1)]).unwrap();
+    cluster.missing.push(own(block.attempt, 1, "record of a"));
+    cluster.report(&cluster.last(Kind::Shard), Report::InputLost { input: 0 }).unwrap();
+    cluster.pass_with_heartbeats(10_000, &[1]);
+    assert!(cluster.is_revoked(block.attempt));
 }
 
 #[test]
@@ -324,22 +350,19 @@ fn a_liars_parts_are_forgotten_with_it() {
 }
 
 #[test]
-fn the_last_try_of_a_controller_takes_nothing_over() {
-    let mut cluster = Cluster::new(limits());
+fn the_last_two_tries_of_a_controller_take_nothing_over_from_those_before() {
+    let limits = Limits { failures_max: 5, ..limits() };
+    let mut cluster = Cluster::new(limits.clone());
     for worker in 0..3 {
         cluster.join(worker, 1, 1);
     }
     let mut block = cluster.controller();
-    for failures in 0..limits().failures_max {
+    for failures in 0..limits.failures_max {
         cluster.spawn(&block, vec![shard(&block, "a", 1)]).unwrap();
-        let is_first = failures == 0;
-        let is_last = failures + 1 == limits().failures_max;
-        assert_eq!(
-            cluster.deliveries(block.attempt).is_empty(),
-            is_first || is_last,
-            "after {failures} failures"
-        );
-        if is_first {
+        let is_fresh = failures == 0 || failures + 2 == limits.failures_max;
+        let is_last = failures + 1 == limits.failures_max;
+        assert_eq!(cluster.deliveries(block.attempt).is_empty(), is_fresh, "after {failures} failures");
+        if is_fresh {
             cluster.finish(&cluster.last(Kind::Shard), &["proof"]);
         }
         if !is_last {

@@ -49,7 +49,7 @@ fn invariants_hold_for_two_hundred_seeds() {
     assert!(total.takeovers > 600 && total.replayed > 40_000, "leaders die and are replaced");
 }
 
-const PATHS: [&str; 30] = [
+const PATHS: [&str; 31] = [
     "audit of a part dropped",
     "complaint about an intact output",
     "controller asked to publish again",
@@ -59,8 +59,9 @@ const PATHS: [&str; 30] = [
     "coordinator was away",
     "dead controller fenced",
     "fold proof lost",
+    "idle controller taken back",
     "inputs of a ready part replaced",
-    "last try of a controller",
+    "parts of a controller suspected",
     "late attempt taken back",
     "liar's part forgotten",
     "lost part complained of",
@@ -103,7 +104,7 @@ fn a_seed_replays_exactly() {
 }
 
 /// Which remedy a fault calls for: with this fault and no other, the simulator finds the build that lacks the remedy.
-const REMEDIES: [(Fault, Weakness); 23] = [
+const REMEDIES: [(Fault, Weakness); 24] = [
     (Fault::WorkerKilled, Weakness::Leases),
     (Fault::WorkerPaused, Weakness::Revocation),
     (Fault::WorkerCut, Weakness::Revocation),
@@ -125,6 +126,7 @@ const REMEDIES: [(Fault, Weakness); 23] = [
     (Fault::Lost, Weakness::Repetition),
     (Fault::Lost, Weakness::Idempotency),
     (Fault::Slow, Weakness::Timeouts),
+    (Fault::Slow, Weakness::Idleness),
     (Fault::Failure, Weakness::Retries),
     (Fault::Refused, Weakness::Retries),
 ];

@@ -59,6 +59,7 @@ fn spec() -> Spec {
         priority: 10,
         deadline: None,
         deadline_is_hard: true,
+        intake: hash(11),
     }
 }
 
@@ -229,14 +230,16 @@ fn every_event_and_effect_comes_back_from_json_and_bincode() {
 
 #[test]
 fn everything_that_a_simulation_says_comes_back_from_json_and_bincode() {
+    let mut steps = 0;
     for seed in 0..12 {
         let tape = record(sound(seed)).unwrap();
-        assert!(tape.steps.len() > 200, "seed {seed} is too short");
+        steps += tape.steps.len();
         for step in &tape.steps {
             round_trips(&step.event);
             step.effects.iter().for_each(round_trips);
         }
     }
+    assert!(steps > 2_400, "{steps} steps are too few");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod events;
 mod extract;
 pub(crate) mod files;
 mod linger;
+mod streams;
 mod submit;
 mod system;
 mod uploads;
@@ -31,6 +32,7 @@ use tokio::sync::{watch, Semaphore};
 use tracing::Instrument;
 
 pub use self::doc::document;
+use self::streams::Streams;
 use self::uploads::Uploads;
 use crate::keys::KeyRing;
 use crate::limiter::Limiter;
@@ -58,8 +60,12 @@ pub struct ApiLimits {
     pub body_rate_min: u64,
     /// How long a write waits for the leader.
     pub answer_time: Duration,
+    /// Batches that are examined at the same time.
+    pub examinations_max: usize,
     /// Event streams at the same time.
     pub streams_max: usize,
+    /// Those of one tenant.
+    pub tenant_streams_max: usize,
     /// Shortest time between two looks of a stream at the state.
     pub stream_pause: Duration,
     /// Silence after which a stream sends a comment, so that proxies keep it open.
@@ -75,7 +81,9 @@ impl Default for ApiLimits {
             body_grace: Duration::from_secs(30),
             body_rate_min: 64 << 10,
             answer_time: Duration::from_secs(15),
+            examinations_max: 2,
             streams_max: 256,
+            tenant_streams_max: 64,
             stream_pause: Duration::from_millis(100),
             keep_alive: Duration::from_secs(15),
         }
@@ -110,7 +118,8 @@ pub(crate) struct App {
     limits: ApiLimits,
     limiter: Limiter,
     uploads: Uploads,
-    streams: Arc<Semaphore>,
+    examinations: Arc<Semaphore>,
+    streams: Streams,
 }
 
 type SharedApp = Arc<App>;
@@ -122,7 +131,8 @@ pub fn router(parts: ApiParts, limits: ApiLimits) -> Router {
         limits,
         limiter: Limiter::default(),
         uploads: Uploads::new(limits.uploads_bytes_max, limits.body_bytes_max),
-        streams: Arc::new(Semaphore::new(limits.streams_max)),
+        examinations: Arc::new(Semaphore::new(limits.examinations_max.max(1))),
+        streams: Streams::new(limits.streams_max, limits.tenant_streams_max),
     });
     Router::new()
         .route("/v1/batches", get(batches::list).post(submit::submit))
@@ -243,6 +253,7 @@ fn refused(refusal: &Refusal) -> Problem {
     use assay_schedule::Error;
     let error = match refusal {
         Refusal::Quota { .. } => return Problem::with(Code::QuotaExceeded, refusal).retry_after(30),
+        Refusal::NotStored => return Problem::with(Code::Unavailable, refusal).retry_after(1),
         Refusal::Schedule(error) => error,
     };
     match error {

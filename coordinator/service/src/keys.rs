@@ -11,7 +11,7 @@
 //! requests_per_second = 20
 //! burst = 40
 //! webhook_secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
-//! # `assay key new` prints a key and its hash.
+//! # key=assay_$(openssl rand -hex 32); echo $key; printf %s $key | b3sum --no-names
 //! keys = [{ name = "ci", blake3 = "…64 hex digits…" }]
 //! ```
 //! A key is 32 random bytes or more, so a plain hash of it cannot be searched.

@@ -17,10 +17,11 @@ mod sweep;
 mod term;
 mod turn;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use assay_queue::{ArtifactStore, Epoch, QueueError, TaskQueue};
+use assay_queue::{ArtifactStore, Bound, Epoch, QueueError, TaskQueue};
 use assay_schedule::{Limits, Time};
 use tokio::sync::watch;
 
@@ -44,8 +45,10 @@ pub struct LeaderConfig {
     pub tick: Duration,
     /// Events taken in one turn.
     pub turn_events_max: usize,
-    /// Records after which a checkpoint is made.
+    /// Records after which a checkpoint is made; up to 16 times as many while the state is large and the log short.
     pub checkpoint_records: u64,
+    /// Bytes of records after which a checkpoint is made; well below the queue's bound on them.
+    pub checkpoint_bytes: u64,
     /// Time after which a checkpoint is made, if anything has happened.
     pub checkpoint_time: Duration,
     /// Largest record or mail; the queue's own limit may not be lower.
@@ -65,6 +68,7 @@ impl Default for LeaderConfig {
             tick: Duration::from_secs(1),
             turn_events_max: 512,
             checkpoint_records: 4096,
+            checkpoint_bytes: 64 << 20,
             checkpoint_time: Duration::from_secs(60),
             message_bytes_max: 1 << 20,
             sweep_time: Duration::from_secs(600),
@@ -114,12 +118,16 @@ pub struct Coordinator {
     config: LeaderConfig,
     shared: Arc<Shared>,
     holder: String,
+    /// The last term ended because the log was full: the next one has to make room first.
+    is_log_full: AtomicBool,
 }
 
 /// How a term ended.
 enum End {
     /// Somebody else leads, or might.
     Deposed,
+    /// The queue was put back to an older state than this leader's.
+    PutBack,
     /// The process is to stop.
     Stopped,
 }
@@ -134,7 +142,7 @@ impl Coordinator {
         shared: Arc<Shared>,
     ) -> Self {
         let holder = format!("coordinator-{}-{:016x}", std::process::id(), rand::random::<u64>());
-        Self { parts, limits, work, config, shared, holder }
+        Self { parts, limits, work, config, shared, holder, is_log_full: AtomicBool::default() }
     }
 
     /// Runs until `stop` holds `true` or is dropped.
@@ -152,9 +160,22 @@ impl Coordinator {
             follower = follow::Follower::new();
             match end {
                 Ok(End::Stopped) => return Ok(()),
+                Ok(End::PutBack) => {
+                    // What was lost counts for nobody: a new epoch begins with what is stored.
+                    let resigned = self.parts.queue.resign(epoch);
+                    match tokio::time::timeout(self.config.stop_time, resigned).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => tracing::warn!(%error, "cannot resign"),
+                        Err(_) => tracing::warn!("cannot resign: the queue does not answer"),
+                    }
+                    let _ = tokio::time::timeout(FAILURE_TIME, stopped(stop.clone())).await;
+                }
                 Ok(End::Deposed) => tracing::warn!(epoch = epoch.0, "not leading any more"),
                 Err(LeaderError::Queue(error)) if error.class() == assay_queue::Class::Transient => {
                     tracing::warn!(%error, "the queue fails");
+                    if let QueueError::Full { bound: Bound::Records | Bound::RecordBytes, .. } = error {
+                        self.is_log_full.store(true, Ordering::Relaxed);
+                    }
                     // It may fail at once every time: a full log does, until somebody makes room.
                     let _ = tokio::time::timeout(FAILURE_TIME, stopped(stop.clone())).await;
                 }
@@ -173,7 +194,12 @@ impl Coordinator {
             if is_stopped(stop) {
                 return Ok(None);
             }
-            match self.parts.queue.lead(&self.holder, self.config.lease).await {
+            let lead = self.parts.queue.lead(&self.holder, self.config.lease);
+            let led = tokio::select! {
+                led = lead => led,
+                () = stopped(stop.clone()) => return Ok(None),
+            };
+            match led {
                 Ok(Some(epoch)) => return Ok(Some(epoch)),
                 Ok(None) => self.shared.hear(),
                 Err(error) if error.class() == assay_queue::Class::Transient => {

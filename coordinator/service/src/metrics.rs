@@ -53,6 +53,12 @@ struct DeviceLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SlotLabels {
+    worker: String,
+    device: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PhaseLabel {
     phase: &'static str,
 }
@@ -88,6 +94,8 @@ type GaugeF64 = Gauge<f64, AtomicU64>;
 
 /// Devices that have a label of their own. Their names come from workers.
 const DEVICES_MAX: usize = 64;
+/// Workers that have labels of their own.
+const WORKERS_MAX: usize = 256;
 
 /// All metrics of a coordinator.
 pub struct Metrics {
@@ -122,6 +130,8 @@ pub struct Metrics {
     tasks_queued: Family<KindLabel, GaugeU64>,
     task_queue_age: Family<KindLabel, GaugeF64>,
     workers: Family<StateLabel, GaugeU64>,
+    device_slots: Family<SlotLabels, GaugeU64>,
+    device_slots_busy: Family<SlotLabels, GaugeU64>,
     webhooks_pending: GaugeU64,
     inbox: GaugeU64,
     inbox_bytes: GaugeU64,
@@ -188,6 +198,8 @@ impl Metrics {
             tasks_queued: add(r, "tasks_queued", "Tasks that could be sent and are not"),
             tasks_running: add(r, "tasks_running", "Attempts under way"),
             workers: add(r, "workers", "Workers known"),
+            device_slots: add(r, "device_slots", "Places for tasks on the devices of workers that are here"),
+            device_slots_busy: add(r, "device_slots_busy", "Those of them that a task has now"),
             webhooks_pending: add(r, "webhooks_pending", "Webhooks still to be delivered"),
             inbox: add(r, "inbox_events", "Events that wait for the leader"),
             inbox_bytes: add(r, "inbox_bytes", "Their size"),
@@ -329,6 +341,8 @@ impl Metrics {
         self.tasks_queued.clear();
         self.task_queue_age.clear();
         self.workers.clear();
+        self.device_slots.clear();
+        self.device_slots_busy.clear();
         for gauge in [&self.inbox, &self.inbox_bytes, &self.log_records, &self.log_bytes, &self.mailboxes] {
             gauge.set(0);
         }
@@ -339,6 +353,18 @@ impl Metrics {
             gauge.set(0);
         }
         self.webhooks_pending.set(0);
+    }
+
+    /// How busy devices are: a slot is a device, or a share of one, and a controller takes none.
+    fn set_devices(&self, state: &State) {
+        for (number, worker) in state.machine().workers().filter(|worker| worker.present).enumerate() {
+            let name = state.about(worker.worker).map(|about| about.name.clone());
+            let name = name.filter(|_| number < WORKERS_MAX).unwrap_or_else(|| "other".into());
+            let labels = SlotLabels { worker: name, device: self.device(&state.device(worker.worker)) };
+            let busy = worker.running.saturating_sub(worker.controllers);
+            self.device_slots.get_or_create(&labels).inc_by(worker.slots.into());
+            self.device_slots_busy.get_or_create(&labels).inc_by(busy.into());
+        }
     }
 
     fn set_cluster(&self, state: &State) {
@@ -369,6 +395,7 @@ impl Metrics {
             let age_ms = since[kind].map_or(0, |since| state.now().since(since));
             self.task_queue_age.get_or_create(&label).set(age_ms as f64 / 1000.0);
         }
+        self.set_devices(state);
         for worker in state.machine().workers() {
             let state = match (worker.present, worker.quarantined_until) {
                 (_, Some(_)) => "quarantined",
@@ -431,9 +458,10 @@ where
 
 #[cfg(test)]
 mod tests {
-    use assay_schedule::{Kind, Limits, WorkerId};
+    use assay_schedule::{Epoch, Event, Kind, Limits, Profile, Time, WorkerId};
 
     use super::*;
+    use crate::state::{About, Entry, Record};
 
     /// Metrics that have seen everything.
     fn all() -> Metrics {
@@ -462,7 +490,19 @@ mod tests {
     }
 
     fn scrape(metrics: &Metrics, role: Role) -> String {
-        let state = State::new(Limits::default()).unwrap();
+        let mut state = State::new(Limits::default()).unwrap();
+        let profile =
+            Profile { kinds: Kind::ALL.to_vec(), version: 1, memory_bytes: 1, slots: 3, controllers: 1 };
+        let worker = WorkerId(1);
+        let about =
+            About { worker, name: "gpu-1".into(), devices: vec!["sim".into(); 3], build: String::new() };
+        for entry in [
+            Entry::Event(Event::TakeOver { epoch: Epoch(1) }),
+            Entry::Event(Event::Join { worker, session: 1, profile }),
+            Entry::About(about),
+        ] {
+            state.apply(&Record { at: Time(1), entry }).unwrap();
+        }
         metrics.text(role, Some(&state), Some(&Health::default()), Some(&Usage::default()))
     }
 
@@ -505,10 +545,14 @@ mod tests {
             ("assay_artifact_bytes", "gauge"),
             ("assay_redis_memory_bytes", "gauge"),
             ("assay_gpu_seconds", "counter"),
+            ("assay_device_slots", "gauge"),
+            ("assay_device_slots_busy", "gauge"),
         ] {
             assert_eq!(types.get(name).map(String::as_str), Some(kind), "{name}");
         }
         assert!(text.contains("assay_task_seconds_count{kind=\"shard\",device=\"sim\"}"), "{text}");
+        assert!(text.contains("assay_device_slots{worker=\"gpu-1\",device=\"sim\"} 3"), "{text}");
+        assert!(text.contains("assay_device_slots_busy{worker=\"gpu-1\",device=\"sim\"} 0"), "{text}");
     }
 
     #[test]

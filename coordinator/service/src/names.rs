@@ -4,7 +4,7 @@
 //! |---|---|
 //! | mailbox `worker/<worker>/<session>` | messages to one session of a worker; closed when the session is over |
 //! | mailbox `log` | what has been committed, for standbys |
-//! | holder `intake/<hash>` | the payload of a submission, by hash of tenant and idempotency key |
+//! | holder `intake/<hash>` | the payload of a submission; a repetition of it has another |
 //! | holder `attempt/<attempt>/<index>` | an output of an attempt |
 //! | holder `result/<batch>` | files of a result |
 

@@ -51,7 +51,14 @@ pub struct Submit {
     pub callback: Option<String>,
     /// What the tenant may have in work.
     pub quota: Quota,
+    /// What sets this submission apart from its repetitions.
+    pub submission: Submission,
+    /// Whether the payload is in the store, held by this submission. If not, then because the key was known.
+    pub is_stored: bool,
 }
+
+/// One submission: two numbers, drawn for it.
+pub type Submission = (u64, u64);
 
 /// What a tenant may have in work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +71,12 @@ pub struct Quota {
 }
 
 impl Submit {
+    /// Under what name the store holds the payload for this submission alone.
+    pub fn intake(&self) -> Hash {
+        let (high, low) = self.submission;
+        Spec::intake_of(self.tenant, &self.key, u128::from(high) << 64 | u128::from(low))
+    }
+
     /// The batch as the schedule takes it, at a place in its chain.
     pub fn spec(&self, sequence: u64) -> Spec {
         Spec {
@@ -80,6 +93,7 @@ impl Submit {
             priority: self.priority,
             deadline: self.deadline,
             deadline_is_hard: self.deadline_is_hard,
+            intake: self.intake(),
         }
     }
 }
@@ -87,6 +101,7 @@ impl Submit {
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "a request is boxed as a whole")]
 pub enum Command {
     /// Take a batch.
     Submit(Submit),

@@ -2,9 +2,10 @@
 //!
 //! A peer gets [`ServerLimits::header_time`] for the header of each request (the time between requests on a kept
 //! connection included), the body's time is bounded by the handlers, and one that does not take its answer is dropped
-//! after [`ServerLimits::write_time`]. Connections are counted; beyond the limit new ones wait in the system's queue. TLS
-//! belongs in front: see the README.
+//! after [`ServerLimits::write_time`]. Connections are counted; beyond the limit new ones wait in the system's queue, and
+//! those of an address that has its share already are closed. TLS belongs in front: see the README.
 
+mod addresses;
 mod stall;
 
 use std::future::Future;
@@ -19,6 +20,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{watch, OwnedSemaphorePermit, Semaphore};
 
+use self::addresses::{Addresses, Seat};
 use self::stall::Stall;
 
 /// Bounds of the listener.
@@ -26,6 +28,9 @@ use self::stall::Stall;
 pub struct ServerLimits {
     /// Connections at the same time.
     pub connections_max: usize,
+    /// Those of one peer address (an IPv6 network of 64 bits). Behind a proxy all have the proxy's: then it should be no
+    /// less than the connections that the proxy keeps.
+    pub connections_per_address_max: usize,
     /// For the header of a request.
     pub header_time: Duration,
     /// How long an answer may make no progress.
@@ -42,6 +47,7 @@ impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             connections_max: 1024,
+            connections_per_address_max: 512,
             header_time: Duration::from_secs(10),
             write_time: Duration::from_secs(30),
             headers_max: 64,
@@ -63,6 +69,7 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections_max));
+    let addresses = Addresses::new(limits.connections_per_address_max);
     let (end, ending) = watch::channel(());
     tokio::pin!(stop);
     loop {
@@ -77,6 +84,11 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
+                let Some(seat) = addresses.seat(peer.ip()) else {
+                    tracing::debug!(%peer, "a connection too many from this address");
+                    continue;
+                };
+                let place = (place, seat);
                 let router = router.clone().layer(axum::Extension(Peer(peer)));
                 tokio::spawn(converse(stream, router, limits, place, ending.clone()));
             }
@@ -98,7 +110,7 @@ async fn converse(
     stream: TcpStream,
     router: Router,
     limits: ServerLimits,
-    place: OwnedSemaphorePermit,
+    place: (OwnedSemaphorePermit, Seat),
     mut ending: watch::Receiver<()>,
 ) {
     // Small answers should not wait for more; a socket that refuses this works all the same.

@@ -25,7 +25,7 @@ use crate::request::{Command, Request};
 use crate::webhook;
 
 /// Version of checkpoints and records; a coordinator does not lead over another one's.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// How long the mailbox of a session that is over stays, so that the worker learns of it.
 const OVER_MS: u64 = 600_000;
@@ -125,6 +125,9 @@ pub enum Refusal {
     /// The schedule refuses.
     #[error(transparent)]
     Schedule(#[from] Error),
+    /// The key was known when the payload came, and is not any more.
+    #[error("the payload was not kept, because its key was known: submit again")]
+    NotStored,
     /// The tenant has too much in work.
     #[error("{what} in work are limited to {max}")]
     Quota {
@@ -318,7 +321,7 @@ impl State {
         &self.machine
     }
 
-    /// Time of the last record.
+    /// The schedule's time at the last record.
     pub fn now(&self) -> Time {
         self.now
     }
@@ -364,7 +367,7 @@ impl State {
     }
 
     /// The model of a worker's devices; a worker with several kinds of them is `mixed`.
-    fn device(&self, worker: WorkerId) -> String {
+    pub(crate) fn device(&self, worker: WorkerId) -> String {
         let Some(about) = self.about.get(&worker) else { return "unknown".into() };
         match about.devices.split_first() {
             None => "cpu".into(),
@@ -389,12 +392,14 @@ impl State {
     /// The schedule's; the state is then unchanged, and the record need not be kept. Requests never end in an error:
     /// their refusal is their outcome.
     pub fn apply(&mut self, record: &Record) -> Result<Applied, Error> {
-        let at = record.at.max(self.now);
+        // The schedule gets what the leader's clock showed, which may have gone back: held up here, it would make the
+        // schedule's time stand still until both agree.
+        let (read, at) = (record.at, record.at.max(self.machine.now()));
         let mut applied = Applied::default();
         match &record.entry {
-            Entry::Event(event) => self.event(event, at, &mut applied)?,
+            Entry::Event(event) => self.event(event, read, &mut applied)?,
             Entry::Request(request) => {
-                let outcome = self.request(&request.command, at, &mut applied);
+                let outcome = self.request(&request.command, read, &mut applied);
                 if outcome.is_err() {
                     applied.facts.push(Fact::Refused);
                 }
@@ -405,23 +410,25 @@ impl State {
             Entry::Called { batch, is_delivered } => self.called(*batch, *is_delivered, at, &mut applied),
             Entry::Files { batch, files } => self.add_files(*batch, files, &mut applied),
         }
-        self.now = at;
+        self.now = self.machine.now();
         Ok(applied)
     }
 
-    fn request(&mut self, command: &Command, at: Time, applied: &mut Applied) -> Outcome {
+    fn request(&mut self, command: &Command, read: Time, applied: &mut Applied) -> Outcome {
         match command {
-            Command::Submit(submit) => self.submit(submit, at, applied),
+            Command::Submit(submit) => self.submit(submit, read, applied),
             Command::Cancel { tenant, batch } => {
                 let event = Event::Cancel { tenant: *tenant, batch: *batch };
-                self.event(&event, at, applied)?;
+                self.event(&event, read, applied)?;
                 Ok(Reply::Cancelled)
             }
         }
     }
 
-    fn event(&mut self, event: &Event, at: Time, applied: &mut Applied) -> Result<(), Error> {
-        let effects = self.machine.step(event.clone(), at)?;
+    /// `read` is what the leader's clock showed.
+    fn event(&mut self, event: &Event, read: Time, applied: &mut Applied) -> Result<(), Error> {
+        let effects = self.machine.step(event.clone(), read)?;
+        let at = self.machine.now();
         self.observe(event, &effects, at, applied);
         applied.effects.extend(effects);
         if let Event::Tick = event {

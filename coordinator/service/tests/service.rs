@@ -1,4 +1,5 @@
 //! The service as its users see it: coordinators over the embedded queue, with workers that "prove" instantly.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 #[path = "service/agent.rs"]
 mod agent;
@@ -12,6 +13,8 @@ mod fuzz;
 mod hostile;
 #[path = "service/leader.rs"]
 mod leader;
+#[path = "service/limits.rs"]
+mod limits;
 #[path = "service/page.rs"]
 mod page;
 #[path = "service/simple.rs"]

@@ -20,7 +20,7 @@ With a cluster:
   assay coordinator                     the queue, the API and a live page; with --redis, for any number of `assay-worker`s
   assay submit sample --watch           the first start of the coordinator prints a key for ASSAY_KEY
   assay status; assay workers           what is in work, and who works
-  assay fetch 1                         download a result and verify it
+  assay fetch 0                         download the first batch's result and verify it
 
 Files:
   out/<batch>/     proof.json, vk.json, public.json (snarkjs), proof.bin (arkworks), claim.json, report.json
@@ -283,8 +283,9 @@ Without --redis the queue is in --dir and a worker runs in this process: one mac
 Proofs count under one verifying key only: that of this machine's Groth16 parameters (`assay setup`; workers that make Groth16
 proofs need a copy of the same), or the one that --vk-hash names.
 
-The first start makes a file of tenants with one development key, prints the key, and does not keep it. docs/operations.md has
-the rest: sizing, TLS, upgrades, backup, what each alert means.
+The first start makes a file of tenants with one development key, prints the key, and does not keep it. What has no flag
+(password and certificates of the Redis, options of S3) is set in assay.toml. docs/operations.md has the rest: sizing, TLS,
+upgrades, backup, what each alert means.
 
 Examples:
   assay setup && assay coordinator
@@ -317,7 +318,7 @@ pub struct CoordinatorArgs {
     /// The only verifying key that counts, as `assay verify` prints it [default: of this machine's parameters]
     #[arg(long, value_name = "HEX")]
     pub vk_hash: Option<String>,
-    /// A worker in this process: auto (without --redis), always, never [default: auto]
+    /// A worker in this process: auto (one without --redis), always, never [default: auto]
     #[arg(long, value_name = "WHEN")]
     pub worker: Option<String>,
     /// Folder for the chains of claims; the same for all coordinators of a deployment [default: out]

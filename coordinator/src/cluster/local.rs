@@ -35,7 +35,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker for one task and one controller at a time, with the prover's settings of `config`. `program` is this
+    /// A worker for one task and one controller at a time, with the prover's memory of `config`. `program` is this
     /// program, for children.
     ///
     /// # Errors

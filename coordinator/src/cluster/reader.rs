@@ -1,8 +1,8 @@
 //! Reads batches: decodes, executes and checks each submission on this host.
 
 use assay_lvm::vm::{Evm, VirtualMachine};
-use assay_lvm::Batch;
-use assay_schedule::ChainId;
+use assay_lvm::{Batch, RunLimits};
+use assay_schedule::{ChainId, Limits};
 use assay_service::work::{BatchFacts, BatchReader, BatchRefusal};
 
 use crate::shell::one_line;
@@ -11,12 +11,15 @@ use crate::shell::one_line;
 #[derive(Clone, Copy, Debug)]
 pub struct EvmReader {
     version: u32,
+    limits: RunLimits,
+    runs_max: u32,
 }
 
 impl EvmReader {
-    /// A reader; `version` is that of the programs and keys that prove its batches.
-    pub fn new(version: u32) -> Self {
-        Self { version }
+    /// A reader; `version` is that of the programs and keys that prove its batches, `limits` how they are cut into runs,
+    /// `schedule` says how many runs a batch may have.
+    pub fn new(version: u32, limits: RunLimits, schedule: &Limits) -> Self {
+        Self { version, limits, runs_max: schedule.runs_max }
     }
 }
 
@@ -28,6 +31,14 @@ impl BatchReader for EvmReader {
             let reason = "the batch assumes its parent's state instead of proving it from the parent's header, so it can \
                           neither be folded nor settled";
             return Err(BatchRefusal { reason: reason.into() });
+        }
+        let runs = batch.count_runs(self.limits).map_err(refused)?;
+        if u32::try_from(runs).map_or(true, |runs| runs > self.runs_max) {
+            let reason = format!(
+                "the batch makes {runs} runs of at most {} gas, and {} are allowed: cut it into smaller batches",
+                self.limits.gas_max, self.runs_max
+            );
+            return Err(BatchRefusal { reason });
         }
         let validated = Evm.validate(&batch).map_err(refused)?;
         Ok(BatchFacts {
@@ -47,9 +58,13 @@ mod tests {
 
     use super::*;
 
+    fn reader(limits: &Limits) -> EvmReader {
+        EvmReader::new(7, RunLimits::default(), limits)
+    }
+
     #[test]
     fn the_facts_of_a_batch_are_those_that_its_proof_will_state() {
-        let reader = EvmReader::new(7);
+        let reader = reader(&Limits::default());
         let first = reader.read(&sample::batch(1).unwrap().encode()).unwrap();
         let second = reader.read(&sample::batch(2).unwrap().encode()).unwrap();
         assert_eq!(first.to, second.from);
@@ -58,8 +73,21 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_of_more_runs_than_a_worker_may_return_is_refused_here() {
+        let limits = RunLimits { blocks_max: 1, ..RunLimits::default() };
+        let batch = sample::batch(1).unwrap();
+        let runs = u32::try_from(batch.split_runs(limits).unwrap().len()).unwrap();
+        assert!(runs > 1);
+        let read = |runs_max| {
+            EvmReader::new(7, limits, &Limits { runs_max, ..Limits::default() }).read(&batch.encode())
+        };
+        read(runs).unwrap();
+        assert!(read(runs - 1).unwrap_err().reason.contains("smaller batches"));
+    }
+
+    #[test]
     fn damaged_batches_are_refused_with_a_reason() {
-        let reader = EvmReader::new(7);
+        let reader = reader(&Limits::default());
         let good = sample::batch(1).unwrap().encode();
         let mut cases = vec![
             Vec::new(),

@@ -1,8 +1,6 @@
 //! Who may ask: the file of tenants, and the secret that coordinators share. Both are made at the first start.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use assay_service::keys::{new_key, KeyRing};
@@ -36,7 +34,11 @@ keys = [{ name = \"first\", blake3 = \"HASH\" }]
 pub fn tenants(path: &Path) -> Result<(KeyRing, Option<String>), ClusterError> {
     let (key, hash) = new_key();
     let is_new = create(path, TENANTS.replace("HASH", &hash).as_bytes())?;
-    Ok((KeyRing::open(path)?, is_new.then_some(key)))
+    let keys = KeyRing::open(path)?;
+    if keys.get().is_empty() {
+        tracing::warn!(path = %path.display(), "no tenant: every request will be refused; remove the file to have one made");
+    }
+    Ok((keys, is_new.then_some(key)))
 }
 
 /// Reads the coordinators' shared secret; makes one where there is none.
@@ -55,23 +57,28 @@ pub fn cluster_key(path: &Path) -> Result<ClusterKey, ClusterError> {
     Ok(ClusterKey::new(secret))
 }
 
-/// Makes a file that only its owner may read, unless it is there; says whether it was made.
+/// Makes a file that only its owner may read, unless it is there; says whether it was made. It is there whole or not at
+/// all, whenever the process is killed, and one that another process makes at the same time wins.
 fn create(path: &Path, bytes: &[u8]) -> Result<bool, FileError> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(io_error("create", parent))?;
-    }
-    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
-        Err(error) => return Err(io_error("create", path)(error)),
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+    let write = || {
+        // Made for its owner alone.
+        let mut file = tempfile::NamedTempFile::new_in(parent)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        let is_new = match file.persist_noclobber(path) {
+            Ok(_) => true,
+            Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(refused) => return Err(refused.error),
+        };
+        std::fs::File::open(parent)?.sync_all()?;
+        Ok(is_new)
     };
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    if let Err(error) = written {
-        // Half a file would be taken for a whole one at the next start.
-        let _ = std::fs::remove_file(path);
-        return Err(io_error("write", path)(error));
+    if path.exists() {
+        return Ok(false);
     }
-    Ok(true)
+    write().map_err(io_error("create", path))
 }
 
 #[cfg(test)]

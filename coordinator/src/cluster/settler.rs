@@ -49,6 +49,21 @@ impl TrunkSettler {
         Self { config, verifying_key }
     }
 
+    /// What cannot be prepared here may still have been posted by an earlier process: only where it has not is it refused for
+    /// good.
+    fn failure(&self, order: &Order, reason: String) -> SettleError {
+        let venue = Venue::of_rollup(&self.config, order.spec.chain.0).map_err(|error| one_line(&error));
+        match venue
+            .and_then(|venue| venue.may_have_claimed(&order.spec.to.0).map_err(|error| one_line(&error)))
+        {
+            Ok(false) => SettleError { is_permanent: true, reason },
+            Ok(true) => again(format!("{reason}, but a claim of it may have been posted")),
+            Err(unknown) => {
+                again(format!("{reason}, and whether it has been posted is not known: {unknown}"))
+            }
+        }
+    }
+
     /// Reads batch and proof, and checks that the files that will come of them verify.
     fn prepare(&self, order: &Order) -> Result<Prepared, String> {
         let batch = Batch::decode(&order.payload).map_err(|error| one_line(&error))?;
@@ -70,15 +85,21 @@ impl TrunkSettler {
     }
 }
 
+/// Worth another try.
+fn again(reason: String) -> SettleError {
+    SettleError { is_permanent: false, reason }
+}
+
 #[async_trait]
 impl Settler for TrunkSettler {
     async fn settle(&self, order: &Order) -> Result<Vec<NewFile>, SettleError> {
         let (this, theirs) = (self.clone(), order.clone());
-        let prepared = tokio::task::spawn_blocking(move || this.prepare(&theirs)).await;
-        let refused = |reason| SettleError { is_permanent: true, reason };
-        // Nothing has been posted yet.
-        let prepared = prepared.map_err(|error| refused(error.to_string()))?.map_err(refused)?;
-        let prepared = Arc::new(prepared);
+        let prepared = tokio::task::spawn_blocking(move || {
+            this.prepare(&theirs).map_err(|reason| this.failure(&theirs, reason))
+        });
+        // A panic says nothing about what an earlier process has posted.
+        let panicked = |error: tokio::task::JoinError| again(error.to_string());
+        let prepared = Arc::new(prepared.await.map_err(panicked)??);
         let mut wait = WAIT;
         loop {
             let claim = Arc::clone(&prepared);
@@ -89,7 +110,9 @@ impl Settler for TrunkSettler {
                     let reason = one_line(&failure);
                     tracing::warn!(batch = order.batch.0, reason, "not settled yet; trying again");
                 }
-                Ok(Err(failure)) => return Err(refused(one_line(&failure))),
+                Ok(Err(failure)) => {
+                    return Err(SettleError { is_permanent: true, reason: one_line(&failure) })
+                }
                 Err(error) => {
                     tracing::error!(batch = order.batch.0, %error, "the settlement panicked; trying again")
                 }

@@ -113,6 +113,7 @@ impl Scene {
             priority: 100,
             deadline: None,
             deadline_is_hard: false,
+            intake: Hash([7; 32]),
         };
         let proof = encode(&self.output());
         Order { batch: BatchId(7), spec, payload: self.payload.clone(), proof }

@@ -80,7 +80,8 @@ pub fn init(default: &str, service: &str) -> Result<Guard, TelemetryError> {
     let (spans, guard) = match ENDPOINTS.iter().find_map(|name| value(name)) {
         // The library reads the variables itself, and knows how they differ.
         Some(endpoint) => {
-            let (layer, guard) = exporter(None, &service).map_err(|source| TelemetryError { endpoint, source })?;
+            let (layer, guard) =
+                exporter(None, &service).map_err(|source| TelemetryError { endpoint, source })?;
             (Some(layer), guard)
         }
         None => (None, Guard(None)),

@@ -38,6 +38,20 @@ pub struct Run {
 }
 
 impl Batch {
+    /// How many runs [`Batch::split_runs`] makes; executes nothing.
+    ///
+    /// # Errors
+    /// [`BatchError`] if the blocks do not follow one another.
+    pub fn count_runs(&self, limits: RunLimits) -> Result<usize, BatchError> {
+        let blocks = self.check_links()?;
+        let (mut at, mut runs) = (0, 0);
+        while at < blocks.len() {
+            at += run_len(&blocks[at..], limits);
+            runs += 1;
+        }
+        Ok(runs)
+    }
+
     /// Cuts the batch into runs, each with a witness of its own, and executes each as the guest will.
     ///
     /// # Errors

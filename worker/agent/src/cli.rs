@@ -48,6 +48,7 @@ Files:
   <work dir>/worker.key     the key that signs receipts, made at the first start; the worker's number follows from it
   <work dir>/attempts/      files of running tasks
   <work dir>/logs/          logs of tasks, by attempt
+  <work dir>/stages/        files of provers at work
   assay-worker.toml         optional configuration; worker/agent/worker.sample.toml explains every field
 
 Exit codes:

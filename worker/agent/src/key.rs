@@ -5,15 +5,15 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+pub use assay_schedule::receipt::worker_of;
+use assay_schedule::receipt::ReceiptKey;
 use assay_schedule::WorkerId;
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{Signer, SigningKey};
 use rand::RngCore;
 use zeroize::Zeroizing;
 
 /// 64 hex digits and a line's end.
 const FILE_BYTES: u64 = 65;
-/// Numbers up to this are exact in JSON readers that only know doubles.
-const EXACT_BITS: u32 = 53;
 
 /// A key file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,10 +82,6 @@ impl WorkerKey {
         worker_of(&self.public())
     }
 
-    pub(crate) fn signing(&self) -> &SigningKey {
-        &self.signing
-    }
-
     fn read(path: &Path) -> Result<Self, KeyError> {
         let io = |action| move |source| KeyError::Io { action, path: path.to_owned(), source };
         let file = File::open(path).map_err(io("open"))?;
@@ -127,13 +123,14 @@ impl WorkerKey {
     }
 }
 
-/// The number of the worker that signs with a key: the low 53 bits of the key's hash, so that it is exact in every JSON
-/// reader. It tells workers apart; trust is in the key itself.
-pub fn worker_of(public_key: &[u8; 32]) -> WorkerId {
-    let hash = blake3::derive_key("assay-agent 1 worker", public_key);
-    let mut low = [0u8; 8];
-    low.copy_from_slice(&hash[..8]);
-    WorkerId(u64::from_le_bytes(low) & ((1 << EXACT_BITS) - 1))
+impl ReceiptKey for WorkerKey {
+    fn public(&self) -> [u8; 32] {
+        WorkerKey::public(self)
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.signing.sign(message).to_bytes()
+    }
 }
 
 #[cfg(test)]

@@ -61,7 +61,6 @@ pub mod devices;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod folder;
-mod hexed;
 pub mod key;
 pub mod receipt;
 pub mod runner;

@@ -37,7 +37,7 @@ pub struct About {
     /// Its program.
     pub build: String,
     /// The key that signs its receipts, hex.
-    #[serde(with = "crate::hexed")]
+    #[serde(with = "assay_schedule::receipt::hexed")]
     pub public_key: [u8; 32],
 }
 

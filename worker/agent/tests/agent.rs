@@ -1,4 +1,5 @@
 //! A worker against a coordinator that does what the test says.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
 
@@ -58,6 +59,23 @@ async fn a_task_is_taken_done_reported_with_a_receipt_and_forgotten() {
     assert_eq!((statement.inputs[0].hash, statement.usage.fetched_bytes), (input.hash, input.bytes));
     assert_eq!(statement.usage.published_bytes, expected.iter().map(|bytes| bytes.len() as u64).sum::<u64>());
     assert_eq!((script.abouts[0].name.as_str(), script.abouts[0].worker), ("tester", worker.id));
+}
+
+#[tokio::test]
+async fn a_task_with_more_outputs_than_allowed_is_reported_as_impossible() {
+    let bench = Bench::new();
+    let _worker = Worker::start(bench.config(), bench.queue.clone(), bench.store.clone(), fast());
+    let mut script = Coordinator::meet(&bench.queue).await;
+    let input = bench.publish(&SHAPE.payload()).await;
+    let mut task = script.task(1, Stage::Execute, &[input]);
+    task.outputs_max = SHAPE.runs - 1;
+    script.tell(assay_schedule::Message::Dispatch(Box::new(task))).await;
+    let report = script.result(1).await;
+    assert!(
+        matches!(&report, Report::Permanent { reason } if reason.contains("2 outputs, at most 1")),
+        "{report:?}"
+    );
+    assert_eq!(bench.store.usage().await.unwrap().artifacts, 1, "the payload only");
 }
 
 #[tokio::test]

@@ -21,11 +21,25 @@ use crate::store::{write_atomic, DiskStore};
 /// Changes whenever the meaning of a key or the layout of an entry changes.
 const MEMO_VERSION: u32 = 1;
 
-/// One file of an entry or of a part.
+/// One file of an entry or of a part: nothing but its content, because an entry may come from another process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Piece {
-    pub(crate) file: String,
+    /// Hex.
     pub(crate) blake3: String,
+}
+
+impl Piece {
+    /// Where a memo has it.
+    ///
+    /// # Errors
+    /// [`WorkerError::Decode`] for what is no hash, and might lead out of the folder.
+    fn path(&self, dir: &Path) -> Result<PathBuf, WorkerError> {
+        let hash = blake3::Hash::from_hex(&self.blake3).map_err(|error| WorkerError::Decode {
+            what: "memo entry",
+            reason: format!("{:?} is no hash: {error}", self.blake3),
+        })?;
+        Ok(dir.join(format!("{}.bin", hash.to_hex())))
+    }
 }
 
 /// Events that a core shard hands to the precompile shards.
@@ -93,7 +107,7 @@ impl Memo {
         let pieces = std::iter::once(entry.proof).chain(slices.into_iter().map(|slice| slice.piece));
         let mut files = vec![path];
         for piece in pieces {
-            let path = self.dir.join(piece.file);
+            let path = piece.path(&self.dir).ok()?;
             if !files.contains(&path) {
                 files.push(path);
             }
@@ -291,16 +305,16 @@ impl Memo {
 
     fn keep(&self, id: &str, store: &DiskStore) -> Result<Piece, WorkerError> {
         let entry = store.entry(id).ok_or_else(|| WorkerError::ArtifactMissing { id: id.to_owned() })?;
-        let file = format!("{}.bin", entry.hash.to_hex());
-        let path = self.dir.join(&file);
+        let piece = Piece { blake3: entry.hash.to_hex().to_string() };
+        let path = piece.path(&self.dir)?;
         if !path.exists() {
             store.link_to(id, &path)?;
         }
-        Ok(Piece { file, blake3: entry.hash.to_hex().to_string() })
+        Ok(piece)
     }
 
     fn read_piece(&self, piece: &Piece) -> Result<Vec<u8>, WorkerError> {
-        let path = self.dir.join(&piece.file);
+        let path = piece.path(&self.dir)?;
         let data = std::fs::read(&path).map_err(WorkerError::io("read", &path))?;
         let got = blake3::hash(&data).to_hex().to_string();
         if got != piece.blake3 {

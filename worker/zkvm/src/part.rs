@@ -143,7 +143,7 @@ pub(crate) fn pack(
             store.link_to(id, &path)?;
             files.push(path);
         }
-        Ok(Piece { file: format!("{blake3}.bin"), blake3 })
+        Ok(Piece { blake3 })
     };
     let mut inputs = Vec::new();
     for (at, input) in request.inputs.iter().enumerate() {

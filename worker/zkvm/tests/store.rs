@@ -198,3 +198,31 @@ fn a_damaged_memo_is_not_used_and_a_discarded_one_is_empty() {
     memo.discard();
     assert!(memo.is_empty() && !folder.exists());
 }
+
+#[test]
+fn an_entry_of_another_process_names_no_file_outside_the_memo() {
+    let dir = tempfile::tempdir().unwrap();
+    let memo = Memo::open(dir.path(), "job").unwrap();
+    let store = store(&dir);
+    store.put("left", b"left").unwrap();
+    let task = request(&["false", "{range}", "left"], &["out"]);
+    let key = memo.key(TaskType::RecursionReduce, &task, &store).unwrap();
+    let victim = dir.path().join("victim.bin");
+    std::fs::write(&victim, b"somebody's").unwrap();
+    let content = blake3::hash(b"reduced").to_hex();
+    for (hash, file) in [
+        (content.as_str(), victim.to_str().unwrap()),
+        ("../../victim", "x"),
+        (victim.with_extension("").to_str().unwrap(), "x"),
+    ] {
+        let entry = dir.path().join("entry.json");
+        std::fs::write(
+            &entry,
+            format!(r#"{{"proof":{{"file":"{file}","blake3":"{hash}"}},"deferred":null}}"#),
+        )
+        .unwrap();
+        memo.accept(&key.to_string(), &[entry]).unwrap();
+        assert!(!memo.restore(&key, &task, &store), "{hash}");
+        assert_eq!(std::fs::read(&victim).unwrap(), b"somebody's", "{hash}");
+    }
+}

@@ -86,7 +86,7 @@ pub struct SubmitArgs {
     /// When the proof is wanted: in 90s, 15m or 2h, or at milliseconds since the Unix epoch
     #[arg(long, value_name = "TIME")]
     pub deadline: Option<String>,
-    /// The batch is worthless after the deadline
+    /// The batch is worthless after --deadline: it fails as soon as it is certain to be late
     #[arg(long, requires = "deadline")]
     pub hard: bool,
     /// URL that gets a signed POST when the batch has ended
@@ -142,8 +142,9 @@ pub struct StatusArgs {
 /// `assay watch`.
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = "\
-Shows the batch live on a terminal, and as one line for each event anywhere else. It ends with the batch. A coordinator that
-goes away is waited for, also when another one takes over: no event is lost and none is shown twice.
+Shows the batch live on a terminal; anywhere else one line for each event, and every 10 s at most one that says how far it
+is. It ends with the batch. A coordinator that goes away is waited for, also when another one takes over: no event is lost
+and none is shown twice.
 
 Examples:
   assay watch 7

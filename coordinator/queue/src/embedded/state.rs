@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Bound, QueueError};
 use crate::limits::QueueLimits;
-use crate::types::{Commit, CommitId, Committed, Cursor, Epoch, Health, Mail, Mailbox, Page, Position};
+use crate::types::{
+    Commit, CommitId, Committed, Cursor, Epoch, Health, Mail, Mailbox, Page, Place, Position,
+};
 
 /// Everything but the lease's end.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -85,6 +87,10 @@ impl State {
 
     pub(super) fn check_commit(&self, limits: &QueueLimits, commit: &Commit) -> Result<(), QueueError> {
         let (committed, last) = (self.cursor, self.last_event());
+        let found = Place { position: self.position(), cursor: committed };
+        if let Some(expected) = commit.after.filter(|expected| *expected != found) {
+            return Err(QueueError::Gap { expected, found });
+        }
         if commit.cursor < committed || commit.cursor > last {
             return Err(QueueError::CursorOutOfRange { got: commit.cursor, committed, last });
         }
@@ -167,7 +173,11 @@ impl State {
     pub(super) fn apply(&mut self, change: Change) -> u64 {
         match change {
             Change::Snapshot(state) => *self = state,
-            Change::Lead { epoch, holder } => (self.epoch, self.holder) = (epoch, holder),
+            Change::Lead { epoch, holder } => {
+                // Places of mails begin anew with each epoch; see `lead.lua`.
+                self.last_mail = self.last_mail.max(Cursor(epoch.0 << 32));
+                (self.epoch, self.holder) = (epoch, holder);
+            }
             Change::Resign => self.holder.clear(),
             Change::Post(events) => {
                 self.event_bytes += total(&events);

@@ -385,7 +385,7 @@ impl Link {
         let mut connection = shared.source.connect(&shared.config, &shared.target, None).await?;
         let mut warnings = Vec::new();
         for (server, info) in connection.info(&shared.target.to_string()).await? {
-            warnings.extend(inspect(&server, &info)?);
+            warnings.extend(inspect(&server, &info, shared.target.may_be_unlimited)?);
         }
         let mut known = shared.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         if *known != warnings {

@@ -76,6 +76,8 @@ impl Objects {
             }
             std::fs::create_dir_all(&folder).map_err(FileError::of("create", &folder))?;
             let store = LocalFileSystem::new_with_prefix(&folder).map_err(|error| bad(error.to_string()))?;
+            // Redis remembers an artifact whose upload has ended: it has to survive what Redis survives.
+            let store = store.with_fsync(true);
             let prefix = ObjectPath::from(deployment);
             return Ok(Self { store: Arc::new(store), prefix, folder: Some(folder.join(deployment)) });
         }

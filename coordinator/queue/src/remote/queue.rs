@@ -2,9 +2,10 @@
 //!
 //! Keys of deployment `name`, all in one slot of a Cluster by the tag `{assay:name}`: `:head` (a hash with all counters),
 //! `:inbox`, `:log` and `:mail:<mailbox>` (streams with ids `0-<place>`; fields `d` the bytes, `t` bytes of the stream
-//! up to here, `h` the checksum of a record), `:checkpoint`, `:boxes` (a hash by mailbox). Channels have the keys' names.
+//! up to here, `h` the checksum of a record, `c` what tells
+//! an event from another one at its place), `:checkpoint`, `:boxes` (a hash by mailbox). Channels have the keys' names.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,12 +23,16 @@ use crate::error::{BackendError, Bound, QueueError};
 use crate::journal::checksum;
 use crate::limits::QueueLimits;
 use crate::queue::{check, deadline, page, TaskQueue};
-use crate::types::{Commit, Committed, Cursor, Epoch, Health, Leader, Mail, Mailbox, Page, Position, Stored};
+use crate::types::{
+    Commit, Committed, Cursor, Epoch, Health, Leader, Mail, Mailbox, Page, Place, Position, Stored,
+};
 
 /// Records fetched at a time.
 const LOAD_PAGE: usize = 1024;
 /// How often a load begins anew because a checkpoint was made meanwhile.
 const LOAD_ATTEMPTS: usize = 8;
+/// Events that were read and are remembered; more than a leader reads ahead.
+const SEEN_MAX: usize = 65_536;
 
 /// [`TaskQueue`] on Redis 7 or later. Every process opens its own; all with the same deployment name are one queue.
 pub struct RedisQueue {
@@ -37,6 +42,8 @@ pub struct RedisQueue {
     /// The epoch that this handle was given, and to whom: a term that was given out twice, because a failover forgot the
     /// first, is told from the other by the holder.
     led: Mutex<(Epoch, String)>,
+    /// Events that were read here, in order, and what tells each from another one at its place; see `post.lua`.
+    seen: Mutex<VecDeque<(Cursor, Vec<u8>)>>,
 }
 
 struct Keys {
@@ -86,7 +93,7 @@ impl RedisQueue {
     pub async fn open(config: RedisConfig, limits: QueueLimits) -> Result<Self, BackendError> {
         let keys = Keys::new(&config.name);
         let link = Link::open(config).await?;
-        Ok(Self { link, limits, keys, led: Mutex::default() })
+        Ok(Self { link, limits, keys, led: Mutex::default(), seen: Mutex::default() })
     }
 
     async fn call(&self, call: Call<'_>) -> Result<Value, BackendError> {
@@ -161,6 +168,9 @@ impl RedisQueue {
             .number(limits.mailbox_bytes_max)
             .number(limits.mail_bytes_max)
             .number(limits.mailboxes_max)
+            .arg(commit.after.map_or(Vec::new(), |after| after.position.to_string().into_bytes()))
+            .arg(commit.after.map_or(Vec::new(), |after| after.cursor.to_string().into_bytes()))
+            .arg(self.seen_at(commit.cursor))
             .number(commit.records.len() as u64);
         for record in &commit.records {
             call.push(record);
@@ -180,6 +190,25 @@ impl RedisQueue {
             call = call.key(self.keys.mailbox(mailbox));
         }
         (call, mailboxes.names)
+    }
+
+    /// Remembers an event that was read; what was read at its place and after it before is forgotten.
+    fn see(&self, place: Cursor, name: Vec<u8>) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        while seen.back().is_some_and(|(last, _)| *last >= place) {
+            seen.pop_back();
+        }
+        if seen.len() >= SEEN_MAX {
+            seen.pop_front();
+        }
+        seen.push_back((place, name));
+    }
+
+    /// What tells the event that was read at a place from another one; empty if it is not known.
+    fn seen_at(&self, place: Cursor) -> Vec<u8> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = seen.binary_search_by_key(&place, |(known, _)| *known);
+        found.ok().and_then(|at| seen.get(at)).map(|(_, name)| name.clone()).unwrap_or_default()
     }
 
     async fn load_records(&self, from: u64, to: u64) -> Result<Option<Vec<Vec<u8>>>, QueueError> {
@@ -244,6 +273,7 @@ impl RedisQueue {
         let mut events = Vec::new();
         for value in array(answer)? {
             let (place, mut fields) = entry(value)?;
+            self.see(Cursor(place), fields.get(2).cloned().unwrap_or_default());
             events.push((Cursor(place), fields.swap_remove(0)));
         }
         let quiet_after = (events.len() < max).then(|| events.last().map_or(after, |(last, _)| *last).0);
@@ -390,6 +420,10 @@ impl TaskQueue for RedisQueue {
                 Ok(Committed { position, dropped: answer.number()?, is_repeated })
             }
             "FENCED" => Err(self.fenced(epoch, &mut answer)),
+            "GAP" => {
+                let found = Place { position: Position(answer.number()?), cursor: Cursor(answer.number()?) };
+                Err(QueueError::Gap { expected: commit.after.unwrap_or(found), found })
+            }
             "RANGE" => {
                 let (committed, last) = (Cursor(answer.number()?), Cursor(answer.number()?));
                 Err(QueueError::CursorOutOfRange { got: commit.cursor, committed, last })
@@ -426,7 +460,8 @@ impl TaskQueue for RedisQueue {
             .key(&self.keys.head)
             .key(&self.keys.inbox)
             .number(self.limits.events_max)
-            .number(self.limits.event_bytes_max);
+            .number(self.limits.event_bytes_max)
+            .arg(rand::random::<[u8; 16]>().to_vec());
         events.iter().for_each(|event| call.push(event));
         let mut answer = Answer::new(self.call(call).await?)?;
         match answer.code() {

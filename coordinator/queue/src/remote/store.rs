@@ -340,8 +340,11 @@ impl SharedStore {
     }
 
     /// Reads an artifact piece by piece and checks it; what the sink was given is to be thrown away after an error.
-    async fn read(&self, hash: &blake3::Hash, mut sink: Sink<'_>) -> Result<u64, StoreError> {
+    async fn read(&self, hash: &blake3::Hash, bytes_max: u64, mut sink: Sink<'_>) -> Result<u64, StoreError> {
         let (location, mut reading) = self.open_artifact(hash).await?;
+        if reading.bytes > bytes_max {
+            return Err(StoreError::TooLarge { max: bytes_max, got: reading.bytes });
+        }
         let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
         loop {
             let piece = reading.pieces.try_next().await;
@@ -394,21 +397,26 @@ impl SharedStore {
     /// Holds up to a page of artifacts; yields the bytes of those that are in Redis and sound.
     async fn take_page(
         &self,
-        claims: &[(Holder, blake3::Hash)],
+        claims: &[(Holder, Artifact)],
     ) -> Result<Vec<Result<Option<Vec<u8>>, StoreError>>, StoreError> {
-        let texts: Vec<_> = claims.iter().map(|(_, hash)| hash.to_hex()).collect();
+        let texts: Vec<_> = claims.iter().map(|(_, artifact)| artifact.hash.to_hex()).collect();
         let mut call = self.call(&call::STORE_TAKE).number(TAKE_BYTES_MAX);
-        for ((holder, hash), text) in claims.iter().zip(&texts) {
-            call = call.key(self.artifact(hash)).text(holder.as_str()).text(text.as_str());
-            call = with_lineage(call.number(holder.lineage().count() as u64), holder);
+        for ((holder, artifact), text) in claims.iter().zip(&texts) {
+            call = call.key(self.artifact(&artifact.hash)).text(holder.as_str()).text(text.as_str());
+            call = call.number(artifact.bytes).number(holder.lineage().count() as u64);
+            call = with_lineage(call, holder);
         }
         let answers = array(self.run(call).await?)?;
+        if answers.len() != claims.len() {
+            return Err(BackendError::protocol("a script leaves artifacts out").into());
+        }
         let mut taken = Vec::with_capacity(claims.len());
-        for ((holder, hash), answer) in claims.iter().zip(answers) {
+        for ((holder, Artifact { hash, bytes: max }), answer) in claims.iter().zip(answers) {
             let mut answer = array(answer)?.into_iter();
             taken.push(match call::text(answer.next())?.as_str() {
                 "REVOKED" => Err(StoreError::Revoked { holder: holder.clone() }),
                 "MISSING" => Err(StoreError::Missing { hash: *hash }),
+                "LARGE" => Err(StoreError::TooLarge { max: *max, got: number(answer.next())? }),
                 _ => {
                     let bytes = number(answer.next())?;
                     let inline = answer.next().filter(|inline| *inline != Value::Nil);
@@ -543,9 +551,9 @@ impl ArtifactStore for SharedStore {
         }
     }
 
-    async fn get(&self, hash: &blake3::Hash) -> Result<Vec<u8>, StoreError> {
+    async fn get_at_most(&self, hash: &blake3::Hash, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
         let mut bytes = Vec::new();
-        self.read(hash, Sink::Memory(&mut bytes)).await?;
+        self.read(hash, bytes_max, Sink::Memory(&mut bytes)).await?;
         Ok(bytes)
     }
 
@@ -553,7 +561,7 @@ impl ArtifactStore for SharedStore {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let (file, temporary) = temporary_in(parent.unwrap_or(Path::new(".")))?.into_parts();
         let mut file = tokio::fs::File::from_std(file);
-        let bytes = self.read(hash, Sink::File(&mut file, path)).await?;
+        let bytes = self.read(hash, u64::MAX, Sink::File(&mut file, path)).await?;
         file.flush().await.map_err(FileError::of("write", path))?;
         temporary.persist(path).map_err(|error| FileError::of("rename to", path)(error.error))?;
         Ok(bytes)
@@ -569,15 +577,15 @@ impl ArtifactStore for SharedStore {
 
     async fn take_all(
         &self,
-        claims: &[(Holder, blake3::Hash)],
+        claims: &[(Holder, Artifact)],
     ) -> Result<Vec<Result<Vec<u8>, StoreError>>, StoreError> {
         let mut all = Vec::with_capacity(claims.len());
         for page in claims.chunks(TAKE_PAGE) {
-            for (taken, (_, hash)) in self.take_page(page).await?.into_iter().zip(page) {
+            for (taken, (_, artifact)) in self.take_page(page).await?.into_iter().zip(page) {
                 all.push(match taken {
                     Ok(Some(bytes)) => Ok(bytes),
                     // Somewhere else, or damaged, which is noted there.
-                    Ok(None) => self.get(hash).await,
+                    Ok(None) => self.get_at_most(&artifact.hash, artifact.bytes).await,
                     Err(error) => Err(error),
                 });
             }

@@ -15,7 +15,7 @@ pub struct RedisConfig {
     /// * `redis+sentinel://[user:password@]host[:port][,host[:port]…]/master[/db][?sentinel_user=…&sentinel_password=…]`
     /// * `redis+cluster://[user:password@]host[:port][,host[:port]…]`
     ///
-    /// and the same with `rediss` for TLS. User and password are percent-encoded.
+    /// and the same with `rediss` for TLS. `memory=unlimited` in the query accepts a server without `maxmemory`. User and password are percent-encoded.
     pub url: String,
     /// Name of the deployment, 1 to 32 lower-case letters, digits and `-`; several can share a server.
     pub name: String,
@@ -76,6 +76,8 @@ pub(crate) struct Target {
     pub(crate) user: Option<String>,
     pub(crate) password: Option<String>,
     pub(crate) db: i64,
+    /// Whether a server without a memory limit will do.
+    pub(crate) may_be_unlimited: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +124,7 @@ impl Target {
             _ => return Err(bad("begins with neither redis:// nor rediss://")),
         };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (query, may_be_unlimited) = memory(query)?;
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (login, hosts) = match authority.rsplit_once('@') {
             Some((login, hosts)) => (Some(login), hosts),
@@ -144,13 +147,13 @@ impl Target {
             "sentinel" => {
                 let (master, db) = path.split_once('/').unwrap_or((path, ""));
                 let master = decoded(master)?.ok_or_else(|| bad("does not name the master: …/master"))?;
-                let (user, password) = sentinel_login(query)?;
+                let (user, password) = sentinel_login(&query)?;
                 (TargetKind::Sentinel { master, user, password }, db)
             }
             _ => return Err(bad("is of an unknown kind: only +sentinel and +cluster are known")),
         };
         if !matches!(kind, TargetKind::Sentinel { .. }) && !query.is_empty() {
-            return Err(bad("has a query, which only redis+sentinel takes"));
+            return Err(bad("has a query other than memory=unlimited, which only redis+sentinel takes"));
         }
         let db = match db {
             "" => 0,
@@ -159,7 +162,7 @@ impl Target {
                 number.map(i64::from).map_err(|_| bad("has a database that is not a number"))?
             }
         };
-        Ok(Self { kind, has_tls, hosts, user, password, db })
+        Ok(Self { kind, has_tls, hosts, user, password, db, may_be_unlimited })
     }
 
     pub(crate) fn addresses(&self) -> Vec<ConnectionAddr> {
@@ -210,6 +213,19 @@ fn address(host: &str, default_port: u16) -> Result<(String, u16), BackendError>
         port => port.parse().map_err(|_| bad("has a port that is not a number"))?,
     };
     Ok((host.to_owned(), port))
+}
+
+/// Takes `memory=unlimited` out of a query, if it is there.
+fn memory(query: &str) -> Result<(String, bool), BackendError> {
+    let (mut rest, mut may_be_unlimited) = (Vec::new(), false);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("memory", "unlimited")) => may_be_unlimited = true,
+            Some(("memory", _)) => return Err(bad("has a query memory= other than memory=unlimited")),
+            _ => rest.push(pair),
+        }
+    }
+    Ok((rest.join("&"), may_be_unlimited))
 }
 
 fn sentinel_login(query: &str) -> Result<(Option<String>, Option<String>), BackendError> {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
-    Bound, Class, Commit, CommitId, Cursor, Epoch, Health, Mail, Mailbox, Position, QueueError, QueueLimits,
-    Stored, TaskQueue,
+    Bound, Class, Commit, CommitId, Cursor, Epoch, Health, Mail, Mailbox, Place, Position, QueueError,
+    QueueLimits, Stored, TaskQueue,
 };
 
 /// A fresh queue, seen by two processes.
@@ -393,6 +393,32 @@ pub async fn a_checkpoint_and_the_records_after_it_reproduce_the_log(fixture: Qu
     assert_eq!(other.commit(epoch, &commit_of(6, &["next"], &[])).await.unwrap().position, Position(13));
 }
 
+/// A commit that builds on another state than the queue's is refused; so a leader notices that what it has written is gone.
+pub async fn a_commit_on_another_state_is_refused(fixture: QueueFixture) {
+    let queue = &fixture.queue;
+    let epoch = lead(&**queue, "l").await;
+    queue.post_all(&[bytes("1"), bytes("2"), bytes("3")]).await.unwrap();
+    let place = |position, cursor| Place { position: Position(position), cursor: Cursor(cursor) };
+    let on = |after: Place, cursor| Commit { after: Some(after), ..commit_of(cursor, &["r"], &[("m", "m")]) };
+    let first = on(place(0, 0), 2);
+    queue.commit(epoch, &first).await.unwrap();
+    // Ahead of the queue, behind it, another cursor.
+    for expected in [place(2, 2), place(0, 2), place(1, 3), place(1, 0)] {
+        let refused = queue.commit(epoch, &on(expected, 3)).await.unwrap_err();
+        assert_eq!(refused.class(), Class::Permanent);
+        let QueueError::Gap { expected: wanted, found } = refused else { panic!("{refused:?}") };
+        assert_eq!((wanted, found), (expected, place(1, 2)));
+    }
+    assert!(
+        queue.commit(epoch, &first).await.unwrap().is_repeated,
+        "a repetition builds on what it has made"
+    );
+    assert_eq!(queue.commit(epoch, &on(place(1, 2), 3)).await.unwrap().position, Position(2));
+    let page = queue.read(&mailbox("m"), Cursor(0), 9, NO_WAIT).await.unwrap();
+    assert_eq!(page.mails.len(), 2, "a refused commit leaves nothing");
+    assert_eq!(queue.load().await.unwrap().cursor, Cursor(3));
+}
+
 /// What cannot be is refused before anything happens.
 pub async fn impossible_calls_are_refused(fixture: QueueFixture) {
     let queue = &fixture.queue;
@@ -597,6 +623,7 @@ macro_rules! queue_contract {
             every_bound_is_named,
             a_full_log_wants_a_checkpoint,
             a_checkpoint_and_the_records_after_it_reproduce_the_log,
+            a_commit_on_another_state_is_refused,
             impossible_calls_are_refused,
             waiting_readers_are_woken_at_once,
             waits_end_with_events_closings_and_time,

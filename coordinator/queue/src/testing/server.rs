@@ -195,6 +195,8 @@ impl RedisServer {
                     command.arg("--tls-ca-cert-file").arg(authority)
                 }
             };
+            // Back-pressure goes by it; a later argument wins.
+            command.args(["--maxmemory", "1gb"]);
             command.args(self.options.arguments.iter().flat_map(|argument| argument.split(' ')));
         }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();

@@ -84,6 +84,20 @@ pub async fn what_was_put_is_got(fixture: StoreFixture) {
     assert_eq!(fixture.store.usage().await.unwrap().reserved_bytes, 0);
 }
 
+/// What is larger than its reader expects is refused, whatever it is said to be.
+pub async fn what_is_too_large_for_its_reader_is_not_read(fixture: StoreFixture) {
+    for (seed, size) in SIZES.into_iter().chain([9 << 20]).enumerate().filter(|(_, size)| *size > 0) {
+        let bytes = content(seed as u8, size);
+        let artifact = fixture.store.put(&holder("a/1"), bytes.clone()).await.unwrap();
+        let refused = fixture.other.get_at_most(&artifact.hash, artifact.bytes - 1).await;
+        let Err(StoreError::TooLarge { max, got }) = refused else {
+            panic!("{:?}", refused.map(|b| b.len()))
+        };
+        assert_eq!((max, got), (artifact.bytes - 1, artifact.bytes));
+        assert_eq!(fixture.other.get_at_most(&artifact.hash, artifact.bytes).await.unwrap(), bytes);
+    }
+}
+
 /// Bytes are stored once and go with their last holder.
 pub async fn equal_bytes_are_stored_once_and_go_with_the_last_holder(fixture: StoreFixture) {
     for size in SIZES {
@@ -336,39 +350,49 @@ pub async fn many_are_taken_and_let_go_of_as_each_by_itself(fixture: StoreFixtur
     let mut claims = Vec::new();
     for (at, size) in SIZES.into_iter().enumerate() {
         let name = holder(&format!("made/{at}"));
-        let hash = store.put(&name, content(at as u8, size)).await.unwrap().hash;
-        claims.push((holder(&format!("taken/{at}")), hash));
+        let artifact = store.put(&name, content(at as u8, size)).await.unwrap();
+        claims.push((holder(&format!("taken/{at}")), artifact));
     }
     store.revoke(&holder("fenced")).await.unwrap();
     claims.insert(1, (holder("fenced/0"), claims[1].1));
-    claims.insert(3, (holder("taken/lost"), blake3::hash(b"nobody has this")));
+    claims.insert(3, (holder("taken/lost"), Artifact { hash: blake3::hash(b"nobody has this"), bytes: 15 }));
     let taken = fixture.other.take_all(&claims).await.unwrap();
     assert!(matches!(&taken[1], Err(StoreError::Revoked { holder }) if holder.as_str() == "fenced/0"));
     assert!(matches!(&taken[3], Err(StoreError::Missing { .. })));
     for (seed, at) in [0, 2, 4, 5].into_iter().enumerate() {
         assert_eq!(taken[at].as_ref().unwrap(), &content(seed as u8, SIZES[seed]));
-        assert_eq!(holders_of(&**store, &claims[at].1).await, 2);
+        assert_eq!(holders_of(&**store, &claims[at].1.hash).await, 2);
     }
     assert_eq!(taken.len(), claims.len());
-    assert!((fixture.damage)(claims[4].1).await);
+    // What is larger than claimed is held and not read; what is smaller is for the caller to judge.
+    for (seed, at) in [(2, 4), (3, 5)] {
+        let artifact = claims[at].1;
+        let of = |bytes| (holder("taken/other"), Artifact { bytes, ..artifact });
+        let taken = fixture.other.take_all(&[of(artifact.bytes - 1), of(artifact.bytes + 1)]).await.unwrap();
+        let Err(StoreError::TooLarge { max, got }) = &taken[0] else { panic!("it was read") };
+        assert_eq!((*max, *got), (artifact.bytes - 1, artifact.bytes));
+        assert_eq!(taken[1].as_ref().unwrap(), &content(seed, SIZES[usize::from(seed)]));
+        assert_eq!(holders_of(&**store, &artifact.hash).await, 3);
+    }
+    assert!((fixture.damage)(claims[4].1.hash).await);
     let taken = store.take_all(&claims[4..]).await.unwrap();
     assert!(matches!(&taken[0], Err(StoreError::Corrupt { .. })), "{taken:?}");
     assert!(taken[1].is_ok());
 
     let freed = fixture.other.let_go_all(&[holder("made/0"), holder("nobody"), holder("taken")], false).await;
-    assert_eq!(freed.unwrap(), Freed { holds: 5, artifacts: 1, bytes: 0 });
+    assert_eq!(freed.unwrap(), Freed { holds: 7, artifacts: 1, bytes: 0 });
     let rest: Vec<Holder> = (1..4).map(|at| holder(&format!("made/{at}"))).collect();
     let freed = store.let_go_all(&rest, true).await.unwrap();
     assert_eq!((freed.holds, freed.artifacts), (3, 3));
     for name in &rest {
         assert!(matches!(store.put(name, Vec::new()).await, Err(StoreError::Revoked { .. })));
     }
-    let hash = store.put(&holder("seed"), content(1, SMALL)).await.unwrap().hash;
+    let artifact = store.put(&holder("seed"), content(1, SMALL)).await.unwrap();
     // More than go into one step.
     let crowd: Vec<Holder> = (0..600).map(|at| holder(&format!("crowd/{at}"))).collect();
-    let claims: Vec<_> = crowd.iter().map(|name| (name.clone(), hash)).collect();
+    let claims: Vec<_> = crowd.iter().map(|name| (name.clone(), artifact)).collect();
     assert!(store.take_all(&claims).await.unwrap().iter().all(Result::is_ok));
-    assert_eq!(holders_of(&**store, &hash).await, 601);
+    assert_eq!(holders_of(&**store, &artifact.hash).await, 601);
     let freed = store.let_go_all(&crowd, false).await.unwrap();
     assert_eq!((freed.holds, freed.artifacts), (600, 0));
     assert_eq!(store.usage().await.unwrap().holds, 1);
@@ -410,6 +434,7 @@ macro_rules! store_contract {
     ($fixture:path) => {
         $crate::store_contract!(@tests $fixture:
             what_was_put_is_got,
+            what_is_too_large_for_its_reader_is_not_read,
             equal_bytes_are_stored_once_and_go_with_the_last_holder,
             a_release_covers_everything_below_and_nothing_beside,
             a_revoked_holder_is_refused_for_good,

@@ -259,6 +259,7 @@ impl Machine {
                 worker: worker_id,
                 session,
                 started: self.now,
+                active: self.now,
                 expected_ms,
                 memory_bytes,
                 complaints: 0,

@@ -14,7 +14,11 @@ impl Machine {
         #[cfg(feature = "simulate")]
         let known = known.filter(|_| !self.weak.idempotency);
         if let Some(id) = known {
-            return if self.batch(*id).spec == spec { Ok(()) } else { Err(Error::KeyReused { batch: *id }) };
+            return if self.batch(*id).spec.is_same_batch(&spec) {
+                Ok(())
+            } else {
+                Err(Error::KeyReused { batch: *id })
+            };
         }
         self.admit(&spec)?;
         let id = BatchId(self.next_batch);

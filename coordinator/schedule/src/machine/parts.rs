@@ -127,14 +127,19 @@ impl Machine {
             let now = self.now;
             let at = self.batch_mut(batch).add_part(part.kind, part.units, of, now);
             self.supply(batch, at, worker, part.inputs);
+            self.keep_active(id);
             return;
         };
         let entry = self.node_mut(batch, at);
         let state = entry.state;
         let is_same = entry.given().eq(part.inputs.iter().copied());
         let of = entry.part_mut();
-        of.asked_by = id;
+        let is_repeated = std::mem::replace(&mut of.asked_by, id) == id;
         let is_same = is_same || of.spare == part.inputs;
+        // Whoever asks for the same again and again does nothing.
+        if !is_repeated || state == NodeState::Waiting {
+            self.keep_active(id);
+        }
         match state {
             NodeState::Done => {
                 mark("part found done");
@@ -245,6 +250,14 @@ impl Machine {
         let (worker, session, attempt, key) = (attempt.worker, attempt.session, part.asked_by, part.key);
         mark("controller asked to publish again");
         self.issue(batch, Action::Message(Message::Respawn { worker, session, attempt, key }));
+        self.keep_active(attempt);
+    }
+
+    /// A controller's time begins anew.
+    fn keep_active(&mut self, id: AttemptId) {
+        if let Some(attempt) = self.attempts.get_mut(&id) {
+            attempt.active = self.now;
+        }
     }
 
     /// A part's result has been accepted: its outputs are there for other parts, its inputs are let go.
@@ -265,6 +278,8 @@ impl Machine {
         }
         self.unclaim(batch, parent, &inputs);
         self.deliver(batch, at);
+        let reader = self.node_mut(batch, at).part_mut().asked_by;
+        self.keep_active(reader);
     }
 
     /// A controller cannot read an output of a part: the coordinator looks for itself.

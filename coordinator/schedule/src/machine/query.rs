@@ -120,6 +120,8 @@ pub struct WorkerStatus {
     pub quarantined_until: Option<Time>,
     /// Results that did not verify.
     pub strikes: u32,
+    /// Tasks that it takes at the same time, controllers not counted.
+    pub slots: u32,
     /// Tasks on it, controllers included.
     pub running: u32,
     /// Controllers on it.
@@ -224,6 +226,7 @@ impl Machine {
             present: worker.session.is_some(),
             quarantined_until: (!worker.is_trusted(self.now)).then_some(worker.quarantined_until),
             strikes: worker.strikes,
+            slots: worker.profile.slots,
             running: worker.running.len() as u32,
             controllers: worker.controllers,
             memory_used: worker.memory_used,

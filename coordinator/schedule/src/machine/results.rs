@@ -8,6 +8,9 @@ use crate::spec::TEXT_BYTES_MAX;
 use crate::worker::AttemptPhase;
 use crate::{Action, Artifact, AttemptId, BatchId, Error, Holder, Output, Report, Stage, Work, WorkerId};
 
+/// The last tries of a controller, which take over no parts of those before: more than one, because any try may fail by chance.
+const FRESH_TRIES: u32 = 2;
+
 /// Why a task is tried again.
 pub(super) enum Setback {
     /// It failed.
@@ -76,7 +79,11 @@ impl Machine {
         } else {
             (1..=outputs_max(stage, &self.limits) as usize).contains(&outputs.len())
         };
-        if !fits || outputs.iter().any(|output| output.bytes > self.limits.artifact_bytes_max) {
+        let bytes = outputs.iter().map(|output| output.bytes).fold(0, u64::saturating_add);
+        let is_small = bytes <= self.limits.output_bytes_max[stage.kind()]
+            && outputs.iter().all(|output| output.bytes <= self.limits.artifact_bytes_max);
+        // Honest workers report a batch of too many runs as impossible.
+        if !fits || !is_small {
             self.retry(id, Setback::Failure("outputs of the wrong number or size".into()));
             self.strike(worker);
             return;
@@ -126,11 +133,11 @@ impl Machine {
         let (backoff_ms, backoff_ms_max) = (self.limits.backoff_ms, self.limits.backoff_ms_max);
         let now = self.now;
         let entry = self.node_mut(batch, node);
-        let mut is_last_try = false;
+        let mut is_suspect = false;
         let (tries, reason) = match setback {
             Setback::Failure(reason) => {
                 entry.failures += 1;
-                is_last_try = entry.failures + 1 == failures_max && entry.controller.is_some();
+                is_suspect = entry.failures + FRESH_TRIES == failures_max && entry.controller.is_some();
                 if !entry.avoid.contains(&worker) {
                     entry.avoid.push(worker);
                 }
@@ -155,10 +162,10 @@ impl Machine {
             self.make_ready(batch, node, now.plus(wait.min(backoff_ms_max)));
         }
         #[cfg(feature = "simulate")]
-        let is_last_try = is_last_try && !self.weak.trust;
-        if is_last_try {
-            mark("last try of a controller");
-            // Perhaps a part of an attempt that lied is to blame: the last try takes nothing over.
+        let is_suspect = is_suspect && !self.weak.trust;
+        if is_suspect {
+            mark("parts of a controller suspected");
+            // Perhaps a part of a worker that lied is to blame: the next try takes nothing over.
             self.drop_parts(batch, node);
         }
     }

@@ -2,12 +2,15 @@
 
 use super::results::Setback;
 use super::Machine;
+use crate::batch::NodeState;
 use crate::mark::mark;
-use crate::worker::{AttemptPhase, Worker};
+use crate::worker::{Attempt, AttemptPhase, Worker};
 use crate::{AttemptId, Error, Kind, Profile, Time, WorkerId};
 
 /// Accepted results after which a strike is forgotten.
 const GOOD_PER_STRIKE: u32 = 64;
+/// How often losses of a task double what it may take.
+const DOUBLINGS_MAX: u32 = 6;
 /// Ticks that are further apart than this, and than half a lease, mean that the coordinator was away, not its workers.
 const ABSENCE_MS: u64 = 5_000;
 
@@ -130,6 +133,7 @@ impl Machine {
     fn excuse(&mut self, since: Time) {
         for attempt in self.attempts.values_mut() {
             attempt.started = attempt.started.plus(self.now.since(attempt.started.max(since)));
+            attempt.active = attempt.active.plus(self.now.since(attempt.active.max(since)));
         }
     }
 
@@ -164,24 +168,43 @@ impl Machine {
         free.into_iter().for_each(|id| self.reseat(id));
     }
 
-    /// Takes back attempts that last far too long (no controllers); while the store is away nobody can report. Each loss of
-    /// a task doubles what it may take: else a wrong estimate would never let it end.
+    /// Takes back attempts that last far too long; of a controller only the time counts in which it waits for nobody.
+    /// While the store is away nobody can report. Each loss of a task doubles what it may take, up to a point: else a wrong
+    /// estimate would never let it end.
     pub(super) fn expire_attempts(&mut self) {
         if self.store_away_since.is_some() {
             return;
         }
-        let (percent, min) = (self.limits.timeout_percent, self.limits.timeout_ms_min);
-        let late = self.attempts.iter().filter(|(_, attempt)| {
-            let losses = self.node(attempt.batch, attempt.node).losses.min(32);
+        let percent = self.limits.timeout_percent;
+        let late = self.attempts.iter().filter(|(id, attempt)| {
+            let losses = self.node(attempt.batch, attempt.node).losses.min(DOUBLINGS_MAX);
+            let (since, min) = match attempt.kind.is_controller() {
+                true => (attempt.active, self.limits.idle_ms_min),
+                false => (attempt.started, self.limits.timeout_ms_min),
+            };
             let limit =
                 (attempt.expected_ms.saturating_mul(percent) / 100).max(min).saturating_mul(1 << losses);
-            attempt.is_running() && !attempt.kind.is_controller() && self.now.since(attempt.started) > limit
+            attempt.is_running() && self.now.since(since) > limit && !self.waits_for_parts(**id, attempt)
         });
         let late: Vec<AttemptId> = late.map(|(id, _)| *id).collect();
-        if !late.is_empty() {
-            mark("late attempt taken back");
+        for id in &late {
+            let is_controller = self.attempts[id].kind.is_controller();
+            mark(if is_controller { "idle controller taken back" } else { "late attempt taken back" });
         }
         self.lose_attempts(late);
+    }
+
+    /// Whether others work, or will, on what a controller has asked for. A part without inputs waits for the controller.
+    fn waits_for_parts(&self, id: AttemptId, attempt: &Attempt) -> bool {
+        #[cfg(feature = "simulate")]
+        if self.weak.idleness && attempt.kind.is_controller() {
+            return true;
+        }
+        self.node(attempt.batch, attempt.node).parts().any(|at| {
+            let entry = self.node(attempt.batch, at);
+            let is_asked = entry.part.as_ref().is_some_and(|part| part.asked_by == id);
+            is_asked && matches!(entry.state, NodeState::Ready { .. } | NodeState::Running)
+        })
     }
 
     pub(super) fn praise(&mut self, id: WorkerId, kind: Kind, elapsed_ms: u64, units: u64) {

@@ -99,6 +99,7 @@ impl World {
         client.next_key += 1;
         let deadline = self.now + if is_urgent { 8_000 } else { 120_000 };
         let from = client.states[client.next_sequence as usize];
+        let intake = Spec::intake_of(TenantId(client.chain), &key, 0);
         let spec = Spec {
             tenant: TenantId(client.chain),
             key,
@@ -113,6 +114,7 @@ impl World {
             priority: (content % 3) as u8,
             deadline: (is_urgent || is_patient).then_some(Time(deadline)),
             deadline_is_hard: is_urgent,
+            intake,
         };
         let sent = Sent {
             chain: client.chain,

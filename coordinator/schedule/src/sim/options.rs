@@ -129,13 +129,15 @@ pub enum Weakness {
     Leases,
     /// Tasks are never given up.
     Timeouts,
+    /// Controllers that do nothing are never taken back.
+    Idleness,
     /// What has failed once is not tried again.
     Retries,
 }
 
 impl Weakness {
     /// All of them.
-    pub const ALL: [Weakness; 18] = [
+    pub const ALL: [Weakness; 19] = [
         Weakness::Verification,
         Weakness::Checksum,
         Weakness::Memo,
@@ -153,6 +155,7 @@ impl Weakness {
         Weakness::Repetition,
         Weakness::Leases,
         Weakness::Timeouts,
+        Weakness::Idleness,
         Weakness::Retries,
     ];
 }
@@ -193,6 +196,10 @@ impl Options {
             trust: self.lacks(Weakness::Trust),
             availability: self.lacks(Weakness::Availability),
             back_pressure: self.lacks(Weakness::BackPressure),
+            // It also comes to the rescue of a controller whose worker is gone, or that was not heard.
+            idleness: [Weakness::Idleness, Weakness::Leases, Weakness::Repetition]
+                .iter()
+                .any(|weakness| self.lacks(*weakness)),
         }
     }
 

@@ -204,11 +204,17 @@ impl World {
         let usual = if kind == Kind::Wrap { 800 } else { 100 + self.rng.below(300) };
         let straggles = self.fails(Fault::Slow, 20);
         let takes = usual * slowness / 100 * if straggles { 12 } else { 1 };
-        if self.fails(Fault::Slow, 10) && !kind.is_controller() {
-            self.summary.faults += 1;
+        if self.hangs() {
             return;
         }
         self.send(takes, Msg::TaskEnd { worker: id, session, attempt });
+    }
+
+    /// Whether a task does nothing from now on, although its worker lives.
+    fn hangs(&mut self) -> bool {
+        let hangs = self.fails(Fault::Slow, 10);
+        self.summary.faults += u64::from(hangs);
+        hangs
     }
 
     pub(super) fn task_end(&mut self, id: u64, session: u64, attempt: AttemptId) {
@@ -396,6 +402,9 @@ impl World {
         running.asked.remove(&key);
         running.delivered.extend(contents.iter().copied().zip(outputs.iter().copied()));
         running.results.insert(key, contents);
+        if self.hangs() {
+            return;
+        }
         let takes = 10 + self.rng.below(40);
         self.send(takes, Msg::TaskEnd { worker: id, session, attempt });
     }

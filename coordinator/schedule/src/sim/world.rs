@@ -112,6 +112,7 @@ fn limits(seed: u64) -> Limits {
         backoff_ms_max: 1_000,
         timeout_percent: 800,
         timeout_ms_min: 15_000,
+        idle_ms_min: 15_000,
         patience_ms: 5_000,
         quarantine_ms: 4_000,
         quarantine_ms_max: 15_000,

@@ -267,5 +267,6 @@ pub(crate) fn spec(chain: u64, sequence: u64) -> Spec {
         priority: 0,
         deadline: None,
         deadline_is_hard: false,
+        intake: hash(&format!("intake {chain}/{sequence}")),
     }
 }

@@ -13,11 +13,12 @@ use axum::http::HeaderMap;
 use axum::response::sse::{Event, Sse};
 use futures::stream::{self, Stream};
 use serde::Serialize;
-use tokio::sync::{watch, OwnedSemaphorePermit};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::batches::{page, ListQuery, PAGE};
 use super::extract::{header_text, Auth, BatchPath};
+use super::streams::Place;
 use super::view::{BatchList, BatchView, EventView};
 use super::SharedApp;
 use crate::problem::{Code, Problem};
@@ -84,7 +85,7 @@ pub(crate) async fn batch(
         return Err(Problem::new(Code::NotFound));
     }
     let source = BatchSource { tenant: tenant.id, id, after: after.unwrap_or(0), progress: None };
-    open(app, source)
+    open(app, tenant.id, source)
 }
 
 /// The tenant's newest batches, again whenever one of them changes.
@@ -101,7 +102,7 @@ pub(crate) async fn all(
     Extract(app): Extract<SharedApp>,
     Auth(tenant): Auth,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    open(app, ListSource { tenant: tenant.id, last: None })
+    open(app, tenant.id, ListSource { tenant: tenant.id, last: None })
 }
 
 struct BatchSource {
@@ -179,14 +180,18 @@ struct Live<S> {
     frames: VecDeque<Frame>,
     looked: Option<Instant>,
     spoke: Instant,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 type Item = Result<Event, Infallible>;
 
-fn open<S: Source>(app: SharedApp, source: S) -> Result<Sse<impl Stream<Item = Item>>, Problem> {
-    let full = |_| Problem::with(Code::Overloaded, "too many event streams").retry_after(10);
-    let place = std::sync::Arc::clone(&app.streams).try_acquire_owned().map_err(full)?;
+fn open<S: Source>(
+    app: SharedApp,
+    tenant: TenantId,
+    source: S,
+) -> Result<Sse<impl Stream<Item = Item>>, Problem> {
+    let full = || Problem::with(Code::Overloaded, "too many event streams").retry_after(10);
+    let place = app.streams.place(tenant).ok_or_else(full)?;
     let live = Live {
         changes: app.parts.shared.watch(),
         stop: app.parts.stop.clone(),

@@ -15,6 +15,7 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 
 use super::extract::{header_text, Auth, Json};
+use super::uploads::Room;
 use super::view::Submitted;
 use super::{App, SharedApp};
 use crate::keys::Tenant;
@@ -84,13 +85,23 @@ pub(crate) async fn submit(
         return Err(too_large(bytes_max));
     }
     let room = app.uploads.room(tenant.id, length.unwrap_or(bytes_max));
-    let Ok(Some(_room)) = tokio::time::timeout(ROOM_TIME, room).await else {
+    let Ok(Some(room)) = tokio::time::timeout(ROOM_TIME, room).await else {
         return Err(Problem::with(Code::Overloaded, "too many bodies are being read").retry_after(5));
     };
+    if let Some(key) = &wishes.key {
+        check_quota(&app, &tenant, key, length.unwrap_or(0)).await?;
+    }
     let bytes = read_body(&app, body, length).await?;
-    let (bytes, facts, hash) = examine(&app, bytes).await?;
-    let submit = as_submit(&tenant, wishes, &facts, hash, bytes.len() as u64);
-    store(&app, &submit, bytes).await?;
+    let body = hashed(Payload { bytes, room }).await?;
+    let key = wishes.key.clone().unwrap_or_else(|| key_of(&body.1));
+    check_quota(&app, &tenant, &key, body.0.bytes.len() as u64).await?;
+    let (payload, facts) = examine(&app, body.0).await?;
+    let mut submit = as_submit(&tenant, wishes, key, &facts, body.1, payload.bytes.len() as u64);
+    // A payload whose key is known is only compared.
+    submit.is_stored = !is_known(&app, submit.tenant, &submit.key).await?;
+    if submit.is_stored {
+        store(&app, &submit, payload).await?;
+    }
     let reply = app.ask(Command::Submit(submit)).await?;
     let Reply::Submitted { batch, is_repeated } = reply else {
         return Err(Problem::new(Code::Internal));
@@ -166,13 +177,45 @@ async fn read_body(app: &App, mut body: Body, length: Option<u64>) -> Result<Vec
     Ok(bytes)
 }
 
-/// Checks and hashes a batch on a thread that may block.
-async fn examine(app: &SharedApp, bytes: Vec<u8>) -> Result<(Vec<u8>, BatchFacts, Hash), Problem> {
+/// A body, with its share of the memory for bodies: whoever has the one has the other, also when the peer has gone away.
+struct Payload {
+    bytes: Vec<u8>,
+    room: Room,
+}
+
+/// The key of a submission that names none.
+fn key_of(payload: &Hash) -> String {
+    format!("blake3-{}", hex::encode(payload.0))
+}
+
+/// Hashes a body on a thread that may block.
+async fn hashed(payload: Payload) -> Result<(Payload, Hash), Problem> {
+    let hashed = tokio::task::spawn_blocking(move || {
+        let hash = Hash(*blake3::hash(&payload.bytes).as_bytes());
+        (payload, hash)
+    });
+    hashed.await.map_err(|_| Problem::new(Code::Internal))
+}
+
+/// Refuses what the leader would refuse, before anything costly is done with it. A key that is known is a repetition.
+async fn check_quota(app: &App, tenant: &Tenant, key: &str, bytes: u64) -> Result<(), Problem> {
+    let quota = Quota { batches_max: tenant.batches_max, bytes_max: tenant.bytes_max };
+    let state = app.read().await?;
+    if state.machine().batch_by_key(tenant.id, key).is_some() {
+        return Ok(());
+    }
+    state.check_quota(tenant.id, &quota, bytes).map_err(|refusal| super::refused(&refusal))
+}
+
+/// Checks a batch on a thread that may block, a few at a time.
+async fn examine(app: &SharedApp, payload: Payload) -> Result<(Payload, BatchFacts), Problem> {
     let reader = Arc::clone(&app.parts.reader);
+    let place = Arc::clone(&app.examinations).acquire_owned().await;
+    let place = place.map_err(|_| Problem::new(Code::Internal))?;
     let examined = tokio::task::spawn_blocking(move || {
-        let facts = reader.read(&bytes)?;
-        let hash = Hash(*blake3::hash(&bytes).as_bytes());
-        Ok((bytes, facts, hash))
+        let facts = reader.read(&payload.bytes);
+        drop(place);
+        Ok((payload, facts?))
     });
     let refused = |refusal: crate::work::BatchRefusal| Problem::with(Code::InvalidBatch, refusal);
     match examined.await {
@@ -187,13 +230,14 @@ async fn examine(app: &SharedApp, bytes: Vec<u8>) -> Result<(Vec<u8>, BatchFacts
 fn as_submit(
     tenant: &Tenant,
     wishes: Wishes,
+    key: String,
     facts: &BatchFacts,
     payload: Hash,
     payload_bytes: u64,
 ) -> Submit {
     Submit {
         tenant: tenant.id,
-        key: wishes.key.unwrap_or_else(|| format!("blake3-{}", hex::encode(payload.0))),
+        key,
         chain: facts.chain,
         from: Hash(facts.from),
         to: Hash(facts.to),
@@ -206,16 +250,22 @@ fn as_submit(
         deadline_is_hard: wishes.deadline_is_hard,
         callback: wishes.callback,
         quota: Quota { batches_max: tenant.batches_max, bytes_max: tenant.bytes_max },
+        submission: (rand::random(), rand::random()),
+        is_stored: false,
     }
 }
 
-/// Stores the payload, unless the key is known: then the leader only compares.
-async fn store(app: &App, submit: &Submit, bytes: Vec<u8>) -> Result<(), Problem> {
-    if is_known(app, submit.tenant, &submit.key).await? {
-        return Ok(());
-    }
+/// Stores the payload under this submission's own name. Goes on when the peer goes away: so does its share of memory.
+async fn store(app: &App, submit: &Submit, payload: Payload) -> Result<(), Problem> {
     let holder = names::holder(submit.spec(0).holder());
-    match app.parts.store.put(&holder, bytes).await {
+    let store = Arc::clone(&app.parts.store);
+    let put = tokio::spawn(async move {
+        let Payload { bytes, room } = payload;
+        let put = store.put(&holder, bytes).await;
+        drop(room);
+        put
+    });
+    match put.await.map_err(|_| Problem::new(Code::Internal))? {
         Ok(_) => Ok(()),
         Err(StoreError::TooLarge { max, .. }) => Err(too_large(max)),
         Err(StoreError::Full { .. }) => {

@@ -36,6 +36,8 @@ pub(super) struct Follower {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LogMail {
+    /// The leader's.
+    pub epoch: u64,
     /// Place of the first record.
     pub first: u64,
     /// The records.
@@ -98,6 +100,16 @@ impl Coordinator {
                 follower.position = None;
                 return Ok(());
             };
+            let epoch = state.as_ref().map_or(0, |state| state.epoch().0);
+            // What an earlier leader has written is in the state that was loaded, or is lost.
+            if mail.epoch < epoch {
+                continue;
+            }
+            // Another leader has begun, maybe where this state does not end: the queue may have been put back.
+            if mail.epoch > epoch {
+                follower.position = None;
+                return Ok(());
+            }
             if mail.first > position.0 + 1 {
                 tracing::debug!(missed = mail.first - position.0 - 1, "records were missed: loading again");
                 follower.position = None;

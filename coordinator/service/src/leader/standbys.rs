@@ -18,6 +18,7 @@ const BYTES_MAX: u64 = 8 << 20;
 
 #[derive(Default)]
 pub(super) struct Standbys {
+    epoch: u64,
     seen: BTreeMap<u64, (Cursor, Instant)>,
     /// Up to where the mailbox was emptied.
     forgotten: Cursor,
@@ -26,6 +27,11 @@ pub(super) struct Standbys {
 }
 
 impl Standbys {
+    /// Those of a term.
+    pub(super) fn new(epoch: u64) -> Self {
+        Self { epoch, ..Self::default() }
+    }
+
     /// A standby has given a sign of life. Returns up to where all have read.
     pub(super) fn sign(&mut self, standby: u64, cursor: Cursor, now: Instant) -> Cursor {
         self.drop_gone(now);
@@ -79,7 +85,7 @@ impl Standbys {
                 mails.push(log_mail_end(std::mem::take(&mut mail)));
             }
             if mail.is_empty() {
-                mail = log_mail_begin(next);
+                mail = log_mail_begin(self.epoch, next);
             } else {
                 mail.push(b',');
             }
@@ -96,8 +102,8 @@ impl Standbys {
 }
 
 /// A [`LogMail`](super::follow::LogMail) up to its first record. Records are JSON already.
-fn log_mail_begin(first: u64) -> Vec<u8> {
-    format!("{{\"first\":{first},\"records\":[").into_bytes()
+fn log_mail_begin(epoch: u64, first: u64) -> Vec<u8> {
+    format!("{{\"epoch\":{epoch},\"first\":{first},\"records\":[").into_bytes()
 }
 
 fn log_mail_end(mut mail: Vec<u8>) -> Vec<u8> {
@@ -131,7 +137,7 @@ mod tests {
 
     #[test]
     fn mails_are_cut_to_size_and_number_their_records() {
-        let (mut standbys, now) = (Standbys::default(), Instant::now());
+        let (mut standbys, now) = (Standbys::new(7), Instant::now());
         standbys.sign(1, Cursor(0), now);
         let records = records(100);
         let max = records[0].len() * 8;
@@ -140,7 +146,7 @@ mod tests {
         for mail in &mails {
             assert!(mail.len() <= max, "{} > {max}", mail.len());
             let mail: LogMail = serde_json::from_slice(mail).unwrap();
-            assert_eq!(mail.first, next);
+            assert_eq!((mail.epoch, mail.first), (7, next));
             next += mail.records.len() as u64;
         }
         assert_eq!(next, 111);

@@ -1,6 +1,7 @@
 //! One term: from the lease to its end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(super) struct Term {
     pub record_bytes: u64,
     /// Size of the last checkpoint.
     pub checkpoint_bytes: u64,
+    /// Holds `true`, or is dropped, when the process is to stop.
+    pub stop: watch::Receiver<bool>,
     /// Whether there are others than ticks among them.
     pub has_news: bool,
     pub checkpointed: Instant,
@@ -69,9 +72,12 @@ impl Coordinator {
         let (answers, mut answered) = mpsc::channel(ANSWERS_MAX);
         let (queue, store) = (Arc::clone(&self.parts.queue), Arc::clone(&self.parts.store));
         helpers.spawn(pressure::watch(queue, store, answers.clone()));
-        let mut term = match self.begin(epoch, answers).await {
+        let mut term = match self.begin(epoch, answers, stop).await {
             Ok(term) => term,
-            Err(LeaderError::Queue(QueueError::Fenced { .. })) => return Ok(End::Deposed),
+            Err(LeaderError::Queue(error)) if ending(&error).is_some() => {
+                *self.shared.write().await = None;
+                return Ok(ending(&error).unwrap_or(End::Deposed));
+            }
             Err(error) => return Err(error),
         };
         let mut inbox = self.read_inbox(term.cursor, &mut helpers);
@@ -112,7 +118,10 @@ impl Coordinator {
             };
             match turn {
                 Ok(()) => {}
-                Err(LeaderError::Queue(QueueError::Fenced { .. })) => break End::Deposed,
+                Err(LeaderError::Queue(error)) if ending(&error).is_some() => {
+                    tracing::warn!(%error, "the term is over");
+                    break ending(&error).unwrap_or(End::Deposed);
+                }
                 Err(_) if is_stopped(stop) => break End::Stopped,
                 Err(error) => {
                     *self.shared.write().await = None;
@@ -123,23 +132,29 @@ impl Coordinator {
         helpers.abort_all();
         match ended {
             End::Stopped => self.retire(&mut term).await,
-            End::Deposed => *self.shared.write().await = None,
+            End::Deposed | End::PutBack => *self.shared.write().await = None,
         }
         Ok(ended)
     }
 
     /// Loads, replays, takes over, and begins all work that is outstanding.
-    async fn begin(&self, epoch: Epoch, answers: mpsc::Sender<Entry>) -> Result<Term, LeaderError> {
+    async fn begin(
+        &self,
+        epoch: Epoch,
+        answers: mpsc::Sender<Entry>,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Term, LeaderError> {
         let stored = self.parts.queue.load().await?;
         let state = self.restore(&stored)?;
         let mut records = stored.records.len() as u64;
-        let mut record_bytes: u64 = stored.records.iter().map(|record| record.len() as u64).sum();
+        let mut record_bytes = stored.records.iter().map(|record| record.len() as u64).sum::<u64>();
         let mut checkpoint_bytes = stored.checkpoint.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let is_first = stored.checkpoint.is_none() && records == 0;
         // The limits are part of the state: whoever comes next has to have the same. And a log that is full would not take
         // the record of this takeover.
-        let is_long = is_log_long(self.config.checkpoint_records, records, record_bytes, checkpoint_bytes);
-        if is_first || is_long {
+        let is_full = self.is_log_full.swap(false, Ordering::Relaxed)
+            || is_log_long(&self.config, records, record_bytes, checkpoint_bytes);
+        if is_first || is_full {
             let bytes = state.encode();
             self.parts.queue.checkpoint(epoch, stored.position, &bytes).await?;
             (records, record_bytes, checkpoint_bytes) = (0, 0, bytes.len() as u64);
@@ -159,6 +174,7 @@ impl Coordinator {
             records,
             record_bytes,
             checkpoint_bytes,
+            stop: stop.clone(),
             has_news: true,
             checkpointed: Instant::now(),
             executor,
@@ -168,7 +184,7 @@ impl Coordinator {
             calling: BTreeSet::new(),
             calls: JoinSet::new(),
             bundling: BTreeSet::new(),
-            standbys: Standbys::default(),
+            standbys: Standbys::new(epoch.0),
             sweeper: Default::default(),
         };
         let is_new = state.epoch() < schedule::Epoch(epoch.0);
@@ -263,6 +279,18 @@ impl Coordinator {
         term.has_news = false;
         term.checkpointed = Instant::now();
         Ok(())
+    }
+}
+
+/// How a term ends that the queue does not go on with; `None` for other errors.
+fn ending(error: &QueueError) -> Option<End> {
+    match error {
+        QueueError::Fenced { .. } => Some(End::Deposed),
+        // Only this leader writes: what it has written or read and is not there was lost.
+        QueueError::Gap { .. }
+        | QueueError::CursorOutOfRange { .. }
+        | QueueError::PositionOutOfRange { .. } => Some(End::PutBack),
+        _ => None,
     }
 }
 

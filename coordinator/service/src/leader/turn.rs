@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use assay_queue::{Class, Commit, CommitId, Committed, Cursor, Holder, Mailbox, QueueError};
+use assay_queue::{
+    BackendError, Class, Commit, CommitId, Committed, Cursor, Holder, Mailbox, Place, QueueError,
+};
 use assay_schedule::{Action, AttemptId, BatchId, Effect, Event, Recipient, WorkerId};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -12,7 +14,7 @@ use tokio::time::Instant;
 use super::pieces::{give_up, give_up_reader, pieces};
 use super::sweep::sweep;
 use super::term::Term;
-use super::{now, Coordinator, LeaderError};
+use super::{now, stopped, Coordinator, LeaderConfig, LeaderError};
 use crate::names;
 use crate::request::{Extra, Inbox, Post, RequestId};
 use crate::state::{encode_record, Entry, Fact, Outcome, Receipt, Record, StaleHold, State, RECEIPTS_FILE};
@@ -29,8 +31,6 @@ const LOG_PER_CHECKPOINT: u64 = 4;
 const SMALL_CHECKPOINT_BYTES: u64 = 256 << 10;
 /// Times as many records as are least wanted for a checkpoint; then one is due however large the state is.
 const LOG_RECORDS_MAX: u64 = 16;
-/// Bytes of log for which one is due in any case; below what the queue takes.
-const LOG_BYTES_MAX: u64 = 64 << 20;
 /// Results that were taken and whose workers have not been told; past it all are told.
 const CLOSINGS_MAX: usize = 1024;
 /// Webhooks at the same time.
@@ -143,14 +143,13 @@ impl Coordinator {
         term.has_news |= draft.has_news;
         term.record_bytes += draft.record_bytes;
         let is_due = term.has_news && term.checkpointed.elapsed() >= self.config.checkpoint_time;
-        let (min, checkpoint_bytes) = (self.config.checkpoint_records, term.checkpoint_bytes);
-        if is_log_long(min, term.records, term.record_bytes, checkpoint_bytes) || is_due {
+        let is_long = is_log_long(&self.config, term.records, term.record_bytes, term.checkpoint_bytes);
+        if is_long || is_due {
             if let Err(error) = self.checkpoint(term).await {
                 // The log goes on; the next turn tries again.
                 tracing::error!(%error, "no checkpoint");
                 term.checkpointed = Instant::now();
-                term.records /= 2;
-                term.record_bytes /= 2;
+                (term.records, term.record_bytes) = (term.records / 2, term.record_bytes / 2);
             }
         }
     }
@@ -239,9 +238,11 @@ impl Coordinator {
         let mut pieces = pieces(cursor, mails, sessions(&draft.ended), remove);
         pieces[0].records = std::mem::take(&mut draft.records);
         let mut committed = None;
+        let mut after = Place { position: term.position, cursor: term.cursor };
         // Messages that were lost would be repaired (workers name what they have and begin new sessions, controllers ask
         // again), so that what does not fit into one commit may come after it.
         for mut piece in pieces {
+            piece.after = Some(after);
             let done = loop {
                 give_up(&mut piece, &refused);
                 match self.commit_patiently(term, &piece).await {
@@ -250,6 +251,7 @@ impl Coordinator {
                 }
                 piece.id = CommitId::random();
             };
+            after = Place { position: done.position, cursor };
             committed.get_or_insert(done);
         }
         let committed = committed.expect("there is at least one piece");
@@ -261,13 +263,30 @@ impl Coordinator {
         term.standbys.mails(term.position.0 + 1, &draft.records, max, Instant::now())
     }
 
-    /// Repeats a commit whose outcome is not known until it is.
+    /// Repeats a commit whose outcome is not known until it is, or the time for stopping is over.
     #[tracing::instrument(name = "commit", skip_all)]
     async fn commit_patiently(&self, term: &Term, commit: &Commit) -> Result<Committed, QueueError> {
         let mut wait = RETRY;
         let begun = Instant::now();
+        let is_over = async {
+            stopped(term.stop.clone()).await;
+            tokio::time::sleep(self.config.stop_time).await;
+        };
+        tokio::pin!(is_over);
+        let mut last = None;
         loop {
-            let error = match self.parts.queue.commit(term.epoch, commit).await {
+            let committed = tokio::select! {
+                biased;
+                committed = self.parts.queue.commit(term.epoch, commit) => committed,
+                () = &mut is_over => {
+                    let silent = || BackendError::Unavailable {
+                        tried: begun.elapsed(),
+                        reason: "no answer before the time for stopping was over".into(),
+                    };
+                    return Err(last.unwrap_or_else(|| silent().into()));
+                }
+            };
+            let error = match committed {
                 Ok(committed) => {
                     self.parts.metrics.commit(begun.elapsed());
                     return Ok(committed);
@@ -279,6 +298,8 @@ impl Coordinator {
                 return Err(error);
             }
             tracing::warn!(%error, "cannot commit; trying again");
+            last = Some(error);
+            // Whether the time is over is looked at with the next try.
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY_MAX);
         }
@@ -370,12 +391,12 @@ fn sort_effect(effect: Effect, draft: &mut Draft) {
 }
 
 /// Whether it is time for a checkpoint: not before the log is several times as long as the last one, so that most of what
-/// is written is the log, nor so late that reading it takes seconds. At least `records_min` are wanted.
-pub(super) fn is_log_long(records_min: u64, records: u64, bytes: u64, checkpoint_bytes: u64) -> bool {
+/// is written is the log, nor so late that reading it takes seconds or the queue takes no more.
+pub(super) fn is_log_long(config: &LeaderConfig, records: u64, bytes: u64, checkpoint_bytes: u64) -> bool {
     let is_worth_it = checkpoint_bytes <= SMALL_CHECKPOINT_BYTES
         || bytes >= LOG_PER_CHECKPOINT.saturating_mul(checkpoint_bytes)
-        || records >= records_min.saturating_mul(LOG_RECORDS_MAX);
-    records >= records_min && is_worth_it || bytes >= LOG_BYTES_MAX
+        || records >= config.checkpoint_records.saturating_mul(LOG_RECORDS_MAX);
+    records >= config.checkpoint_records && is_worth_it || bytes >= config.checkpoint_bytes
 }
 
 /// Tells a worker that its result has arrived, so that it need not repeat it.
@@ -436,14 +457,14 @@ mod tests {
 
     #[test]
     fn a_large_state_waits_for_a_long_log_and_no_log_grows_for_ever() {
-        let is_long = |records, bytes, checkpoint| is_log_long(4096, records, bytes, checkpoint);
+        let config = LeaderConfig { checkpoint_records: 4096, ..LeaderConfig::default() };
+        let is_long = |records, bytes, checkpoint| is_log_long(&config, records, bytes, checkpoint);
         assert!(!is_long(4095, 1 << 20, 1000));
         assert!(is_long(4096, 1 << 20, 1000));
         let large = 8 << 20;
         assert!(!is_long(4096, 4 * large - 1, large));
         assert!(is_long(4096, 4 * large, large));
         assert!(is_long(16 * 4096, 1, large));
-        assert!(is_long(1, LOG_BYTES_MAX, u64::MAX));
-        assert!(!is_log_long(u64::MAX, 1 << 40, 1, 1), "never by number");
+        assert!(is_long(1, config.checkpoint_bytes, u64::MAX));
     }
 }

@@ -214,6 +214,7 @@ mod tests {
             priority: 0,
             deadline: None,
             deadline_is_hard: false,
+            intake: Hash([0; 32]),
         };
         History::new(spec, Time(0))
     }

@@ -1,8 +1,9 @@
 //! Receipts: what each attempt took, as its worker has signed it.
 //!
-//! They are kept with the history until the batch has ended; then the leader makes one file of them. This crate does not
-//! check signatures: whoever reads the file does.
+//! Only what is signed by the key that the worker's number follows from is taken. Receipts are kept with the history until
+//! the batch has ended; then the leader makes one file of them. Which keys are trusted is for whoever reads it to say.
 
+use assay_schedule::receipt::{SignedReceipt, Usage};
 use assay_schedule::{AttemptId, BatchId, Time, WorkerId};
 use serde::{Deserialize, Serialize};
 
@@ -39,37 +40,22 @@ pub struct Receipt {
     pub signed: String,
 }
 
-#[derive(Deserialize)]
-struct Signed {
-    receipt: Statement,
-}
-
-#[derive(Deserialize)]
-struct Statement {
-    worker: WorkerId,
-    batch: BatchId,
-    attempt: AttemptId,
-    device: String,
-    usage: Usage,
-}
-
-#[derive(Deserialize)]
-struct Usage {
-    cpu_ms: u64,
-    gpu_ms: u64,
-}
-
 impl Receipt {
-    /// Reads a worker's receipt; `None` if it is none, or too large.
+    /// Reads a worker's receipt; `None` if it is none, is too large, or is not signed by the worker that it names.
     pub fn read(value: serde_json::Value) -> Option<Self> {
         let signed = value.to_string();
         if signed.len() > RECEIPT_BYTES_MAX {
             return None;
         }
-        let Signed { receipt } = serde_json::from_value(value).ok()?;
+        let read: SignedReceipt = serde_json::from_value(value).ok()?;
+        if let Err(error) = read.verify() {
+            tracing::warn!(%error, "a receipt is not taken");
+            return None;
+        }
+        let receipt = read.receipt;
         let device = receipt.device.chars().filter(|char| !char.is_control()).take(ABOUT_MAX).collect();
-        let Usage { cpu_ms, gpu_ms } = receipt.usage;
-        let Statement { worker, batch, attempt, .. } = receipt;
+        let Usage { cpu_ms, gpu_ms, .. } = receipt.usage;
+        let (batch, attempt, worker) = (receipt.batch, receipt.attempt, receipt.worker);
         Some(Self { batch, attempt, worker, device, gpu_ms, cpu_ms, signed })
     }
 }

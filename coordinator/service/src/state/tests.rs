@@ -3,6 +3,9 @@ use assay_schedule::{
     Verdict, Work,
 };
 
+use assay_schedule::receipt::{worker_of, Receipt as SignedBody, ReceiptKey, Usage};
+use ed25519_dalek::{Signer, SigningKey};
+
 use super::*;
 use crate::request::{Quota, RequestId, Submit};
 
@@ -26,6 +29,8 @@ fn submit(key: &str) -> Submit {
         deadline_is_hard: false,
         callback: None,
         quota: Quota { batches_max: 10, bytes_max: 10_000 },
+        submission: (0, 0),
+        is_stored: true,
     }
 }
 
@@ -154,41 +159,64 @@ fn attempts_are_told_apart_by_how_they_ended() {
             .collect::<Vec<_>>()
     };
     assert_eq!(states(&rejected.facts), [AttemptState::Rejected]);
-    world.now += 60_000;
-    // Its worker is silent for too long meanwhile.
-    let lost = world.apply(Entry::Event(Event::Tick));
-    assert_eq!(lost.ended, [(WorkerId(1), 7)]);
+    // Its worker is silent for too long, while ticks go on.
+    let mut ended = Vec::new();
+    for _ in 0..60 {
+        world.now += 1000;
+        ended.extend(world.apply(Entry::Event(Event::Tick)).ended);
+    }
+    assert_eq!(ended, [(WorkerId(1), 7)]);
     let joined = world.join(1, 8);
     let accepted = world.execute(&joined.effects, true);
     assert_eq!(states(&accepted.facts), [AttemptState::Accepted]);
     let history = world.state.history(BatchId(0)).unwrap();
-    assert_eq!((history.accepted, history.retries, history.spans.len() > 1), (1, 1, true));
+    // Once rejected, once lost with its worker.
+    assert_eq!((history.accepted, history.retries, history.spans.len() > 1), (1, 2, true));
     let seqs: Vec<u64> = history.notices.iter().map(|notice| notice.seq).collect();
     assert_eq!(seqs, (1..=history.last_seq()).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_submission_that_is_not_taken_lets_go_of_its_payload_unless_a_live_batch_needs_it() {
+fn a_submission_lets_go_of_its_own_payload_unless_it_is_the_batch() {
     let mut world = World::new();
-    let (outcome, applied) = world.submit(Submit { from: Hash([5; 32]), ..submit("a") });
+    let send =
+        |key: &str, number: u64| Submit { from: Hash([5; 32]), submission: (0, number), ..submit(key) };
+    let (outcome, applied) = world.submit(send("a", 1));
     assert!(outcome.is_ok() && applied.stale.is_empty());
-    let gone =
-        |applied: &Applied, key: &str| applied.stale == [StaleHold::Payload(submit(key).spec(0).holder())];
-    // Does not continue the chain.
-    let (outcome, applied) = world.submit(submit("b"));
+    let gone = |applied: &Applied, sent: Submit| {
+        assert_eq!(applied.stale, [StaleHold::Payload(sent.spec(0).holder())]);
+    };
+    // Does not continue the chain: its repetition, under way already, has a hold of its own.
+    let refused = Submit { from: Hash([6; 32]), ..send("b", 2) };
+    let (outcome, applied) = world.submit(refused.clone());
     assert!(matches!(outcome, Err(Refusal::Schedule(Error::State { .. }))), "{outcome:?}");
-    assert!(gone(&applied, "b"));
-    // The key is in use: its holder keeps what the live batch needs.
-    let (outcome, applied) = world.submit(Submit { priority: 1, ..submit("a") });
+    gone(&applied, refused.clone());
+    let retried = Submit { submission: (0, 3), chain: ChainId(2), ..refused.clone() };
+    assert_ne!(retried.intake(), refused.intake());
+    let (outcome, applied) = world.submit(retried.clone());
+    assert!(outcome.is_ok() && applied.stale.is_empty());
+    let holder = world.state.history(BatchId(1)).unwrap().spec.holder();
+    assert_eq!(holder, retried.spec(0).holder(), "the batch names the submission that it was");
+    // The key is in use: the live batch keeps its payload, the other one goes.
+    let other = Submit { priority: 1, ..send("a", 4) };
+    let (outcome, applied) = world.submit(other.clone());
     assert!(matches!(outcome, Err(Refusal::Schedule(Error::KeyReused { .. }))));
-    assert!(applied.stale.is_empty());
-    let (outcome, _) = world.submit(Submit { chain: ChainId(2), payload_bytes: 9_950, ..submit("c") });
+    gone(&applied, other);
+    let (outcome, applied) = world.submit(send("a", 5));
+    assert_eq!(outcome, Ok(Reply::Submitted { batch: BatchId(0), is_repeated: true }));
+    gone(&applied, send("a", 5));
+    // The very same one, delivered twice, is the batch.
+    let (outcome, applied) = world.submit(send("a", 1));
+    assert!(outcome.is_ok() && applied.stale.is_empty());
+    let (outcome, _) = world.submit(Submit { chain: ChainId(3), payload_bytes: 9_950, ..submit("c") });
     assert_eq!(outcome, Err(Refusal::Quota { what: "bytes", max: 10_000 }));
+    let (outcome, _) = world.submit(Submit { is_stored: false, ..send("d", 6) });
+    assert_eq!(outcome, Err(Refusal::NotStored));
     // Ended: a repetition is granted, but its payload is of no use.
     world.apply(request(Command::Cancel { tenant: TenantId(1), batch: BatchId(0) }));
-    let (outcome, applied) = world.submit(Submit { from: Hash([5; 32]), ..submit("a") });
+    let (outcome, applied) = world.submit(send("a", 7));
     assert_eq!(outcome, Ok(Reply::Submitted { batch: BatchId(0), is_repeated: true }));
-    assert!(gone(&applied, "a"));
+    gone(&applied, send("a", 7));
 }
 
 #[test]
@@ -223,23 +251,86 @@ fn sessions_end_when_another_begins_and_their_mailboxes_go_later() {
     assert!(world.apply(Entry::Event(Event::Tick)).removed.is_empty());
 }
 
+/// A key from one byte, and the number of its worker.
+struct Key(SigningKey);
+
+impl Key {
+    fn new(seed: u8) -> Self {
+        Self(SigningKey::from_bytes(&[seed; 32]))
+    }
+
+    fn worker(&self) -> WorkerId {
+        worker_of(&self.public())
+    }
+}
+
+impl ReceiptKey for Key {
+    fn public(&self) -> [u8; 32] {
+        self.0.verifying_key().to_bytes()
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).to_bytes()
+    }
+}
+
+/// What a worker signs.
+fn signed(key: &Key, attempt: u64, device: &str) -> serde_json::Value {
+    let usage = Usage { cpu_ms: 5, gpu_ms: 99_999, ..Usage::default() };
+    let receipt = SignedBody {
+        worker: key.worker(),
+        batch: BatchId(0),
+        attempt: AttemptId(attempt),
+        key: Hash([1; 32]),
+        kind: Kind::Execute,
+        outcome: assay_schedule::receipt::Outcome::Finished,
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        device: device.into(),
+        build: "b".into(),
+        usage,
+    };
+    serde_json::to_value(receipt.sign(key).unwrap()).unwrap()
+}
+
+#[test]
+fn a_receipt_counts_only_with_the_signature_of_the_worker_that_it_names() {
+    let (key, other) = (Key::new(1), Key::new(2));
+    let good = signed(&key, 3, "sim");
+    let read = Receipt::read(good.clone()).unwrap();
+    assert_eq!((read.worker, read.attempt, read.gpu_ms), (key.worker(), AttemptId(3), 99_999));
+    let foreign = signed(&other, 3, "sim");
+    for (what, at, with) in [
+        ("another device", "/receipt/device", serde_json::json!("other")),
+        ("more time", "/receipt/usage/gpu_ms", serde_json::json!(100_000)),
+        ("another attempt", "/receipt/attempt", serde_json::json!(4)),
+        ("another worker", "/receipt/worker", serde_json::json!(other.worker())),
+        ("no signature", "/signature", serde_json::json!("00".repeat(64))),
+        ("another one's signature", "/signature", foreign["signature"].clone()),
+        ("another one's key", "/public_key", foreign["public_key"].clone()),
+        ("no text", "/signature", serde_json::json!(7)),
+    ] {
+        let mut forged = good.clone();
+        *forged.pointer_mut(at).unwrap() = with;
+        assert_eq!(Receipt::read(forged), None, "{what}");
+    }
+}
+
 #[test]
 fn receipts_are_kept_until_they_are_a_file_and_only_of_attempts_that_there_were() {
     let mut world = World::new();
-    world.join(1, 7);
+    let (key, other) = (Key::new(1), Key::new(2));
+    world.join(key.worker().0, 7);
     let applied = world.taken(submit("a"));
     let attempt = world.state.history(BatchId(0)).unwrap().spans[0].attempt;
-    let receipt = |worker: u64, attempt: u64, device: &str| {
-        let text = format!(
-            r#"{{"receipt":{{"worker":{worker},"batch":0,"attempt":{attempt},"device":"{device}","usage":{{"cpu_ms":5,"gpu_ms":99999,"x":1}}}},"signature":"ab"}}"#
-        );
-        Entry::Receipt(Receipt::read(serde_json::from_str(&text).unwrap()).unwrap())
+    let receipt = |key: &Key, attempt: u64, device: &str| {
+        Entry::Receipt(Receipt::read(signed(key, attempt, device)).unwrap())
     };
-    assert!(world.apply(receipt(2, attempt.0, "sim")).facts.is_empty(), "another worker's attempt");
-    let kept = world.apply(receipt(1, attempt.0, "sim"));
+    assert!(world.apply(receipt(&other, attempt.0, "sim")).facts.is_empty(), "another worker's attempt");
+    let kept = world.apply(receipt(&key, attempt.0, "sim"));
     // 20 ms after the dispatch, 16 devices cannot have been busy for longer.
     assert_eq!(kept.facts, [Fact::Usage { device: "sim".into(), gpu_ms: 320, cpu_ms: 5 }]);
-    for repeated in [receipt(1, attempt.0, "other"), receipt(1, attempt.0 + 1000, "sim")] {
+    for repeated in [receipt(&key, attempt.0, "other"), receipt(&key, attempt.0 + 1000, "sim")] {
         assert!(world.apply(repeated).facts.is_empty());
     }
     world.execute(&applied.effects, true);
@@ -268,8 +359,38 @@ fn phases_end_a_history_once() {
 fn states_of_other_formats_are_refused() {
     let mut bytes = World::new().state.encode();
     assert_eq!(State::decode(&bytes).unwrap(), World::new().state);
-    bytes[0] = 2;
-    assert!(matches!(State::decode(&bytes), Err(StateError::Format { got: 2 })));
-    assert!(matches!(State::decode(&[1, 0]), Err(StateError::Checkpoint(_))));
-    assert!(matches!(State::decode(&[1, 0, 0, 0, 5]), Err(StateError::Checkpoint(_))));
+    bytes[0] = 1;
+    assert!(matches!(State::decode(&bytes), Err(StateError::Format { got: 1 })));
+    assert!(matches!(State::decode(&[2, 0]), Err(StateError::Checkpoint(_))));
+    assert!(matches!(State::decode(&[2, 0, 0, 0, 5]), Err(StateError::Checkpoint(_))));
+}
+
+#[test]
+fn time_goes_on_at_half_speed_after_a_leader_whose_clock_was_ahead() {
+    const HOUR: u64 = 3_600_000;
+    for (first, second) in [(HOUR, 0), (0, HOUR)] {
+        let mut world = World::new();
+        world.now = 10 * HOUR + first;
+        world.apply(Entry::Event(Event::Tick));
+        let before = world.state.now();
+        assert_eq!(before, Time(world.now));
+        world.now = 10 * HOUR + second;
+        world.apply(Entry::Event(Event::TakeOver { epoch: Epoch(2) }));
+        let taken = world.state.now();
+        for _ in 0..60 {
+            world.now += 990;
+            world.apply(Entry::Event(Event::Tick));
+            // What the schedule is not told of does not move its clock.
+            let called = Entry::Called { batch: BatchId(9), is_delivered: true };
+            world.apply(called);
+        }
+        let passed = world.state.now().since(taken);
+        let real = 60 * (990 + 20);
+        match first > second {
+            true => {
+                assert!(passed.abs_diff(real / 2) < 100 && taken.since(before) < 100, "{passed} of {real}")
+            }
+            false => assert!(passed.abs_diff(real) < 100 && taken == Time(10 * HOUR + HOUR + 10), "{passed}"),
+        }
+    }
 }

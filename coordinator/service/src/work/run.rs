@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use assay_queue::{ArtifactStore, Holder, StoreError};
 use assay_schedule::{Action, Artifact, BatchId, Effect, EffectId, Event, Facts, Hash, Spec, Verdict, Work};
-use tokio::sync::{mpsc, AcquireError, Semaphore, SemaphorePermit};
+use tokio::sync::{mpsc, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -86,6 +86,13 @@ struct Made {
     claim: Claim,
     inputs: Vec<Artifact>,
     outputs: Vec<Artifact>,
+}
+
+/// A result that was read: the bytes of its inputs, if they matter, and of its outputs.
+struct Read {
+    made: Made,
+    inputs: Vec<Vec<u8>>,
+    outputs: Vec<Vec<u8>>,
 }
 
 impl Executor {
@@ -303,7 +310,7 @@ impl Parts {
 
     async fn read(&self, artifact: &Artifact) -> Found {
         let hash = blake3::Hash::from_bytes(artifact.hash.0);
-        match patiently("read", || self.store.get(&hash)).await {
+        match patiently("read", || self.store.get_at_most(&hash, artifact.bytes)).await {
             Ok(bytes) if bytes.len() as u64 == artifact.bytes => Found::Bytes(bytes),
             Ok(_) => Found::Damaged,
             Err(StoreError::Missing { .. }) => Found::Missing,
@@ -326,18 +333,32 @@ impl Parts {
         Ok(all)
     }
 
+    /// Sets memory aside, until it is dropped.
+    async fn memory(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
+        let share = kibibytes(bytes).min(kibibytes(self.limits.bytes_max));
+        self.kibibytes.acquire_many(share).await.ok()
+    }
+
     async fn verify(self: &Arc<Self>, made: Made) -> Verdict {
         let bytes = made.bytes();
         let Made { claim, inputs, outputs, .. } = made;
         let Ok(_place) = self.verifications.acquire().await else { return Verdict::Missing };
-        let Ok(_memory) = self.memory(bytes).await else { return Verdict::Missing };
         for output in &outputs {
             // Whoever published it, from now on the schedule decides how long it stays.
             let (holder, hash) = (names::holder(output.holder), blake3::Hash::from_bytes(output.hash.0));
-            if patiently("hold", || self.store.hold(&holder, &hash)).await.is_err() {
-                return Verdict::Missing;
+            match patiently("hold", || self.store.hold(&holder, &hash)).await {
+                Ok(held) if held.bytes == output.bytes => {}
+                // The size is the worker's word, and memory is set aside by it.
+                Ok(held) => {
+                    tracing::warn!(artifact = %output.hash, said = output.bytes, is = held.bytes, "a wrong size");
+                    let hashes = outputs.iter().map(|artifact| artifact.hash).collect();
+                    return Verdict::Read { hashes, valid: false };
+                }
+                Err(_) => return Verdict::Missing,
             }
         }
+        // Sizes of inputs too may be a worker's word; no more than that is read.
+        let Some(_memory) = self.memory(bytes).await else { return Verdict::Missing };
         let made = match self.read_all(&outputs).await {
             Ok(made) => made,
             Err(verdict) => return verdict,
@@ -349,47 +370,15 @@ impl Parts {
         Verdict::Read { hashes: outputs.iter().map(|artifact| artifact.hash).collect(), valid: is_right }
     }
 
-    async fn memory(&self, bytes: u64) -> Result<SemaphorePermit<'_>, AcquireError> {
-        self.kibibytes.acquire_many(kibibytes(bytes).min(kibibytes(self.limits.bytes_max))).await
-    }
-
     /// Verifies small results: their outputs are held and read in one call, and checked one after the other on one
-    /// thread. What that call does not yield is verified by itself.
+    /// thread. What that call does not yield as it was claimed is verified by itself.
     async fn verify_together(self: &Arc<Self>, together: Vec<Made>, answers: mpsc::Sender<Entry>) {
         let bytes = together.iter().map(Made::bytes).fold(0, u64::saturating_add);
-        // In the order of `verify`, or the two could wait for each other.
+        // In the order of `verify`, or the two could wait for each other. An audit has its call before its memory: so no
+        // call is waited for here.
         let Ok(place) = self.verifications.acquire().await else { return };
-        let Ok(memory) = self.memory(bytes).await else { return };
-        let mut found = Vec::with_capacity(together.len());
-        let mut others = Vec::new();
-        {
-            let _permit = self.calls.acquire().await;
-            let claim =
-                |output: &Artifact| (names::holder(output.holder), blake3::Hash::from_bytes(output.hash.0));
-            let claims: Vec<_> = together.iter().flat_map(|made| &made.outputs).map(claim).collect();
-            let taken = patiently("take", || self.store.take_all(&claims)).await;
-            let mut taken = taken.unwrap_or_default().into_iter();
-            let mut whole = Vec::with_capacity(together.len());
-            for made in together {
-                let read: Vec<_> = taken.by_ref().take(made.outputs.len()).collect();
-                let is_whole = |(read, output): (&Result<Vec<u8>, _>, &Artifact)| {
-                    read.as_ref().is_ok_and(|bytes| bytes.len() as u64 == output.bytes)
-                };
-                if read.len() == made.outputs.len() && read.iter().zip(&made.outputs).all(is_whole) {
-                    whole.push((made, read.into_iter().flatten().collect::<Vec<Vec<u8>>>()));
-                } else {
-                    others.push(made);
-                }
-            }
-            let given = whole.iter().map(|(made, _)| self.read_all(&made.inputs));
-            let given = futures::future::join_all(given).await;
-            for ((made, read), given) in whole.into_iter().zip(given) {
-                match given {
-                    Ok(given) => found.push((made, given, read)),
-                    Err(_) => others.push(made),
-                }
-            }
-        }
+        let Some(memory) = self.memory(bytes).await else { return };
+        let (found, others) = self.take_together(together).await;
         if !found.is_empty() {
             let (this, answers) = (Arc::clone(self), answers.clone());
             let check = move || this.judge_all(found, &answers);
@@ -401,16 +390,55 @@ impl Parts {
         for made in others {
             let effect = made.effect;
             let verdict = self.verify(made).await;
+            // Nobody listens any more once the term is over.
             let _ = answers.send(Entry::Event(Event::Verified { effect, verdict })).await;
         }
     }
 
+    /// Holds and reads the outputs of small results, no more of each than its worker says, and reads their inputs; yields
+    /// those that are all there, and the others.
+    async fn take_together(&self, together: Vec<Made>) -> (Vec<Read>, Vec<Made>) {
+        let claim = |output: &Artifact| {
+            let hash = blake3::Hash::from_bytes(output.hash.0);
+            (names::holder(output.holder), assay_queue::Artifact { hash, bytes: output.bytes })
+        };
+        let claims: Vec<_> = together.iter().flat_map(|made| &made.outputs).map(claim).collect();
+        let taken = patiently("take", || self.store.take_all(&claims)).await;
+        let mut taken = taken.unwrap_or_default().into_iter();
+        let (mut found, mut others) = (Vec::with_capacity(together.len()), Vec::new());
+        for made in together {
+            let outputs: Vec<_> = taken.by_ref().take(made.outputs.len()).collect();
+            let is_whole = |(bytes, output): (&Result<Vec<u8>, _>, &Artifact)| {
+                bytes.as_ref().is_ok_and(|bytes| bytes.len() as u64 == output.bytes)
+            };
+            if outputs.len() == made.outputs.len() && outputs.iter().zip(&made.outputs).all(is_whole) {
+                let outputs = outputs.into_iter().flatten().collect();
+                found.push(Read { made, inputs: Vec::new(), outputs });
+            } else {
+                others.push(made);
+            }
+        }
+        let inputs = found.iter().map(|read| self.read_all(&read.made.inputs));
+        let inputs = futures::future::join_all(inputs).await;
+        let mut whole = Vec::with_capacity(found.len());
+        for (mut read, inputs) in found.into_iter().zip(inputs) {
+            match inputs {
+                Ok(inputs) => {
+                    read.inputs = inputs;
+                    whole.push(read);
+                }
+                Err(_) => others.push(read.made),
+            }
+        }
+        (whole, others)
+    }
+
     /// On a thread that may block.
-    fn judge_all(&self, found: Vec<(Made, Vec<Vec<u8>>, Vec<Vec<u8>>)>, answers: &mpsc::Sender<Entry>) {
+    fn judge_all(&self, found: Vec<Read>, answers: &mpsc::Sender<Entry>) {
         let (mut verdicts, mut told) = (Vec::new(), Instant::now());
         let count = found.len();
-        for (at, (made, given, read)) in (1..).zip(found) {
-            let check = || self.verifier.verify(&made.claim, &given, &read);
+        for (at, Read { made, inputs, outputs }) in (1..).zip(found) {
+            let check = || self.verifier.verify(&made.claim, &inputs, &outputs);
             // A check that panics has not found its subject right.
             let valid = std::panic::catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| {
                 tracing::error!(effect = made.effect.0, "a check panicked");
@@ -431,6 +459,8 @@ impl Parts {
 
     async fn check(self: &Arc<Self>, spec: Spec, facts: Facts, proof: Artifact) -> Verdict {
         let Ok(_place) = self.verifications.acquire().await else { return Verdict::Missing };
+        let bytes = proof.bytes.saturating_add(spec.payload_bytes);
+        let Some(_memory) = self.memory(bytes).await else { return Verdict::Missing };
         let proof_bytes = match self.read(&proof).await {
             Found::Bytes(bytes) => bytes,
             Found::Damaged => return damaged(&[proof]),
@@ -444,6 +474,7 @@ impl Parts {
 
     async fn audit(&self, artifact: Artifact) -> Verdict {
         let _permit = self.calls.acquire().await;
+        let Some(_memory) = self.memory(artifact.bytes).await else { return Verdict::Missing };
         match self.read(&artifact).await {
             Found::Bytes(_) => Verdict::Read { hashes: vec![artifact.hash], valid: true },
             Found::Damaged => damaged(&[artifact]),
@@ -456,6 +487,8 @@ impl Parts {
             vec![Entry::Event(Event::SettleFailed { effect, permanent: is_permanent, reason })]
         };
         let _permit = self.settlements.acquire().await;
+        let bytes = proof.bytes.saturating_add(spec.payload_bytes);
+        let memory = self.memory(bytes).await;
         let Found::Bytes(payload) = self.read(&payload(&spec)).await else {
             return failed(true, "the payload is lost".into());
         };
@@ -464,6 +497,8 @@ impl Parts {
             return failed(false, "the proof is lost".into());
         };
         let settlement = Settlement { batch, spec, payload, proof };
+        // A settlement takes hours, and verifications are not to wait for it.
+        drop(memory);
         let files = match self.settler.settle(&settlement).await {
             Ok(files) => files,
             Err(error) => return failed(error.is_permanent, error.reason),
@@ -518,123 +553,4 @@ async fn blocking(check: impl FnOnce() -> bool + Send + 'static) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use assay_queue::{Durability, FolderStore, StoreLimits};
-    use assay_schedule::{AttemptId, ChainId, Epoch, Stage};
-    use async_trait::async_trait;
-
-    use super::*;
-    use crate::work::SettleError;
-
-    /// Takes what says that it is right.
-    struct Judge;
-
-    impl Verifier for Judge {
-        fn needs_inputs(&self, _: &Claim) -> bool {
-            false
-        }
-
-        fn verify(&self, _: &Claim, _: &[Vec<u8>], outputs: &[Vec<u8>]) -> bool {
-            assert!(outputs[0] != b"a bug", "a verifier may panic, though it must not");
-            outputs[0] == b"right"
-        }
-
-        fn check(&self, _: &Facts, _: &[u8], _: &[u8]) -> bool {
-            false
-        }
-    }
-
-    #[async_trait]
-    impl Settler for Judge {
-        async fn settle(&self, _: &Settlement) -> Result<Vec<NewFile>, SettleError> {
-            Err(SettleError { is_permanent: true, reason: "not here".into() })
-        }
-    }
-
-    fn effect(number: u64, work: Work) -> Effect {
-        Effect { id: EffectId(number), epoch: Epoch(1), batch: BatchId(0), action: Action::Work(work) }
-    }
-
-    fn verify(number: u64, bytes: &[u8], size: u64) -> Effect {
-        let zero = Hash([0; 32]);
-        let facts = Facts {
-            chain: ChainId(1),
-            sequence: 0,
-            genesis: zero,
-            from: zero,
-            to: zero,
-            payload: zero,
-            version: 1,
-            deadline: None,
-        };
-        let holder = assay_schedule::Holder::Attempt(AttemptId(number), 0);
-        let hash = Hash(*blake3::hash(bytes).as_bytes());
-        let outputs = vec![Artifact { holder, hash, bytes: size }];
-        let (attempt, stage, inputs) = (AttemptId(number), Stage::Wrap, Vec::new());
-        effect(number, Work::Verify { attempt, stage, key: zero, inputs, outputs, facts })
-    }
-
-    #[tokio::test]
-    async fn small_results_are_judged_together_and_each_by_itself() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = FolderStore::open(folder.path(), StoreLimits::default(), Durability::Process).unwrap();
-        let store: Arc<dyn ArtifactStore> = Arc::new(store);
-        let stored: [(u64, &[u8]); 4] = [(1, b"right"), (2, b"wrong"), (3, b"a bug"), (4, b"right")];
-        for (number, bytes) in stored {
-            let held = store.put(&names::attempt(AttemptId(number)), bytes.to_vec()).await;
-            assert_eq!(held.unwrap().bytes, bytes.len() as u64);
-        }
-        let (answers, mut answered) = mpsc::channel(16);
-        let judge = Arc::new(Judge);
-        let limits = WorkLimits::default();
-        let mut executor = Executor::new(Arc::clone(&store), judge.clone(), judge, limits, answers);
-        let effects = vec![
-            verify(1, b"right", 5),
-            verify(2, b"wrong", 5),
-            verify(3, b"a bug", 5),
-            // Not the size that its worker says, and not there at all.
-            verify(4, b"right", 6),
-            verify(5, b"lost", 4),
-            verify(6, b"right", SMALL_BYTES + 1),
-            verify(7, b"right", 5),
-        ];
-        executor.start(effects, |_| None);
-        let mut verdicts = BTreeMap::new();
-        while verdicts.len() < 7 {
-            let Some(Entry::Event(Event::Verified { effect, verdict })) = answered.recv().await else {
-                panic!("something else than a verdict")
-            };
-            assert!(verdicts.insert(effect.0, verdict).is_none(), "twice");
-        }
-        let read = |bytes: &[u8], valid| Verdict::Read {
-            hashes: vec![Hash(*blake3::hash(bytes).as_bytes())],
-            valid,
-        };
-        assert_eq!(verdicts[&1], read(b"right", true));
-        assert_eq!(verdicts[&2], read(b"wrong", false));
-        assert_eq!(verdicts[&3], read(b"a bug", false));
-        for number in [4, 6] {
-            let Verdict::Read { hashes, valid: false } = &verdicts[&number] else {
-                panic!("{number}: {:?}", verdicts[&number])
-            };
-            assert_ne!(hashes[0].0, *blake3::hash(b"right").as_bytes(), "never the hash that was claimed");
-        }
-        assert_eq!(verdicts[&5], Verdict::Missing);
-        assert_eq!(verdicts[&7], read(b"right", true));
-
-        let attempts = |numbers: [u64; 2]| numbers.map(AttemptId).to_vec();
-        let fences = [(10, [1, 2]), (11, [3, 4])];
-        executor.start(
-            fences.map(|(number, two)| effect(number, Work::Fence { attempts: attempts(two) })).to_vec(),
-            |_| None,
-        );
-        let Some(Entry::Event(Event::Done { effects })) = answered.recv().await else { panic!("not done") };
-        assert_eq!(effects, [EffectId(10), EffectId(11)]);
-        for number in 1..=4 {
-            let again = store.put(&names::attempt(AttemptId(number)), Vec::new()).await;
-            assert!(matches!(again, Err(StoreError::Revoked { .. })), "{number} is not fenced");
-        }
-    }
-}
+mod tests;

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_queue::{ArtifactStore, Cursor, TaskQueue};
+use assay_schedule::receipt::{worker_of, Outcome, Receipt, ReceiptKey, Usage};
 use assay_schedule::{
-    Action, Artifact, AttemptId, Dispatch, Effect, Event, Hash, Holder, Kind, Message, Output, Part, Profile,
-    Report, WorkerId,
+    Action, Artifact, AttemptId, BatchId, Dispatch, Effect, Event, Hash, Holder, Kind, Message, Output, Part,
+    Profile, Report, WorkerId,
 };
 use assay_service::names;
+use ed25519_dalek::{Signer, SigningKey};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -48,11 +50,50 @@ impl Drop for Agent {
     }
 }
 
+/// What it signs receipts with; its number follows from it.
+#[derive(Clone)]
+struct Key(SigningKey);
+
+impl ReceiptKey for Key {
+    fn public(&self) -> [u8; 32] {
+        self.0.verifying_key().to_bytes()
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).to_bytes()
+    }
+}
+
+fn sign(key: &Key, batch: BatchId, attempt: AttemptId, task: Hash, kind: Kind) -> serde_json::Value {
+    let receipt = Receipt {
+        worker: worker_of(&key.public()),
+        batch,
+        attempt,
+        key: task,
+        kind,
+        outcome: Outcome::Finished,
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        device: "sim".into(),
+        build: "t".into(),
+        usage: Usage { cpu_ms: 7, gpu_ms: 3, ..Usage::default() },
+    };
+    serde_json::to_value(receipt.sign(key).unwrap()).unwrap()
+}
+
+/// A receipt that its worker has signed.
+pub(crate) fn signed_receipt(seed: u8) -> serde_json::Value {
+    let key = Key(SigningKey::from_bytes(&[seed; 32]));
+    sign(&key, BatchId(2), AttemptId(3), Hash([4; 32]), Kind::Shard)
+}
+
 #[derive(Clone)]
 struct Links {
     queue: Arc<dyn TaskQueue>,
     store: Arc<dyn ArtifactStore>,
     worker: WorkerId,
+    key: Key,
+    name: String,
     session: u64,
     habits: Habits,
     shards: Arc<AtomicUsize>,
@@ -67,10 +108,13 @@ impl Agent {
         habits: Habits,
     ) -> Self {
         let (shards, hurry) = <(Arc<AtomicUsize>, Arc<AtomicBool>)>::default();
+        let key = Key(SigningKey::from_bytes(&[worker as u8; 32]));
         let links = Links {
             queue,
             store,
-            worker: WorkerId(worker),
+            worker: worker_of(&key.public()),
+            key,
+            name: format!("w{worker}"),
             session: rand::random::<u64>() >> 11,
             habits,
             shards: Arc::clone(&shards),
@@ -105,8 +149,9 @@ impl Links {
         let Habits { kinds, slots, .. } = self.habits.clone();
         let profile = Profile { kinds, version: 1, memory_bytes: 1 << 40, slots, controllers: 4 };
         self.post(&Event::Join { worker, session, profile }).await;
+        let name = &self.name;
         let about =
-            format!(r#"{{"about":{{"worker":{worker},"name":"w{worker}","devices":["sim"],"build":"t"}}}}"#);
+            format!(r#"{{"about":{{"worker":{worker},"name":"{name}","devices":["sim"],"build":"t"}}}}"#);
         self.queue.post(about.into_bytes()).await.unwrap();
         let mailbox = names::worker(worker, session);
         let mut running: HashMap<AttemptId, mpsc::UnboundedSender<Delivered>> = HashMap::new();
@@ -166,10 +211,8 @@ impl Links {
             None => Report::Transient { reason: "could not".into() },
         };
         self.post(&Event::Result { worker: self.worker, session: self.session, attempt, report }).await;
-        let receipt = format!(
-            r#"{{"receipt":{{"receipt":{{"worker":{},"batch":{},"attempt":{attempt},"device":"sim","usage":{{"cpu_ms":7,"gpu_ms":3}}}},"signature":"00"}}}}"#,
-            self.worker, dispatch.batch
-        );
+        let signed = sign(&self.key, dispatch.batch, attempt, dispatch.key, dispatch.stage.kind());
+        let receipt = format!(r#"{{"receipt":{signed}}}"#);
         self.queue.post(receipt.into_bytes()).await.unwrap();
     }
 

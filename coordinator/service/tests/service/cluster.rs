@@ -13,6 +13,7 @@ use assay_service::keys::{new_key, KeyRing, Keys};
 use assay_service::leader::LeaderConfig;
 use assay_service::request::ClusterKey;
 use assay_service::webhook::CallbackPolicy;
+use assay_service::work::BatchReader;
 use assay_service::{Service, ServiceError, Settings, Supplies};
 use base64::Engine as _;
 use serde_json::Value;
@@ -36,6 +37,7 @@ pub(crate) struct Cluster {
     pub key: String,
     pub other_key: String,
     pub settings: Settings,
+    pub reader: Arc<dyn BatchReader>,
     keys: Arc<KeyRing>,
     _folder: TempDir,
 }
@@ -87,6 +89,7 @@ impl Cluster {
                 },
                 ..Settings::default()
             },
+            reader: Arc::new(Simple),
             keys: Arc::new(KeyRing::fixed(Keys::parse(&text).unwrap())),
             _folder: folder,
         }
@@ -101,7 +104,7 @@ impl Cluster {
         let supplies = Supplies {
             queue: Arc::clone(&self.queue),
             store: Arc::clone(&self.store),
-            reader: Arc::new(Simple),
+            reader: Arc::clone(&self.reader),
             verifier: Arc::new(Simple),
             settler: Arc::new(Simple),
             keys: Arc::clone(&self.keys),
@@ -128,6 +131,12 @@ impl Node {
     pub(crate) async fn stop(mut self) {
         self.stop.send_replace(true);
         (&mut self.task).await.unwrap().unwrap();
+    }
+
+    /// Tells it to stop, and waits no longer than `time`.
+    pub(crate) async fn stop_within(mut self, time: Duration) -> bool {
+        self.stop.send_replace(true);
+        tokio::time::timeout(time, &mut self.task).await.is_ok_and(|ended| ended.unwrap().is_ok())
     }
 
     /// Dies.

@@ -38,7 +38,14 @@ async fn a_coordinator_that_dies_in_the_middle_is_replaced_and_no_shard_is_prove
     let parts = agents.iter().map(|agent| agent.shards.load(Ordering::SeqCst)).sum::<usize>();
     assert_eq!(parts, 3 * 9 + 9, "parts of three blocks and the fold, each once");
     let (_, detail) = node.client.get(&format!("/v1/batches/{id}")).await;
-    assert_eq!(detail["batch"]["retries"], 0, "{detail}");
+    // A task may be doubled while it is thought to be late; on a loaded machine the first one is.
+    let is_part = |span: &&serde_json::Value| span["kind"] == "shard" || span["kind"] == "reduce";
+    let spans = detail["spans"].as_array().unwrap();
+    assert_eq!(
+        spans.iter().filter(is_part).filter(|span| span["state"] != "accepted").count(),
+        0,
+        "{detail}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,6 +82,42 @@ async fn a_standby_serves_reads_and_writes_and_takes_over() {
         of(third.client.clone()).await == of(standby.client.clone()).await
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_queue_was_put_back_begins_anew_with_what_is_stored() {
+    let queue = EmbeddedQueue::in_memory(QueueLimits::default());
+    let mut cluster = Cluster::new();
+    cluster.queue = Arc::new(queue.clone());
+    let node = cluster.node().await;
+    let standby = cluster.node().await;
+    let first = node.client.submitted("first", Shape::new(1)).await;
+    until("the standby follows", || async { standby.client.phase(first).await == "proving" }).await;
+    let snapshot = queue.snapshot();
+    let lost = node.client.submitted("second", Shape::new(2)).await;
+    until("the standby knows it", || async { standby.client.phase(lost).await == "proving" }).await;
+    queue.put_back(&snapshot);
+    // The leader may not know it yet; then the submission is lost with it, and repeated as the answer says.
+    let mut answer = (503, serde_json::Value::Null);
+    until("the lost batch is taken again", || {
+        let client = node.client.clone();
+        async move { client.submit("third", Shape::new(3)).await.0 == 201 }
+    })
+    .await;
+    until("it is not known any more", || {
+        let client = node.client.clone();
+        async move { client.submit("second", Shape::new(2)).await.0 == 201 }
+    })
+    .await;
+    answer.1 = node.client.get("/v1/batches").await.1;
+    assert_eq!(answer.1["batches"].as_array().map(Vec::len), Some(3), "{}", answer.1);
+    // Everybody says what is stored.
+    let third = cluster.node().await;
+    for client in [&standby.client, &third.client] {
+        until("all say the same", || async { client.get("/v1/batches").await.1 == answer.1 }).await;
+    }
+    let _agent = cluster.agent(1, Habits::default());
+    node.client.wait_for(first, "settled").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -135,6 +135,11 @@ impl Tools {
             usage.memory_bytes_peak = ended.used.memory_bytes_peak;
         });
         let outputs = ended.result?;
+        let outputs_max = work.dispatch.outputs_max;
+        if outputs.len() > outputs_max as usize {
+            let reason = format!("the task has {} outputs, at most {outputs_max} are allowed", outputs.len());
+            return Err(Failure::Permanent(reason));
+        }
         if let Some(missing) = outputs.iter().find(|file| !file.path.is_file()) {
             return Err(Failure::Transient(format!("{} was not made", missing.path.display())));
         }
@@ -215,7 +220,7 @@ impl Tools {
             build: self.config.build.clone(),
             usage: work.usage(),
         };
-        let receipt = match receipt.sign(&self.key) {
+        let receipt = match receipt.sign(&*self.key) {
             Ok(receipt) => Some(Box::new(receipt)),
             Err(error) => {
                 tracing::error!(attempt = %dispatch.attempt, %error, "no receipt");

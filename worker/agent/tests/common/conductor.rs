@@ -103,6 +103,7 @@ impl Conductor {
             priority: 0,
             deadline: None,
             deadline_is_hard: false,
+            intake: Hash([sequence as u8 ^ 0x80; 32]),
         };
         let holder = wire::holder(spec.holder()).unwrap();
         self.store.put(&holder, payload.to_vec()).await.unwrap();

@@ -131,9 +131,9 @@ impl ArtifactStore for CutStore {
         self.0.hold(holder, hash).await
     }
 
-    async fn get(&self, hash: &blake3::Hash) -> Result<Vec<u8>, StoreError> {
+    async fn get_at_most(&self, hash: &blake3::Hash, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
         self.1.pass()?;
-        self.0.get(hash).await
+        self.0.get_at_most(hash, bytes_max).await
     }
 
     async fn get_to_file(&self, hash: &blake3::Hash, path: &Path) -> Result<u64, StoreError> {

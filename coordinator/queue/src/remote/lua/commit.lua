@@ -2,7 +2,8 @@
 -- Carries out a commit as a whole, or nothing.
 -- KEYS: head, inbox, log, boxes, then the mailboxes.
 -- ARGV: epoch, holder, id, cursor, bounds (records, record bytes, mails and bytes of a mailbox, bytes of all mails,
--- mailboxes), number of records, {record, checksum}, number of mails, {mailbox, mail}, number of closings, {mailbox},
+-- mailboxes), the record and the event it builds on ('' for any), the hash of the event at the cursor ('' for any; see
+-- post.lua), number of records, {record, checksum}, number of mails, {mailbox, mail}, number of closings, {mailbox},
 -- number of removals, {mailbox}; a mailbox is its place among KEYS.
 -- A value of boxes: "closed bytes-ever bytes-forgotten last-forgotten".
 local HEAD, INBOX, LOG, BOXES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -23,12 +24,22 @@ if num('epoch') ~= tonumber(ARGV[1]) or holder == '' or (ARGV[2] ~= '' and ARGV[
   return {'FENCED', num('epoch')}
 end
 local cursor, committed = tonumber(ARGV[4]), num('cursor')
+if ARGV[11] ~= '' and (tonumber(ARGV[11]) ~= num('record') or tonumber(ARGV[12]) ~= committed) then
+  return {'GAP', num('record'), committed}
+end
 if cursor < committed or cursor > num('event') then
   return {'RANGE', committed, num('event')}
 end
+local last
+if cursor > committed then
+  last = redis.call('XRANGE', INBOX, '0-' .. str(cursor), '0-' .. str(cursor))[1][2]
+  if ARGV[13] ~= '' and last[6] ~= ARGV[13] then
+    return {'GAP', num('record'), committed}
+  end
+end
 
 -- Check everything before the first write.
-local at = 11
+local at = 14
 local records, record_first = tonumber(ARGV[at]), at + 1
 local record, record_bytes = num('record'), num('record_bytes')
 local size = record_bytes - num('record_bytes_done')
@@ -103,8 +114,7 @@ end
 
 -- From here on nothing fails.
 if cursor > committed then
-  local last = redis.call('XRANGE', INBOX, '0-' .. str(cursor), '0-' .. str(cursor))
-  redis.call('HSET', HEAD, 'cursor', str(cursor), 'event_bytes_done', last[1][2][4])
+  redis.call('HSET', HEAD, 'cursor', str(cursor), 'event_bytes_done', last[4])
   redis.call('XTRIM', INBOX, 'MINID', '0-' .. str(cursor + 1))
 end
 for i = 0, records - 1 do

@@ -2,11 +2,19 @@
 
 use serde::{Deserialize, Deserializer, Serializer};
 
-pub(crate) fn serialize<S: Serializer, T: Bytes>(bytes: &T, serializer: S) -> Result<S::Ok, S::Error> {
+/// Writes bytes as hex digits.
+///
+/// # Errors
+/// The serializer's.
+pub fn serialize<S: Serializer, T: Bytes>(bytes: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&hex::encode(bytes.bytes()))
 }
 
-pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: Bytes>(deserializer: D) -> Result<T, D::Error> {
+/// Reads hex digits.
+///
+/// # Errors
+/// For other text, and for too many or too few digits.
+pub fn deserialize<'de, D: Deserializer<'de>, T: Bytes>(deserializer: D) -> Result<T, D::Error> {
     let text = String::deserialize(deserializer)?;
     let bytes = hex::decode(&text).map_err(serde::de::Error::custom)?;
     T::of(&bytes)
@@ -14,8 +22,11 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: Bytes>(deserializer: D) 
 }
 
 /// What is written as hex.
-pub(crate) trait Bytes: Sized {
+pub trait Bytes: Sized {
+    /// The bytes.
     fn bytes(&self) -> &[u8];
+
+    /// The value of these bytes, if they are as many as it takes.
     fn of(bytes: &[u8]) -> Option<Self>;
 }
 
