@@ -8,7 +8,7 @@
 //! a result posted for each dispatch at once. They share a few connections, and send no receipts.
 //!
 //! The tasks are the parts (shards) that eight block controllers ask for. A task's output is the empty artifact, its input
-//! one of eight bytes that is published before the clock starts and let go of by the coordinator after the task.
+//! one of sixteen bytes that is published before the clock starts and let go of by the coordinator after the task.
 //!
 //! Two measurements: all tasks asked for at once, from the first dispatch to the last delivery, which comes with the
 //! acceptance (tasks/s); and tasks asked for one by one at a rate, from the request being posted to the dispatch in the

@@ -92,7 +92,7 @@ impl Coordinator {
                 () = stopped(stop.clone()) => break End::Stopped,
                 _ = &mut lost => break End::Deposed,
                 // All that has come since the last turn, read or still under way when that began.
-                events = inbox.recv_many(&mut page, self.config.turn_events_max) => {
+                events = inbox.recv_many(&mut page, self.config.turn_events_max.max(1)) => {
                     if events == 0 {
                         break End::Deposed;
                     }
