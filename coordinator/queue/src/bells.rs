@@ -23,6 +23,26 @@ struct Bell {
     state: Arc<tokio::sync::Mutex<u64>>,
     ears: usize,
     idle_since: Option<Instant>,
+    rings: u64,
+    quiet: Option<Quiet>,
+}
+
+/// Up to where somebody has looked, and found nothing after it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Quiet {
+    /// The place.
+    pub upto: u64,
+    /// Rings before the look.
+    pub rings: u64,
+    /// The connection over which rings came already then.
+    pub generation: u64,
+}
+
+impl Bell {
+    fn ring(&mut self) {
+        self.rings += 1;
+        self.notify.notify_waiters();
+    }
 }
 
 impl Bells {
@@ -49,16 +69,16 @@ impl Bells {
 
     /// Wakes those who wait for `name`.
     pub(crate) fn ring(&self, name: &str) {
-        if let Some(bell) = self.lock().get(name) {
-            bell.notify.notify_waiters();
+        if let Some(bell) = self.lock().get_mut(name) {
+            bell.ring();
         }
     }
 
     /// Wakes everybody.
     #[allow(clippy::iter_over_hash_type, reason = "waking has no order")]
     pub(crate) fn ring_all(&self) {
-        for bell in self.lock().values() {
-            bell.notify.notify_waiters();
+        for bell in self.lock().values_mut() {
+            bell.ring();
         }
     }
 
@@ -96,6 +116,18 @@ impl Ear {
     /// Ends with the next ring after it was enabled or first polled.
     pub(crate) fn ring(&self) -> Notified<'_> {
         self.notify.notified()
+    }
+
+    /// Rings so far, and the last look that found nothing more.
+    pub(crate) fn rings(&self) -> (u64, Option<Quiet>) {
+        self.bells.lock().get(&self.name).map_or((0, None), |bell| (bell.rings, bell.quiet))
+    }
+
+    /// Notes that a look has found nothing after a place, or that what was noted does not hold any more.
+    pub(crate) fn set_quiet(&self, quiet: Option<Quiet>) {
+        if let Some(bell) = self.bells.lock().get_mut(&self.name) {
+            bell.quiet = quiet;
+        }
     }
 
     /// A number that the owner of the bells keeps for this name; 0 at first.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::error::StoreError;
+use crate::error::{Class, StoreError};
 use crate::types::Holder;
 
 /// An immutable piece of data in the store.
@@ -46,6 +46,14 @@ pub struct Freed {
     pub artifacts: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+impl Freed {
+    pub(crate) fn add(&mut self, more: Freed) {
+        self.holds += more.holds;
+        self.artifacts += more.artifacts;
+        self.bytes += more.bytes;
+    }
 }
 
 /// What a sweep removed.
@@ -133,6 +141,46 @@ pub trait ArtifactStore: Send + Sync + 'static {
     /// # Errors
     /// See [`release`](Self::release).
     async fn revoke(&self, holder: &Holder) -> Result<Freed, StoreError>;
+
+    /// [`hold`](Self::hold) and then [`get_at_most`](Self::get_at_most) as many bytes as claimed, for each claim, in
+    /// order; for many small artifacts. What was held stays held if it cannot be read.
+    ///
+    /// # Errors
+    /// Those of the two, each for its claim; [`StoreError::Backend`] for all of them. The call may be repeated.
+    async fn take_all(
+        &self,
+        claims: &[(Holder, Artifact)],
+    ) -> Result<Vec<Result<Vec<u8>, StoreError>>, StoreError> {
+        let mut taken = Vec::with_capacity(claims.len());
+        for (holder, artifact) in claims {
+            taken.push(match self.hold(holder, &artifact.hash).await {
+                Ok(_) => self.get_at_most(&artifact.hash, artifact.bytes).await,
+                Err(error) => Err(error),
+            });
+        }
+        Ok(taken)
+    }
+
+    /// [`release`](Self::release), or [`revoke`](Self::revoke), of each.
+    ///
+    /// # Errors
+    /// See there; one that concerns some does not keep the others from being let go, and one that may pass is told before
+    /// others.
+    async fn let_go_all(&self, holders: &[Holder], with_fence: bool) -> Result<Freed, StoreError> {
+        let (mut freed, mut failure) = (Freed::default(), None);
+        for holder in holders {
+            let done = match with_fence {
+                true => self.revoke(holder).await,
+                false => self.release(holder).await,
+            };
+            match done {
+                Ok(more) => freed.add(more),
+                Err(error) if error.class() == Class::Transient => failure = Some(error),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        failure.map_or(Ok(freed), Err)
+    }
 
     /// What is known of an artifact; does not read it.
     ///

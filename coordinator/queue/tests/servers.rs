@@ -387,3 +387,43 @@ async fn a_cluster_holds_a_deployment_on_one_of_its_nodes() {
         "any node may become responsible"
     );
 }
+
+/// Calls of a command so far.
+fn calls(server: &RedisServer, command: &str) -> u64 {
+    let info = server.info("commandstats");
+    let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+    line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_reader_that_comes_back_looks_when_it_rings_and_not_before() {
+    let server = RedisServer::start();
+    let queue = open(config(server.url())).await.unwrap();
+    let reader = open(config(server.url())).await.unwrap();
+    let mailbox = Mailbox::new("m").unwrap();
+    let epoch = queue.lead("a", LONG).await.unwrap().unwrap();
+    let send = async || {
+        let mut commit = Commit::new(Cursor(0));
+        commit.mails = vec![(mailbox.clone(), b"mail".to_vec())];
+        queue.commit(epoch, &commit).await.unwrap();
+    };
+    let late = async || {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        send().await;
+    };
+    // The first one subscribes, and has to look once more after that.
+    let (first, ()) = tokio::join!(reader.read(&mailbox, Cursor(0), 9, LONG), late());
+    let mut cursor = first.unwrap().mails[0].cursor;
+    for round in 1..=3 {
+        let before = calls(&server, "xrange");
+        let (page, ()) = tokio::join!(reader.read(&mailbox, cursor, 9, LONG), late());
+        cursor = page.unwrap().mails[0].cursor;
+        assert_eq!(calls(&server, "xrange") - before, 1, "round {round}");
+    }
+    // One that has been rung for while nobody listened is found at once.
+    send().await;
+    let page = reader.read(&mailbox, cursor, 9, LONG).await.unwrap();
+    assert_eq!(page.mails.len(), 1);
+    // And whoever has read less looks.
+    assert_eq!(reader.read(&mailbox, cursor, 9, LONG).await.unwrap(), page);
+}

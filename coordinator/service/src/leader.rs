@@ -45,7 +45,7 @@ pub struct LeaderConfig {
     pub tick: Duration,
     /// Events taken in one turn.
     pub turn_events_max: usize,
-    /// Records after which a checkpoint is made.
+    /// Records after which a checkpoint is made; up to 16 times as many while the state is large and the log short.
     pub checkpoint_records: u64,
     /// Bytes of records after which a checkpoint is made; well below the queue's bound on them.
     pub checkpoint_bytes: u64,

@@ -192,13 +192,6 @@ pub enum Extra {
     About(About),
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum FromWorker {
-    Event(Box<Event>),
-    Extra(Box<Extra>),
-}
-
 impl ClusterKey {
     /// Derives the key from a secret of any length.
     pub fn new(secret: &[u8]) -> Self {
@@ -232,10 +225,14 @@ impl ClusterKey {
             }
             return Ok(Inbox::Post(serde_json::from_str(&envelope.coordinator).map_err(json)?));
         }
-        match serde_json::from_slice(bytes).map_err(json)? {
-            FromWorker::Event(event) if event.worker().is_none() => Err(PostError::Forbidden),
-            FromWorker::Event(event) => Ok(Inbox::Worker(event)),
-            FromWorker::Extra(extra) => Ok(Inbox::Extra(extra)),
+        // One after the other: the names of an untagged enum's variants would only be looked at after a copy of everything.
+        match serde_json::from_slice::<Event>(bytes) {
+            Ok(event) if event.worker().is_none() => Err(PostError::Forbidden),
+            Ok(event) => Ok(Inbox::Worker(Box::new(event))),
+            Err(error) => match serde_json::from_slice(bytes) {
+                Ok(extra) => Ok(Inbox::Extra(extra)),
+                Err(_) => Err(json(error)),
+            },
         }
     }
 }

@@ -56,6 +56,7 @@ store_scripts! {
     STORE_END: "#!lua flags=allow-oom" "store_end.lua",
     STORE_ABORT: "#!lua flags=allow-oom" "store_abort.lua",
     STORE_HOLD: "#!lua" "store_hold.lua",
+    STORE_TAKE: "#!lua" "store_take.lua",
     STORE_RELEASE: "#!lua flags=allow-oom" "store_release.lua",
     STORE_DAMAGE: "#!lua flags=allow-oom" "store_damage.lua",
     STORE_SWEEP: "#!lua flags=allow-oom" "store_sweep.lua",

@@ -204,10 +204,22 @@ impl Link {
     /// [`BackendError`].
     pub(crate) async fn subscribe(&self, name: &str, ear: &Ear) -> Result<bool, BackendError> {
         self.sweep_idle();
+        if self.subscribed(ear).is_some() {
+            return Ok(true);
+        }
         match self.repeat(&Request::Subscribe { name, ear }).await? {
             Reply::Subscribed { is_old } => Ok(is_old),
             _ => Err(BackendError::internal("a reply to SUBSCRIBE of another kind")),
         }
+    }
+
+    /// The connection over which rings reach `ear`, if they do.
+    pub(crate) fn subscribed(&self, ear: &Ear) -> Option<u64> {
+        // Held while somebody subscribes.
+        let subscribed = *ear.state().try_lock().ok()?;
+        let current = self.shared.current.read().unwrap_or_else(PoisonError::into_inner);
+        let live = current.as_ref().filter(|live| !live.is_dead.load(Ordering::Acquire))?;
+        (live.generation == subscribed).then_some(subscribed)
     }
 
     async fn perform(&self, live: &mut Live, request: &Request<'_>) -> Result<Reply, RedisError> {
@@ -231,6 +243,8 @@ impl Link {
                 let is_old = *generation == live.generation;
                 if !is_old {
                     self.rings(live).await?.subscribe(name).await?;
+                    // Rings before this one were not heard, perhaps.
+                    ear.set_quiet(None);
                     *generation = live.generation;
                 }
                 Ok(Reply::Subscribed { is_old })

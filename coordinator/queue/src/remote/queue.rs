@@ -18,6 +18,7 @@ use super::call::{self, array, bytes, entry, number, Answer, Call, Script};
 use super::inspect;
 use super::link::{Link, RECHECK};
 use super::url::RedisConfig;
+use crate::bells::{Ear, Quiet};
 use crate::error::{BackendError, Bound, QueueError};
 use crate::journal::checksum;
 use crate::limits::QueueLimits;
@@ -67,8 +68,16 @@ impl Keys {
     }
 }
 
-/// Whether something was found, and what.
-type Look<'a, T> = BoxFuture<'a, Result<(bool, T), QueueError>>;
+/// What a look has found.
+struct Found<T> {
+    /// Whether it is worth returning.
+    is_any: bool,
+    /// The place after which there was nothing; `None` if there may have been.
+    quiet_after: Option<u64>,
+    what: T,
+}
+
+type Look<'a, T> = BoxFuture<'a, Result<Found<T>, QueueError>>;
 
 /// What all keys of a deployment begin with.
 pub(super) fn prefix(deployment: &str) -> String {
@@ -98,31 +107,50 @@ impl RedisQueue {
         Call::new(script).key(&self.keys.head).number(epoch.0).arg(holder.into_bytes())
     }
 
-    /// Repeats `look` at each ring of `channel`, until it finds something or `wait` is over.
+    /// Repeats `look` at each ring of `channel`, until it finds something after `after` or `wait` is over.
     async fn wait_for<'a, T>(
         &'a self,
         channel: &str,
+        after: Cursor,
         wait: Duration,
         look: impl Fn() -> Look<'a, T> + Send + Sync,
     ) -> Result<T, QueueError> {
         let deadline = deadline(wait.min(self.limits.wait_max));
         if wait.is_zero() {
-            return Ok(look().await?.1);
+            return Ok(look().await?.what);
         }
         let ear = self.link.bells().listen(channel);
+        // Whoever comes back for more need not look if it has not rung since: most readers do, once for each page.
+        let mut is_quiet = self.is_quiet(&ear, after);
         loop {
             let ring = ear.ring();
             tokio::pin!(ring);
             ring.as_mut().enable();
-            let (is_done, found) = look().await?;
-            if is_done || Instant::now() >= deadline {
-                return Ok(found);
+            if !std::mem::take(&mut is_quiet) || !self.is_quiet(&ear, after) {
+                let (rings, _) = ear.rings();
+                let subscribed = self.link.subscribed(&ear);
+                let found = look().await?;
+                if let (Some(upto), Some(generation)) = (found.quiet_after, subscribed) {
+                    ear.set_quiet(Some(Quiet { upto, rings, generation }));
+                }
+                if found.is_any || Instant::now() >= deadline {
+                    return Ok(found.what);
+                }
             }
             if self.link.subscribe(channel, &ear).await? {
                 // Past the deadline it looks once more.
                 let _ = timeout_at(deadline.min(Instant::now() + RECHECK), ring).await;
             }
         }
+    }
+
+    /// Whether there is nothing after a place, because somebody has looked and it has not rung since.
+    fn is_quiet(&self, ear: &Ear, after: Cursor) -> bool {
+        let (rings, quiet) = ear.rings();
+        let Some(quiet) = quiet.filter(|quiet| quiet.rings == rings && after.0 >= quiet.upto) else {
+            return false;
+        };
+        self.link.subscribed(ear) == Some(quiet.generation)
     }
 
     fn build_commit<'a>(&'a self, epoch: Epoch, commit: &'a Commit) -> (Call<'a>, Vec<&'a Mailbox>) {
@@ -237,7 +265,7 @@ impl RedisQueue {
         &self,
         after: Cursor,
         max: usize,
-    ) -> Result<(bool, Vec<(Cursor, Vec<u8>)>), QueueError> {
+    ) -> Result<Found<Vec<(Cursor, Vec<u8>)>>, QueueError> {
         let mut range = redis::pipe();
         range.cmd("XRANGE").arg(&self.keys.inbox).arg(format!("(0-{}", after.0)).arg("+");
         range.arg("COUNT").arg(max);
@@ -248,7 +276,8 @@ impl RedisQueue {
             self.see(Cursor(place), fields.get(2).cloned().unwrap_or_default());
             events.push((Cursor(place), fields.swap_remove(0)));
         }
-        Ok((!events.is_empty(), events))
+        let quiet_after = (events.len() < max).then(|| events.last().map_or(after, |(last, _)| *last).0);
+        Ok(Found { is_any: !events.is_empty(), quiet_after, what: events })
     }
 
     async fn look_for_mails(
@@ -256,7 +285,7 @@ impl RedisQueue {
         key: String,
         after: Cursor,
         max: usize,
-    ) -> Result<(bool, Page), QueueError> {
+    ) -> Result<Found<Page>, QueueError> {
         // In this order: once it is closed, all its mails are there. One more than wanted tells whether these are the last.
         let mut range = redis::pipe();
         range.cmd("HGET").arg(&self.keys.boxes).arg(&key);
@@ -271,10 +300,14 @@ impl RedisQueue {
             let (place, mut fields) = entry(value)?;
             mails.push(Mail { cursor: Cursor(place), bytes: fields.swap_remove(0) });
         }
-        let is_closed = is_closed && mails.len() <= max;
+        let has_all = mails.len() <= max;
+        // That a mailbox is closed is told to whoever asks.
+        let quiet_after =
+            (has_all && !is_closed).then(|| mails.last().map_or(after, |mail| mail.cursor).0.max(forgotten));
+        let is_closed = is_closed && has_all;
         mails.truncate(max);
         let page = Page { mails, is_closed, forgotten: Cursor(forgotten) };
-        Ok((!page.mails.is_empty() || page.is_closed, page))
+        Ok(Found { is_any: !page.mails.is_empty() || page.is_closed, quiet_after, what: page })
     }
 
     fn fenced(&self, got: Epoch, answer: &mut Answer) -> QueueError {
@@ -373,7 +406,7 @@ impl TaskQueue for RedisQueue {
     ) -> Result<Vec<(Cursor, Vec<u8>)>, QueueError> {
         let max = page(max, &self.limits);
         let look = || -> Look<'_, _> { Box::pin(self.look_for_events(after, max)) };
-        self.wait_for(&self.keys.inbox, wait, look).await
+        self.wait_for(&self.keys.inbox, after, wait, look).await
     }
 
     async fn commit(&self, epoch: Epoch, commit: &Commit) -> Result<Committed, QueueError> {
@@ -448,7 +481,7 @@ impl TaskQueue for RedisQueue {
         let max = page(max, &self.limits);
         let key = self.keys.mailbox(mailbox);
         let look = || -> Look<'_, _> { Box::pin(self.look_for_mails(key.clone(), after, max)) };
-        self.wait_for(&key, wait, look).await
+        self.wait_for(&key, after, wait, look).await
     }
 
     async fn forget(&self, mailbox: &Mailbox, upto: Cursor) -> Result<(), QueueError> {

@@ -27,6 +27,9 @@ use crate::types::Holder;
 
 /// Holds released, or pieces of trash removed, in one step.
 const PAGE: usize = 256;
+/// Artifacts taken in one step, and their bytes; what goes beyond these is read by itself.
+const TAKE_PAGE: usize = 256;
+const TAKE_BYTES_MAX: u64 = 4 << 20;
 /// How often a read looks for the object again because it was replaced meanwhile.
 const READ_ATTEMPTS: usize = 3;
 
@@ -364,17 +367,18 @@ impl SharedStore {
         Ok(bytes)
     }
 
-    async fn let_go(&self, holder: &Holder, with_fence: bool) -> Result<Freed, StoreError> {
+    /// Lets go of up to a page of holders.
+    async fn let_go(&self, holders: &[Holder], with_fence: bool) -> Result<Freed, StoreError> {
         let mut freed = Freed::default();
         loop {
             let call = self
                 .call(&call::STORE_RELEASE)
-                .text(holder.as_str())
                 .text(&self.artifacts)
-                .number(PAGE as u64)
+                .number((PAGE + holders.len()) as u64)
                 .number(u64::from(with_fence))
                 .number(self.limits.store.fences_max)
                 .number(self.limits.store.fence_time.as_secs());
+            let call = holders.iter().fold(call, |call, holder| call.text(holder.as_str()));
             let mut answer = Answer::new(self.run(call).await?)?;
             freed.holds += answer.number()?;
             freed.artifacts += answer.number()?;
@@ -388,6 +392,42 @@ impl SharedStore {
                 return Ok(freed);
             }
         }
+    }
+
+    /// Holds up to a page of artifacts; yields the bytes of those that are in Redis and sound.
+    async fn take_page(
+        &self,
+        claims: &[(Holder, Artifact)],
+    ) -> Result<Vec<Result<Option<Vec<u8>>, StoreError>>, StoreError> {
+        let texts: Vec<_> = claims.iter().map(|(_, artifact)| artifact.hash.to_hex()).collect();
+        let mut call = self.call(&call::STORE_TAKE).number(TAKE_BYTES_MAX);
+        for ((holder, artifact), text) in claims.iter().zip(&texts) {
+            call = call.key(self.artifact(&artifact.hash)).text(holder.as_str()).text(text.as_str());
+            call = call.number(artifact.bytes).number(holder.lineage().count() as u64);
+            call = with_lineage(call, holder);
+        }
+        let answers = array(self.run(call).await?)?;
+        if answers.len() != claims.len() {
+            return Err(BackendError::protocol("a script leaves artifacts out").into());
+        }
+        let mut taken = Vec::with_capacity(claims.len());
+        for ((holder, Artifact { hash, bytes: max }), answer) in claims.iter().zip(answers) {
+            let mut answer = array(answer)?.into_iter();
+            taken.push(match call::text(answer.next())?.as_str() {
+                "REVOKED" => Err(StoreError::Revoked { holder: holder.clone() }),
+                "MISSING" => Err(StoreError::Missing { hash: *hash }),
+                "LARGE" => Err(StoreError::TooLarge { max: *max, got: number(answer.next())? }),
+                _ => {
+                    let bytes = number(answer.next())?;
+                    let inline = answer.next().filter(|inline| *inline != Value::Nil);
+                    let inline = inline.map(|inline| call::bytes(Some(inline))).transpose()?;
+                    let is_sound =
+                        |inline: &Vec<u8>| inline.len() as u64 == bytes && blake3::hash(inline) == *hash;
+                    Ok(inline.filter(is_sound))
+                }
+            });
+        }
+        Ok(taken)
     }
 
     async fn sweep_trash(&self, older_than: Duration) -> Result<Swept, StoreError> {
@@ -528,11 +568,37 @@ impl ArtifactStore for SharedStore {
     }
 
     async fn release(&self, holder: &Holder) -> Result<Freed, StoreError> {
-        self.let_go(holder, false).await
+        self.let_go(std::slice::from_ref(holder), false).await
     }
 
     async fn revoke(&self, holder: &Holder) -> Result<Freed, StoreError> {
-        self.let_go(holder, true).await
+        self.let_go(std::slice::from_ref(holder), true).await
+    }
+
+    async fn take_all(
+        &self,
+        claims: &[(Holder, Artifact)],
+    ) -> Result<Vec<Result<Vec<u8>, StoreError>>, StoreError> {
+        let mut all = Vec::with_capacity(claims.len());
+        for page in claims.chunks(TAKE_PAGE) {
+            for (taken, (_, artifact)) in self.take_page(page).await?.into_iter().zip(page) {
+                all.push(match taken {
+                    Ok(Some(bytes)) => Ok(bytes),
+                    // Somewhere else, or damaged, which is noted there.
+                    Ok(None) => self.get_at_most(&artifact.hash, artifact.bytes).await,
+                    Err(error) => Err(error),
+                });
+            }
+        }
+        Ok(all)
+    }
+
+    async fn let_go_all(&self, holders: &[Holder], with_fence: bool) -> Result<Freed, StoreError> {
+        let mut freed = Freed::default();
+        for page in holders.chunks(PAGE) {
+            freed.add(self.let_go(page, with_fence).await?);
+        }
+        Ok(freed)
     }
 
     async fn stat(&self, hash: &blake3::Hash) -> Result<Option<Stat>, StoreError> {

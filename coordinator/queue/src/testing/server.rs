@@ -115,6 +115,14 @@ impl RedisServer {
         self.try_command(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
+    /// What it says of itself: a section of `INFO`.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    pub fn info(&self, section: &str) -> String {
+        redis::from_redis_value(self.command(&["INFO", section])).expect("a text")
+    }
+
     /// Runs a command as the default user.
     ///
     /// # Errors

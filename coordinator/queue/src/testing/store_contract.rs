@@ -344,6 +344,60 @@ pub async fn holds_are_listed_in_order(fixture: StoreFixture) {
     assert_eq!(found, expected);
 }
 
+/// Taking many, and letting go of many, is what it is to do so with each; what is wrong with one concerns no other.
+pub async fn many_are_taken_and_let_go_of_as_each_by_itself(fixture: StoreFixture) {
+    let store = &fixture.store;
+    let mut claims = Vec::new();
+    for (at, size) in SIZES.into_iter().enumerate() {
+        let name = holder(&format!("made/{at}"));
+        let artifact = store.put(&name, content(at as u8, size)).await.unwrap();
+        claims.push((holder(&format!("taken/{at}")), artifact));
+    }
+    store.revoke(&holder("fenced")).await.unwrap();
+    claims.insert(1, (holder("fenced/0"), claims[1].1));
+    claims.insert(3, (holder("taken/lost"), Artifact { hash: blake3::hash(b"nobody has this"), bytes: 15 }));
+    let taken = fixture.other.take_all(&claims).await.unwrap();
+    assert!(matches!(&taken[1], Err(StoreError::Revoked { holder }) if holder.as_str() == "fenced/0"));
+    assert!(matches!(&taken[3], Err(StoreError::Missing { .. })));
+    for (seed, at) in [0, 2, 4, 5].into_iter().enumerate() {
+        assert_eq!(taken[at].as_ref().unwrap(), &content(seed as u8, SIZES[seed]));
+        assert_eq!(holders_of(&**store, &claims[at].1.hash).await, 2);
+    }
+    assert_eq!(taken.len(), claims.len());
+    // What is larger than claimed is held and not read; what is smaller is for the caller to judge.
+    for (seed, at) in [(2, 4), (3, 5)] {
+        let artifact = claims[at].1;
+        let of = |bytes| (holder("taken/other"), Artifact { bytes, ..artifact });
+        let taken = fixture.other.take_all(&[of(artifact.bytes - 1), of(artifact.bytes + 1)]).await.unwrap();
+        let Err(StoreError::TooLarge { max, got }) = &taken[0] else { panic!("it was read") };
+        assert_eq!((*max, *got), (artifact.bytes - 1, artifact.bytes));
+        assert_eq!(taken[1].as_ref().unwrap(), &content(seed, SIZES[usize::from(seed)]));
+        assert_eq!(holders_of(&**store, &artifact.hash).await, 3);
+    }
+    assert!((fixture.damage)(claims[4].1.hash).await);
+    let taken = store.take_all(&claims[4..]).await.unwrap();
+    assert!(matches!(&taken[0], Err(StoreError::Corrupt { .. })), "{taken:?}");
+    assert!(taken[1].is_ok());
+
+    let freed = fixture.other.let_go_all(&[holder("made/0"), holder("nobody"), holder("taken")], false).await;
+    assert_eq!(freed.unwrap(), Freed { holds: 7, artifacts: 1, bytes: 0 });
+    let rest: Vec<Holder> = (1..4).map(|at| holder(&format!("made/{at}"))).collect();
+    let freed = store.let_go_all(&rest, true).await.unwrap();
+    assert_eq!((freed.holds, freed.artifacts), (3, 3));
+    for name in &rest {
+        assert!(matches!(store.put(name, Vec::new()).await, Err(StoreError::Revoked { .. })));
+    }
+    let artifact = store.put(&holder("seed"), content(1, SMALL)).await.unwrap();
+    // More than go into one step.
+    let crowd: Vec<Holder> = (0..600).map(|at| holder(&format!("crowd/{at}"))).collect();
+    let claims: Vec<_> = crowd.iter().map(|name| (name.clone(), artifact)).collect();
+    assert!(store.take_all(&claims).await.unwrap().iter().all(Result::is_ok));
+    assert_eq!(holders_of(&**store, &artifact.hash).await, 601);
+    let freed = store.let_go_all(&crowd, false).await.unwrap();
+    assert_eq!((freed.holds, freed.artifacts), (600, 0));
+    assert_eq!(store.usage().await.unwrap().holds, 1);
+}
+
 /// Many publish, hold and release the same few artifacts at once; in the end the counts are right.
 pub async fn counts_are_right_after_a_crowd(fixture: StoreFixture) {
     let mut crowd = Vec::new();
@@ -390,6 +444,7 @@ macro_rules! store_contract {
             a_lost_artifact_is_missed_and_replaced,
             leftovers_are_swept_and_nothing_else,
             holds_are_listed_in_order,
+            many_are_taken_and_let_go_of_as_each_by_itself,
             counts_are_right_after_a_crowd,
         );
     };

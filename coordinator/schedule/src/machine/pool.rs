@@ -77,15 +77,10 @@ impl Pool {
         if seat.is_here {
             self.here.remove(&worker);
         }
-        match seat.ns_per_unit {
-            Some(ns) => {
-                self.measured.remove(&(ns, worker));
-                self.free.remove(&(ns, worker));
-            }
-            None => {
-                self.free_unmeasured.remove(&worker);
-            }
+        if let Some(ns) = seat.ns_per_unit {
+            self.measured.remove(&(ns, worker));
         }
+        self.set_free(worker, seat, false);
     }
 
     fn enter(&mut self, worker: WorkerId, seat: Seat) {
@@ -93,18 +88,30 @@ impl Pool {
             return;
         }
         self.here.insert(worker);
-        match seat.ns_per_unit {
-            Some(ns) => {
-                self.measured.insert((ns, worker));
-                if seat.is_free {
-                    self.free.insert((ns, worker));
-                }
-            }
-            None if seat.is_free => {
-                self.free_unmeasured.insert(worker);
-            }
-            None => {}
+        if let Some(ns) = seat.ns_per_unit {
+            self.measured.insert((ns, worker));
         }
+        self.set_free(worker, seat, seat.is_free);
+    }
+
+    /// Moves a worker from one seat to another. Most moves only take or give back a place.
+    fn reseat(&mut self, worker: WorkerId, before: Seat, after: Seat) {
+        if (before.is_here, before.ns_per_unit) == (after.is_here, after.ns_per_unit) {
+            self.set_free(worker, after, after.is_here && after.is_free);
+            return;
+        }
+        self.leave(worker, before);
+        self.enter(worker, after);
+    }
+
+    /// Whether a worker with this seat can take a task.
+    fn set_free(&mut self, worker: WorkerId, seat: Seat, is_free: bool) {
+        match (seat.ns_per_unit, is_free) {
+            (Some(ns), true) => self.free.insert((ns, worker)),
+            (Some(ns), false) => self.free.remove(&(ns, worker)),
+            (None, true) => self.free_unmeasured.insert(worker),
+            (None, false) => self.free_unmeasured.remove(&worker),
+        };
     }
 }
 
@@ -152,8 +159,7 @@ impl Machine {
         }
         let key = PoolKey { kind, version: worker.profile.version };
         let pool = self.pools.entry(key).or_default();
-        pool.leave(id, before);
-        pool.enter(id, seat);
+        pool.reseat(id, before, seat);
         if pool.is_empty() {
             self.pools.remove(&key);
         }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use assay_queue::{Cursor, Position, Stored};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{Coordinator, LeaderError};
 use crate::names;
@@ -33,7 +33,7 @@ pub(super) struct Follower {
 }
 
 /// One mail of the mailbox `log`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LogMail {
     /// The leader's.

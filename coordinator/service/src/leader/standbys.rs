@@ -6,8 +6,7 @@ use std::time::Duration;
 use assay_queue::Cursor;
 use tokio::time::Instant;
 
-use super::follow::{LogMail, SIGN_TIME};
-use crate::state::Record;
+use super::follow::SIGN_TIME;
 
 /// A standby is believed gone after this.
 const GONE: Duration = Duration::from_secs(4 * SIGN_TIME.as_secs());
@@ -59,12 +58,12 @@ impl Standbys {
         }
     }
 
-    /// Mails that tell of `records`, of which the first gets place `first`; and whether the mailbox has to go first.
+    /// Mails that tell of `records`, as they are in the log, of which the first gets place `first`; and whether the mailbox
+    /// has to go first.
     pub(super) fn mails(
         &mut self,
         first: u64,
-        records: Vec<Record>,
-        sizes: &[usize],
+        records: &[Vec<u8>],
         mail_bytes_max: usize,
         now: Instant,
     ) -> (bool, Vec<Vec<u8>>) {
@@ -80,25 +79,36 @@ impl Standbys {
             return (true, Vec::new());
         }
         let mut mails = Vec::new();
-        let (mut mail, mut filled) = (LogMail { epoch: self.epoch, first, records: Vec::new() }, 0);
-        for (record, size) in records.into_iter().zip(sizes) {
-            if !mail.records.is_empty() && filled + size + 64 > mail_bytes_max {
-                let next = mail.first + mail.records.len() as u64;
-                let next = LogMail { epoch: self.epoch, first: next, records: Vec::new() };
-                mails.push(std::mem::replace(&mut mail, next));
-                filled = 0;
+        let (mut mail, mut next) = (Vec::new(), first);
+        for record in records {
+            if !mail.is_empty() && mail.len() + record.len() + 64 > mail_bytes_max {
+                mails.push(log_mail_end(std::mem::take(&mut mail)));
             }
-            filled += size + 1;
-            mail.records.push(record);
+            if mail.is_empty() {
+                mail = log_mail_begin(self.epoch, next);
+            } else {
+                mail.push(b',');
+            }
+            mail.extend_from_slice(record);
+            next += 1;
         }
-        if !mail.records.is_empty() {
-            mails.push(mail);
+        if !mail.is_empty() {
+            mails.push(log_mail_end(mail));
         }
-        let mails: Vec<Vec<u8>> = mails.iter().map(crate::wire::json).collect();
         self.mails += mails.len() as u64;
         self.bytes += mails.iter().map(|mail| mail.len() as u64).sum::<u64>();
         (false, mails)
     }
+}
+
+/// A [`LogMail`](super::follow::LogMail) up to its first record. Records are JSON already.
+fn log_mail_begin(epoch: u64, first: u64) -> Vec<u8> {
+    format!("{{\"epoch\":{epoch},\"first\":{first},\"records\":[").into_bytes()
+}
+
+fn log_mail_end(mut mail: Vec<u8>) -> Vec<u8> {
+    mail.extend_from_slice(b"]}");
+    mail
 }
 
 #[cfg(test)]
@@ -106,38 +116,37 @@ mod tests {
     use assay_schedule::{Event, Time};
 
     use super::*;
-    use crate::state::{encode_record, Entry};
+    use crate::leader::follow::LogMail;
+    use crate::state::{encode_record, Entry, Record};
 
-    fn records(count: usize) -> (Vec<Record>, Vec<usize>) {
-        let records = vec![Record { at: Time(1), entry: Entry::Event(Event::Tick) }; count];
-        let sizes = records.iter().map(|record| encode_record(record).len()).collect();
-        (records, sizes)
+    fn records(count: usize) -> Vec<Vec<u8>> {
+        vec![encode_record(&Record { at: Time(1), entry: Entry::Event(Event::Tick) }); count]
     }
 
     #[test]
     fn nothing_is_mailed_without_a_standby() {
         let (mut standbys, now) = (Standbys::default(), Instant::now());
-        let (records, sizes) = records(3);
-        assert_eq!(standbys.mails(1, records.clone(), &sizes, 1 << 20, now), (false, Vec::new()));
+        let records = records(3);
+        assert_eq!(standbys.mails(1, &records, 1 << 20, now), (false, Vec::new()));
         standbys.sign(1, Cursor(0), now);
-        assert_eq!(standbys.mails(4, records.clone(), &sizes, 1 << 20, now).1.len(), 1);
+        assert_eq!(standbys.mails(4, &records, 1 << 20, now).1.len(), 1);
         // Gone: what is left for it is removed.
-        assert_eq!(standbys.mails(7, records.clone(), &sizes, 1 << 20, now + GONE), (true, Vec::new()));
-        assert_eq!(standbys.mails(10, records, &sizes, 1 << 20, now + GONE), (false, Vec::new()));
+        assert_eq!(standbys.mails(7, &records, 1 << 20, now + GONE), (true, Vec::new()));
+        assert_eq!(standbys.mails(10, &records, 1 << 20, now + GONE), (false, Vec::new()));
     }
 
     #[test]
     fn mails_are_cut_to_size_and_number_their_records() {
-        let (mut standbys, now) = (Standbys::default(), Instant::now());
+        let (mut standbys, now) = (Standbys::new(7), Instant::now());
         standbys.sign(1, Cursor(0), now);
-        let (records, sizes) = records(100);
-        let max = sizes[0] * 8;
-        let (_, mails) = standbys.mails(11, records, &sizes, max, now);
+        let records = records(100);
+        let max = records[0].len() * 8;
+        let (_, mails) = standbys.mails(11, &records, max, now);
         let mut next = 11;
         for mail in &mails {
             assert!(mail.len() <= max, "{} > {max}", mail.len());
             let mail: LogMail = serde_json::from_slice(mail).unwrap();
-            assert_eq!(mail.first, next);
+            assert_eq!((mail.epoch, mail.first), (7, next));
             next += mail.records.len() as u64;
         }
         assert_eq!(next, 111);
@@ -156,13 +165,13 @@ mod tests {
     fn a_mailbox_that_nobody_empties_is_removed() {
         let (mut standbys, now) = (Standbys::default(), Instant::now());
         standbys.sign(1, Cursor(0), now);
-        let (records, sizes) = records(1);
+        let records = records(1);
         let mut removed = 0;
         for first in 1..=2 * (MAILS_MAX + 2) {
             // A sign of life alone empties nothing.
             let upto = standbys.sign(1, Cursor(0), now);
             standbys.forgotten(upto);
-            let (remove, mails) = standbys.mails(first, records.clone(), &sizes, 1 << 20, now);
+            let (remove, mails) = standbys.mails(first, &records, 1 << 20, now);
             removed += u64::from(remove);
             assert!(remove || mails.len() == 1);
         }

@@ -1,26 +1,25 @@
 //! One term: from the lease to its end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
 use assay_queue::{Cursor, Epoch, Position, QueueError};
 use assay_schedule as schedule;
-use assay_schedule::{BatchId, Event};
+use assay_schedule::{AttemptId, BatchId, Event, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::standbys::Standbys;
+use super::turn::is_log_long;
 use super::{is_stopped, pressure, stopped, sweep, Coordinator, End, LeaderError};
 use crate::state::{Entry, State};
 use crate::work::Executor;
 
 /// Answers of own work that wait for a turn.
 const ANSWERS_MAX: usize = 1024;
-/// Pages of events that are read ahead.
-const PAGES_MAX: usize = 2;
 /// Ticks that may be left out while there is much to do.
 const TICKS_LATE_MAX: u32 = 3;
 const EVENTS_WAIT: Duration = Duration::from_secs(5);
@@ -37,6 +36,8 @@ pub(super) struct Term {
     pub records: u64,
     /// Their bytes.
     pub record_bytes: u64,
+    /// Size of the last checkpoint.
+    pub checkpoint_bytes: u64,
     /// Holds `true`, or is dropped, when the process is to stop.
     pub stop: watch::Receiver<bool>,
     /// Whether there are others than ticks among them.
@@ -44,6 +45,9 @@ pub(super) struct Term {
     pub checkpointed: Instant,
     pub executor: Executor,
     pub answers: mpsc::Sender<Entry>,
+    /// Attempts that the leader is done with and whose workers are still to be told, and their number.
+    pub closings: BTreeMap<(WorkerId, u64), Vec<AttemptId>>,
+    pub closings_count: usize,
     /// Webhooks that are being sent.
     pub calling: BTreeSet<BatchId>,
     pub calls: JoinSet<()>,
@@ -76,7 +80,8 @@ impl Coordinator {
             }
             Err(error) => return Err(error),
         };
-        let mut pages = self.read_inbox(term.cursor, &mut helpers);
+        let mut inbox = self.read_inbox(term.cursor, &mut helpers);
+        let mut page = Page::new();
         let mut ticks = tokio::time::interval(self.config.tick);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticked = Instant::now();
@@ -86,18 +91,19 @@ impl Coordinator {
                 biased;
                 () = stopped(stop.clone()) => break End::Stopped,
                 _ = &mut lost => break End::Deposed,
-                page = pages.recv() => match page {
-                    Some(page) => {
-                        let mut entries = drain(&mut answered);
-                        // Time passes also while the inbox is never empty.
-                        if ticked.elapsed() >= self.config.tick * TICKS_LATE_MAX {
-                            entries.push(Entry::Event(Event::Tick));
-                            ticked = Instant::now();
-                        }
-                        self.take(&mut term, page, entries).await
+                // All that has come since the last turn, read or still under way when that began.
+                events = inbox.recv_many(&mut page, self.config.turn_events_max.max(1)) => {
+                    if events == 0 {
+                        break End::Deposed;
                     }
-                    None => break End::Deposed,
-                },
+                    let mut entries = drain(&mut answered);
+                    // Time passes also while the inbox is never empty.
+                    if ticked.elapsed() >= self.config.tick * TICKS_LATE_MAX {
+                        entries.push(Entry::Event(Event::Tick));
+                        ticked = Instant::now();
+                    }
+                    self.take(&mut term, std::mem::take(&mut page), entries).await
+                }
                 Some(entry) = answered.recv() => {
                     let mut entries = vec![entry];
                     entries.extend(drain(&mut answered));
@@ -142,15 +148,16 @@ impl Coordinator {
         let state = self.restore(&stored)?;
         let mut records = stored.records.len() as u64;
         let mut record_bytes = stored.records.iter().map(|record| record.len() as u64).sum::<u64>();
+        let mut checkpoint_bytes = stored.checkpoint.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let is_first = stored.checkpoint.is_none() && records == 0;
         // The limits are part of the state: whoever comes next has to have the same. And a log that is full would not take
         // the record of this takeover.
         let is_full = self.is_log_full.swap(false, Ordering::Relaxed)
-            || records >= self.config.checkpoint_records
-            || record_bytes >= self.config.checkpoint_bytes;
+            || is_log_long(&self.config, records, record_bytes, checkpoint_bytes);
         if is_first || is_full {
-            self.parts.queue.checkpoint(epoch, stored.position, &state.encode()).await?;
-            (records, record_bytes) = (0, 0);
+            let bytes = state.encode();
+            self.parts.queue.checkpoint(epoch, stored.position, &bytes).await?;
+            (records, record_bytes, checkpoint_bytes) = (0, 0, bytes.len() as u64);
         }
         let parts = &self.parts;
         let executor = Executor::new(
@@ -166,11 +173,14 @@ impl Coordinator {
             cursor: stored.cursor,
             records,
             record_bytes,
+            checkpoint_bytes,
             stop: stop.clone(),
             has_news: true,
             checkpointed: Instant::now(),
             executor,
             answers,
+            closings: BTreeMap::new(),
+            closings_count: 0,
             calling: BTreeSet::new(),
             calls: JoinSet::new(),
             bundling: BTreeSet::new(),
@@ -218,17 +228,19 @@ impl Coordinator {
         is_lost
     }
 
-    fn read_inbox(&self, mut after: Cursor, helpers: &mut JoinSet<()>) -> mpsc::Receiver<Page> {
-        let (sender, receiver) = mpsc::channel(PAGES_MAX);
+    /// Reads ahead by as many events as one turn takes.
+    fn read_inbox(&self, mut after: Cursor, helpers: &mut JoinSet<()>) -> mpsc::Receiver<(Cursor, Vec<u8>)> {
         let (queue, max) = (Arc::clone(&self.parts.queue), self.config.turn_events_max);
+        let (sender, receiver) = mpsc::channel(max.max(1));
         helpers.spawn(async move {
             loop {
                 match queue.events(after, max, EVENTS_WAIT).await {
                     Ok(page) => {
-                        let Some(last) = page.last() else { continue };
-                        after = last.0;
-                        if sender.send(page).await.is_err() {
-                            return;
+                        for event in page {
+                            after = event.0;
+                            if sender.send(event).await.is_err() {
+                                return;
+                            }
                         }
                     }
                     Err(error) => {
@@ -263,7 +275,7 @@ impl Coordinator {
         };
         self.parts.queue.checkpoint(term.epoch, term.position, &bytes).await?;
         self.parts.metrics.checkpoint(bytes.len() as u64);
-        (term.records, term.record_bytes) = (0, 0);
+        (term.records, term.record_bytes, term.checkpoint_bytes) = (0, 0, bytes.len() as u64);
         term.has_news = false;
         term.checkpointed = Instant::now();
         Ok(())

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::pieces::{give_up, give_up_reader, pieces};
 use super::sweep::sweep;
 use super::term::Term;
-use super::{now, stopped, Coordinator, LeaderError};
+use super::{now, stopped, Coordinator, LeaderConfig, LeaderError};
 use crate::names;
 use crate::request::{Extra, Inbox, Post, RequestId};
 use crate::state::{encode_record, Entry, Fact, Outcome, Receipt, Record, StaleHold, State, RECEIPTS_FILE};
@@ -25,6 +25,14 @@ const RETRY: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Room in a mail or record for what stands around it.
 const MARGIN: usize = 1024;
+/// Bytes of log for each byte of the last checkpoint, from which on a checkpoint is due.
+const LOG_PER_CHECKPOINT: u64 = 4;
+/// Checkpoints up to this size cost nothing.
+const SMALL_CHECKPOINT_BYTES: u64 = 256 << 10;
+/// Times as many records as are least wanted for a checkpoint; then one is due however large the state is.
+const LOG_RECORDS_MAX: u64 = 16;
+/// Results that were taken and whose workers have not been told; past it all are told.
+const CLOSINGS_MAX: usize = 1024;
 /// Webhooks at the same time.
 const CALLS_MAX: usize = 16;
 
@@ -39,10 +47,16 @@ enum Answer {
 /// What a turn has led to, until it is committed.
 #[derive(Default)]
 struct Draft {
-    records: Vec<Record>,
-    encoded: Vec<Vec<u8>>,
+    /// What goes to the log, and how many of it, which stays when it has gone there.
+    records: Vec<Vec<u8>>,
+    records_count: u64,
     record_bytes: u64,
     mails: Vec<(Mailbox, Vec<u8>)>,
+    /// To whom the mails to workers go.
+    mailed: BTreeSet<(WorkerId, u64)>,
+    /// Attempts that the leader is done with, and whose they were.
+    closed: Vec<(WorkerId, u64, AttemptId)>,
+    is_tick: bool,
     ended: Vec<(WorkerId, u64)>,
     replies: Vec<(RequestId, Outcome)>,
     work: Vec<Effect>,
@@ -125,12 +139,11 @@ impl Coordinator {
                 Err(error) => tracing::warn!(%error, "the mailbox for standbys cannot be emptied"),
             }
         }
-        term.records += draft.records.len() as u64;
+        term.records += draft.records_count;
         term.has_news |= draft.has_news;
         term.record_bytes += draft.record_bytes;
         let is_due = term.has_news && term.checkpointed.elapsed() >= self.config.checkpoint_time;
-        let is_long = term.records >= self.config.checkpoint_records
-            || term.record_bytes >= self.config.checkpoint_bytes;
+        let is_long = is_log_long(&self.config, term.records, term.record_bytes, term.checkpoint_bytes);
         if is_long || is_due {
             if let Err(error) = self.checkpoint(term).await {
                 // The log goes on; the next turn tries again.
@@ -187,7 +200,9 @@ impl Coordinator {
                 return;
             }
         };
-        draft.has_news |= !matches!(record.entry, Entry::Event(Event::Tick));
+        let is_tick = matches!(record.entry, Entry::Event(Event::Tick));
+        draft.has_news |= !is_tick;
+        draft.is_tick |= is_tick;
         close_result(state, &record.entry, draft);
         for effect in applied.effects {
             sort_effect(effect, draft);
@@ -200,8 +215,8 @@ impl Coordinator {
         draft.ended.extend(applied.ended);
         draft.removed.extend(applied.removed);
         draft.record_bytes += encoded.len() as u64;
-        draft.records.push(record);
-        draft.encoded.push(encoded);
+        draft.records.push(encoded);
+        draft.records_count += 1;
     }
 
     /// Makes the draft true. Mailboxes that are full are closed instead, and returned: who does not read is gone.
@@ -219,9 +234,9 @@ impl Coordinator {
         };
         let mut remove = sessions(&draft.removed);
         remove.extend(remove_log.then(names::log));
-        let mails = to_log.chain(std::mem::take(&mut draft.mails));
+        let mails = to_log.chain(closings(term, draft)).chain(std::mem::take(&mut draft.mails));
         let mut pieces = pieces(cursor, mails, sessions(&draft.ended), remove);
-        pieces[0].records = std::mem::take(&mut draft.encoded);
+        pieces[0].records = std::mem::take(&mut draft.records);
         let mut committed = None;
         let mut after = Place { position: term.position, cursor: term.cursor };
         // Messages that were lost would be repaired (workers name what they have and begin new sessions, controllers ask
@@ -244,9 +259,8 @@ impl Coordinator {
     }
 
     fn log_mails(&self, term: &mut Term, draft: &Draft) -> (bool, Vec<Vec<u8>>) {
-        let sizes: Vec<usize> = draft.encoded.iter().map(Vec::len).collect();
         let max = self.config.message_bytes_max - MARGIN;
-        term.standbys.mails(term.position.0 + 1, draft.records.clone(), &sizes, max, Instant::now())
+        term.standbys.mails(term.position.0 + 1, &draft.records, max, Instant::now())
     }
 
     /// Repeats a commit whose outcome is not known until it is, or the time for stopping is over.
@@ -292,11 +306,8 @@ impl Coordinator {
     }
 
     pub(super) fn start_work(&self, term: &mut Term, state: &State, work: Vec<Effect>) {
-        for effect in work {
-            if let Some(history) = state.history(effect.batch) {
-                let spec = history.spec.clone();
-                term.executor.start(effect, spec);
-            }
+        if !work.is_empty() {
+            term.executor.start(work, |batch| state.history(batch).map(|history| history.spec.clone()));
         }
     }
 
@@ -375,7 +386,17 @@ fn sort_effect(effect: Effect, draft: &mut Draft) {
     };
     if let Recipient::Worker { worker, session } = recipient {
         draft.mails.push((names::worker(worker, session), crate::wire::json(&effect)));
+        draft.mailed.insert((worker, session));
     }
+}
+
+/// Whether it is time for a checkpoint: not before the log is several times as long as the last one, so that most of what
+/// is written is the log, nor so late that reading it takes seconds or the queue takes no more.
+pub(super) fn is_log_long(config: &LeaderConfig, records: u64, bytes: u64, checkpoint_bytes: u64) -> bool {
+    let is_worth_it = checkpoint_bytes <= SMALL_CHECKPOINT_BYTES
+        || bytes >= LOG_PER_CHECKPOINT.saturating_mul(checkpoint_bytes)
+        || records >= config.checkpoint_records.saturating_mul(LOG_RECORDS_MAX);
+    records >= config.checkpoint_records && is_worth_it || bytes >= config.checkpoint_bytes
 }
 
 /// Tells a worker that its result has arrived, so that it need not repeat it.
@@ -383,9 +404,33 @@ fn close_result(state: &State, entry: &Entry, draft: &mut Draft) {
     let Entry::Event(Event::Result { worker, session, attempt, .. }) = entry else { return };
     // Only to a session that is there: a mailbox begins with its first mail.
     if state.session(*worker) == Some(*session) {
-        let answer = Answer::Closed { attempt: *attempt };
-        draft.mails.push((names::worker(*worker, *session), crate::wire::json(&answer)));
+        draft.closed.push((*worker, *session, *attempt));
     }
+}
+
+/// Mails that say what the leader is done with. They wait for the next mail to the same worker, or for a tick: a worker
+/// repeats a result only after several, and is not woken for this alone as often as it works.
+fn closings(term: &mut Term, draft: &mut Draft) -> Vec<(Mailbox, Vec<u8>)> {
+    for (worker, session, attempt) in draft.closed.drain(..) {
+        term.closings.entry((worker, session)).or_default().push(attempt);
+        term.closings_count += 1;
+    }
+    for session in &draft.ended {
+        term.closings_count -= term.closings.remove(session).map_or(0, |attempts| attempts.len());
+    }
+    let due = if draft.is_tick || term.closings_count >= CLOSINGS_MAX {
+        std::mem::take(&mut term.closings)
+    } else {
+        let take = |session: &(WorkerId, u64)| Some((*session, term.closings.remove(session)?));
+        draft.mailed.iter().filter_map(take).collect()
+    };
+    let mut mails = Vec::new();
+    for ((worker, session), attempts) in due {
+        term.closings_count -= attempts.len();
+        let answers = attempts.iter().map(|attempt| crate::wire::json(&Answer::Closed { attempt: *attempt }));
+        mails.extend(answers.map(|answer| (names::worker(worker, session), answer)));
+    }
+    mails
 }
 
 /// Makes files of the receipts of batches that have ended.
@@ -404,4 +449,22 @@ fn leave(mailbox: &Mailbox) -> Option<Entry> {
     let mut parts = mailbox.as_str().strip_prefix("worker/")?.split('/');
     let (worker, session) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     Some(Entry::Event(Event::Leave { worker: WorkerId(worker), session }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_state_waits_for_a_long_log_and_no_log_grows_for_ever() {
+        let config = LeaderConfig { checkpoint_records: 4096, ..LeaderConfig::default() };
+        let is_long = |records, bytes, checkpoint| is_log_long(&config, records, bytes, checkpoint);
+        assert!(!is_long(4095, 1 << 20, 1000));
+        assert!(is_long(4096, 1 << 20, 1000));
+        let large = 8 << 20;
+        assert!(!is_long(4096, 4 * large - 1, large));
+        assert!(is_long(4096, 4 * large, large));
+        assert!(is_long(16 * 4096, 1, large));
+        assert!(is_long(1, config.checkpoint_bytes, u64::MAX));
+    }
 }

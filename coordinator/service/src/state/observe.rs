@@ -116,7 +116,10 @@ impl State {
         }
         if state.is_terminal() {
             self.open.remove(&attempt);
-            self.verifying.retain(|_, other| *other != attempt);
+            if state == AttemptState::Revoked {
+                // A verdict, which all other ends of a verification are, has taken its entry away.
+                self.verifying.retain(|_, other| *other != attempt);
+            }
             let elapsed_ms = reported.unwrap_or(at).since(started);
             let device = self.device(worker);
             applied.facts.push(Fact::Attempt { kind: stage.kind(), worker, device, state, elapsed_ms });

@@ -1,12 +1,14 @@
 //! Carries out the schedule's effects that are the coordinator's own work.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use assay_queue::{ArtifactStore, Holder, StoreError};
-use assay_schedule::{Action, Artifact, BatchId, Effect, Event, Facts, Hash, Spec, Verdict, Work};
-use tokio::sync::{mpsc, Semaphore};
+use assay_schedule::{Action, Artifact, BatchId, Effect, EffectId, Event, Facts, Hash, Spec, Verdict, Work};
+use tokio::sync::{mpsc, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -14,6 +16,12 @@ use super::{Claim, NewFile, Settlement, Settler, Verifier};
 use crate::names;
 use crate::state::{Entry, ResultFile, StaleHold, FILES_MAX};
 
+/// Results whose bytes are no more than this are read and checked together, as many as come from one turn.
+const SMALL_BYTES: u64 = 64 << 10;
+/// The most that are taken together.
+const TOGETHER_MAX: usize = 256;
+/// Verdicts that are there go to the leader after this, while others are still being found.
+const VERDICTS_TIME: Duration = Duration::from_millis(1);
 const WAIT: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -53,6 +61,38 @@ pub struct Executor {
     parts: Arc<Parts>,
     answers: mpsc::Sender<Entry>,
     tasks: JoinSet<()>,
+    running: Arc<AtomicUsize>,
+}
+
+/// Counts effects that are under way.
+struct Running(Arc<AtomicUsize>, usize);
+
+impl Running {
+    fn new(count: &Arc<AtomicUsize>, effects: usize) -> Self {
+        count.fetch_add(effects, Ordering::Relaxed);
+        Self(Arc::clone(count), effects)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+/// A result that is to be verified.
+struct Made {
+    effect: EffectId,
+    claim: Claim,
+    inputs: Vec<Artifact>,
+    outputs: Vec<Artifact>,
+}
+
+/// A result that was read: the bytes of its inputs, if they matter, and of its outputs.
+struct Read {
+    made: Made,
+    inputs: Vec<Vec<u8>>,
+    outputs: Vec<Vec<u8>>,
 }
 
 impl Executor {
@@ -74,26 +114,103 @@ impl Executor {
             calls: Semaphore::new(limits.calls_max.max(1)),
             settlements: Semaphore::new(limits.settlements_max.max(1)),
         };
-        Self { parts: Arc::new(parts), answers, tasks: JoinSet::new() }
+        Self { parts: Arc::new(parts), answers, tasks: JoinSet::new(), running: Arc::default() }
     }
 
     /// How many effects are under way.
     pub fn running(&mut self) -> usize {
         while self.tasks.try_join_next().is_some() {}
-        self.tasks.len()
+        self.running.load(Ordering::Relaxed)
     }
 
-    /// Begins to carry out an effect of a batch.
-    pub fn start(&mut self, effect: Effect, spec: Spec) {
+    /// Begins to carry out effects, small ones together. `spec` knows the batches.
+    pub fn start(&mut self, effects: Vec<Effect>, spec: impl Fn(BatchId) -> Option<Spec>) {
         while self.tasks.try_join_next().is_some() {}
+        let (mut releases, mut fences, mut small) = (Vec::new(), Vec::new(), Vec::new());
+        for effect in effects {
+            match effect.action {
+                Action::Message(_) => {}
+                Action::Work(Work::Release { artifacts }) => {
+                    let holders = artifacts.iter().map(|artifact| names::holder(artifact.holder));
+                    releases.push((effect.id, holders.collect()));
+                }
+                Action::Work(Work::Fence { attempts }) => {
+                    fences.push((effect.id, attempts.into_iter().map(names::attempt).collect()));
+                }
+                Action::Work(Work::Verify { stage, key, inputs, outputs, facts, .. }) => {
+                    let roles = inputs.iter().map(|input| input.role).collect();
+                    let claim = Claim { stage, key, inputs: roles, facts };
+                    let reads = self.parts.verifier.needs_inputs(&claim);
+                    let inputs = inputs.iter().filter(|_| reads).map(|input| input.artifact).collect();
+                    let made = Made { effect: effect.id, claim, inputs, outputs };
+                    match made.bytes() <= SMALL_BYTES {
+                        true => small.push(made),
+                        false => self.verify(made, effect.batch),
+                    }
+                }
+                Action::Work(work) => {
+                    if let Some(spec) = spec(effect.batch) {
+                        self.carry_out(effect.id, effect.batch, work, spec);
+                    }
+                }
+            }
+        }
+        self.let_go(releases, false);
+        self.let_go(fences, true);
+        while !small.is_empty() {
+            let rest = small.split_off(small.len().min(TOGETHER_MAX));
+            self.verify_together(std::mem::replace(&mut small, rest));
+        }
+    }
+
+    fn carry_out(&mut self, effect: EffectId, batch: BatchId, work: Work, spec: Spec) {
         let (parts, answers) = (Arc::clone(&self.parts), self.answers.clone());
+        let running = Running::new(&self.running, 1);
         self.tasks.spawn(async move {
-            let span = tracing::info_span!("work", effect = effect.id.0, batch = effect.batch.0);
-            for entry in parts.carry_out(&effect, spec).instrument(span).await {
+            let _running = running;
+            let span = tracing::info_span!("work", effect = effect.0, batch = batch.0);
+            for entry in parts.carry_out(effect, batch, work, spec).instrument(span).await {
                 // Nobody listens any more once the term is over.
                 let _ = answers.send(entry).await;
             }
         });
+    }
+
+    fn verify(&mut self, made: Made, batch: BatchId) {
+        let (parts, answers) = (Arc::clone(&self.parts), self.answers.clone());
+        let running = Running::new(&self.running, 1);
+        self.tasks.spawn(async move {
+            let _running = running;
+            let span = tracing::info_span!("work", effect = made.effect.0, batch = batch.0);
+            let effect = made.effect;
+            let verdict = parts.verify(made).instrument(span).await;
+            let _ = answers.send(Entry::Event(Event::Verified { effect, verdict })).await;
+        });
+    }
+
+    fn verify_together(&mut self, together: Vec<Made>) {
+        let (parts, answers) = (Arc::clone(&self.parts), self.answers.clone());
+        let running = Running::new(&self.running, together.len());
+        self.tasks.spawn(async move {
+            let _running = running;
+            let span = tracing::info_span!("verify", effects = together.len());
+            parts.verify_together(together, answers).instrument(span).await;
+        });
+    }
+
+    fn let_go(&mut self, mut effects: Vec<(EffectId, Vec<Holder>)>, is_fence: bool) {
+        while !effects.is_empty() {
+            let rest = effects.split_off(effects.len().min(TOGETHER_MAX));
+            let together = std::mem::replace(&mut effects, rest);
+            let (parts, answers) = (Arc::clone(&self.parts), self.answers.clone());
+            let running = Running::new(&self.running, together.len());
+            self.tasks.spawn(async move {
+                let _running = running;
+                let span = tracing::info_span!("let go", effects = together.len());
+                let done = parts.let_go(together, is_fence).instrument(span).await;
+                let _ = answers.send(Entry::Event(done)).await;
+            });
+        }
     }
 
     /// Publishes a file of a result.
@@ -145,6 +262,14 @@ fn kibibytes(bytes: u64) -> u32 {
     u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX >> 4).min(u32::MAX >> 4)
 }
 
+impl Made {
+    /// What has to be read.
+    fn bytes(&self) -> u64 {
+        let all = self.inputs.iter().chain(&self.outputs);
+        all.map(|artifact| artifact.bytes).fold(0, u64::saturating_add)
+    }
+}
+
 /// What reading an artifact has shown.
 enum Found {
     Bytes(Vec<u8>),
@@ -154,49 +279,33 @@ enum Found {
 }
 
 impl Parts {
-    async fn carry_out(self: Arc<Self>, effect: &Effect, spec: Spec) -> Vec<Entry> {
-        let id = effect.id;
-        let verified = |verdict| vec![Entry::Event(Event::Verified { effect: id, verdict })];
-        let Action::Work(work) = &effect.action else { return Vec::new() };
+    async fn carry_out(
+        self: Arc<Self>,
+        effect: EffectId,
+        batch: BatchId,
+        work: Work,
+        spec: Spec,
+    ) -> Vec<Entry> {
+        let verified = |verdict| vec![Entry::Event(Event::Verified { effect, verdict })];
         match work {
-            Work::Verify { stage, key, inputs, outputs, facts, .. } => {
-                let roles = inputs.iter().map(|input| input.role).collect();
-                let claim = Claim { stage: *stage, key: *key, inputs: roles, facts: *facts };
-                let inputs: Vec<Artifact> = inputs.iter().map(|input| input.artifact).collect();
-                verified(self.verify(claim, &inputs, outputs).await)
-            }
-            Work::Check { proof, facts } => verified(self.check(spec, *facts, *proof).await),
-            Work::Audit { artifact, .. } => verified(self.audit(*artifact).await),
-            Work::Settle { proof, .. } => self.settle(effect, spec, *proof).await,
-            Work::Release { artifacts } => {
-                let holders = artifacts.iter().map(|artifact| names::holder(artifact.holder));
-                self.let_go(effect, holders, false).await
-            }
-            Work::Fence { attempts } => {
-                self.let_go(effect, attempts.iter().map(|attempt| names::attempt(*attempt)), true).await
-            }
+            Work::Check { proof, facts } => verified(self.check(spec, facts, proof).await),
+            Work::Audit { artifact, .. } => verified(self.audit(artifact).await),
+            Work::Settle { proof, .. } => self.settle(effect, batch, spec, proof).await,
+            // These have ways of their own.
+            Work::Verify { .. } | Work::Release { .. } | Work::Fence { .. } => Vec::new(),
         }
     }
 
-    /// Ends holds, one after the other; a fence refuses later ones too.
-    async fn let_go(
-        &self,
-        effect: &Effect,
-        holders: impl Iterator<Item = Holder>,
-        is_fence: bool,
-    ) -> Vec<Entry> {
+    /// Ends holds; a fence refuses later ones too.
+    async fn let_go(&self, effects: Vec<(EffectId, Vec<Holder>)>, is_fence: bool) -> Event {
         let _permit = self.calls.acquire().await;
-        for holder in holders {
-            let freed = match is_fence {
-                true => patiently("revoke", || self.store.revoke(&holder)).await,
-                false => patiently("release", || self.store.release(&holder)).await,
-            };
-            if let Err(error) = freed {
-                // Bytes are left over; better than a batch that is never forgotten.
-                tracing::error!(%error, %holder, "artifacts cannot be deleted");
-            }
+        let (effects, holders): (Vec<EffectId>, Vec<Vec<Holder>>) = effects.into_iter().unzip();
+        let holders = holders.concat();
+        if let Err(error) = patiently("let go", || self.store.let_go_all(&holders, is_fence)).await {
+            // Bytes are left over; better than a batch that is never forgotten.
+            tracing::error!(%error, "artifacts cannot be deleted");
         }
-        vec![Entry::Event(Event::Done { effects: vec![effect.id] })]
+        Event::Done { effects }
     }
 
     async fn read(&self, artifact: &Artifact) -> Found {
@@ -225,16 +334,16 @@ impl Parts {
     }
 
     /// Sets memory aside, until it is dropped.
-    async fn memory(&self, bytes: u64) -> Option<tokio::sync::SemaphorePermit<'_>> {
+    async fn memory(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
         let share = kibibytes(bytes).min(kibibytes(self.limits.bytes_max));
         self.kibibytes.acquire_many(share).await.ok()
     }
 
-    async fn verify(self: &Arc<Self>, claim: Claim, inputs: &[Artifact], outputs: &[Artifact]) -> Verdict {
-        let needs_inputs = self.verifier.needs_inputs(&claim);
-        let read = if needs_inputs { inputs } else { &[] };
+    async fn verify(self: &Arc<Self>, made: Made) -> Verdict {
+        let bytes = made.bytes();
+        let Made { claim, inputs, outputs, .. } = made;
         let Ok(_place) = self.verifications.acquire().await else { return Verdict::Missing };
-        for output in outputs {
+        for output in &outputs {
             // Whoever published it, from now on the schedule decides how long it stays.
             let (holder, hash) = (names::holder(output.holder), blake3::Hash::from_bytes(output.hash.0));
             match patiently("hold", || self.store.hold(&holder, &hash)).await {
@@ -249,17 +358,103 @@ impl Parts {
             }
         }
         // Sizes of inputs too may be a worker's word; no more than that is read.
-        let bytes = read.iter().chain(outputs).map(|artifact| artifact.bytes).fold(0, u64::saturating_add);
         let Some(_memory) = self.memory(bytes).await else { return Verdict::Missing };
-        let made = match self.read_all(outputs).await {
+        let made = match self.read_all(&outputs).await {
             Ok(made) => made,
             Err(verdict) => return verdict,
         };
         // An input that is gone is found by the next attempt; this one cannot be judged.
-        let Ok(given) = self.read_all(read).await else { return Verdict::Missing };
+        let Ok(given) = self.read_all(&inputs).await else { return Verdict::Missing };
         let this = Arc::clone(self);
         let is_right = blocking(move || this.verifier.verify(&claim, &given, &made)).await;
         Verdict::Read { hashes: outputs.iter().map(|artifact| artifact.hash).collect(), valid: is_right }
+    }
+
+    /// Verifies small results: their outputs are held and read in one call, and checked one after the other on one
+    /// thread. What that call does not yield as it was claimed is verified by itself.
+    async fn verify_together(self: &Arc<Self>, together: Vec<Made>, answers: mpsc::Sender<Entry>) {
+        let bytes = together.iter().map(Made::bytes).fold(0, u64::saturating_add);
+        // In the order of `verify`, or the two could wait for each other. An audit has its call before its memory: so no
+        // call is waited for here.
+        let Ok(place) = self.verifications.acquire().await else { return };
+        let Some(memory) = self.memory(bytes).await else { return };
+        let (found, others) = self.take_together(together).await;
+        if !found.is_empty() {
+            let (this, answers) = (Arc::clone(self), answers.clone());
+            let check = move || this.judge_all(found, &answers);
+            if let Err(error) = tokio::task::spawn_blocking(check).await {
+                tracing::error!(%error, "verifications ended early");
+            }
+        }
+        drop((place, memory));
+        for made in others {
+            let effect = made.effect;
+            let verdict = self.verify(made).await;
+            // Nobody listens any more once the term is over.
+            let _ = answers.send(Entry::Event(Event::Verified { effect, verdict })).await;
+        }
+    }
+
+    /// Holds and reads the outputs of small results, no more of each than its worker says, and reads their inputs; yields
+    /// those that are all there, and the others.
+    async fn take_together(&self, together: Vec<Made>) -> (Vec<Read>, Vec<Made>) {
+        let claim = |output: &Artifact| {
+            let hash = blake3::Hash::from_bytes(output.hash.0);
+            (names::holder(output.holder), assay_queue::Artifact { hash, bytes: output.bytes })
+        };
+        let claims: Vec<_> = together.iter().flat_map(|made| &made.outputs).map(claim).collect();
+        let taken = patiently("take", || self.store.take_all(&claims)).await;
+        let mut taken = taken.unwrap_or_default().into_iter();
+        let (mut found, mut others) = (Vec::with_capacity(together.len()), Vec::new());
+        for made in together {
+            let outputs: Vec<_> = taken.by_ref().take(made.outputs.len()).collect();
+            let is_whole = |(bytes, output): (&Result<Vec<u8>, _>, &Artifact)| {
+                bytes.as_ref().is_ok_and(|bytes| bytes.len() as u64 == output.bytes)
+            };
+            if outputs.len() == made.outputs.len() && outputs.iter().zip(&made.outputs).all(is_whole) {
+                let outputs = outputs.into_iter().flatten().collect();
+                found.push(Read { made, inputs: Vec::new(), outputs });
+            } else {
+                others.push(made);
+            }
+        }
+        let inputs = found.iter().map(|read| self.read_all(&read.made.inputs));
+        let inputs = futures::future::join_all(inputs).await;
+        let mut whole = Vec::with_capacity(found.len());
+        for (mut read, inputs) in found.into_iter().zip(inputs) {
+            match inputs {
+                Ok(inputs) => {
+                    read.inputs = inputs;
+                    whole.push(read);
+                }
+                Err(_) => others.push(read.made),
+            }
+        }
+        (whole, others)
+    }
+
+    /// On a thread that may block.
+    fn judge_all(&self, found: Vec<Read>, answers: &mpsc::Sender<Entry>) {
+        let (mut verdicts, mut told) = (Vec::new(), Instant::now());
+        let count = found.len();
+        for (at, Read { made, inputs, outputs }) in (1..).zip(found) {
+            let check = || self.verifier.verify(&made.claim, &inputs, &outputs);
+            // A check that panics has not found its subject right.
+            let valid = std::panic::catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| {
+                tracing::error!(effect = made.effect.0, "a check panicked");
+                false
+            });
+            let hashes = made.outputs.iter().map(|artifact| artifact.hash).collect();
+            let verdict = Verdict::Read { hashes, valid };
+            verdicts.push(Entry::Event(Event::Verified { effect: made.effect, verdict }));
+            if at == count || told.elapsed() >= VERDICTS_TIME {
+                for verdict in verdicts.drain(..) {
+                    // Nobody listens any more once the term is over.
+                    let _ = answers.blocking_send(verdict);
+                }
+                told = Instant::now();
+            }
+        }
     }
 
     async fn check(self: &Arc<Self>, spec: Spec, facts: Facts, proof: Artifact) -> Verdict {
@@ -287,9 +482,9 @@ impl Parts {
         }
     }
 
-    async fn settle(&self, effect: &Effect, spec: Spec, proof: Artifact) -> Vec<Entry> {
+    async fn settle(&self, effect: EffectId, batch: BatchId, spec: Spec, proof: Artifact) -> Vec<Entry> {
         let failed = |is_permanent, reason: String| {
-            vec![Entry::Event(Event::SettleFailed { effect: effect.id, permanent: is_permanent, reason })]
+            vec![Entry::Event(Event::SettleFailed { effect, permanent: is_permanent, reason })]
         };
         let _permit = self.settlements.acquire().await;
         let bytes = proof.bytes.saturating_add(spec.payload_bytes);
@@ -301,15 +496,15 @@ impl Parts {
             // It can be made again.
             return failed(false, "the proof is lost".into());
         };
-        let settlement = Settlement { batch: effect.batch, spec, payload, proof };
+        let settlement = Settlement { batch, spec, payload, proof };
         // A settlement takes hours, and verifications are not to wait for it.
         drop(memory);
         let files = match self.settler.settle(&settlement).await {
             Ok(files) => files,
             Err(error) => return failed(error.is_permanent, error.reason),
         };
-        let mut entries: Vec<Entry> = self.keep_files(effect.batch, files).await.into_iter().collect();
-        entries.push(Entry::Event(Event::Settled { effect: effect.id }));
+        let mut entries: Vec<Entry> = self.keep_files(batch, files).await.into_iter().collect();
+        entries.push(Entry::Event(Event::Settled { effect }));
         entries
     }
 
@@ -358,76 +553,4 @@ async fn blocking(check: impl FnOnce() -> bool + Send + 'static) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use assay_queue::{Durability, FolderStore, StoreLimits};
-    use assay_schedule::{AttemptId, ChainId, Holder as Held, Stage};
-
-    use super::super::SettleError;
-    use super::*;
-
-    /// Counts what it is given.
-    #[derive(Default)]
-    struct Counter(AtomicUsize);
-
-    impl Verifier for Counter {
-        fn needs_inputs(&self, _: &Claim) -> bool {
-            true
-        }
-
-        fn verify(&self, _: &Claim, _: &[Vec<u8>], _: &[Vec<u8>]) -> bool {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            true
-        }
-
-        fn check(&self, _: &Facts, _: &[u8], _: &[u8]) -> bool {
-            false
-        }
-    }
-
-    #[async_trait::async_trait]
-    impl Settler for Counter {
-        async fn settle(&self, _: &Settlement) -> Result<Vec<NewFile>, SettleError> {
-            Ok(Vec::new())
-        }
-    }
-
-    #[tokio::test]
-    async fn an_output_of_another_size_than_its_worker_says_is_wrong_and_is_not_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = FolderStore::open(folder.path(), StoreLimits::default(), Durability::Process).unwrap();
-        let checked = Arc::new(Counter::default());
-        let (answers, _answered) = mpsc::channel(1);
-        let verifier = Arc::clone(&checked) as Arc<dyn Verifier>;
-        let settler = Arc::new(Counter::default());
-        let store = Arc::new(store);
-        let executor = Executor::new(store.clone(), verifier, settler, WorkLimits::default(), answers);
-        let name = Held::Attempt(AttemptId(1), 0);
-        let published = store.put(&names::holder(name), vec![7; 1 << 20]).await.unwrap();
-        let hash = Hash(*published.hash.as_bytes());
-        let facts = Facts {
-            chain: ChainId(1),
-            sequence: 0,
-            genesis: Hash([0; 32]),
-            from: Hash([0; 32]),
-            to: Hash([1; 32]),
-            payload: Hash([2; 32]),
-            version: 1,
-            deadline: None,
-        };
-        let claim = || Claim { stage: Stage::Wrap, key: Hash([0; 32]), inputs: Vec::new(), facts };
-        let of = |bytes| Artifact { holder: name, hash, bytes };
-        for said in [1, (1 << 20) - 1, (1 << 20) + 1, u64::MAX] {
-            let verdict = executor.parts.verify(claim(), &[], &[of(said)]).await;
-            assert_eq!(verdict, Verdict::Read { hashes: vec![hash], valid: false }, "said to be {said}");
-        }
-        assert_eq!(checked.0.load(Ordering::SeqCst), 0);
-        assert!(matches!(executor.parts.read(&of(1)).await, Found::Damaged));
-        let verdict = executor.parts.verify(claim(), &[of(1 << 20)], &[of(1 << 20)]).await;
-        assert_eq!(verdict, Verdict::Read { hashes: vec![hash], valid: true });
-        // An input whose size is a lie cannot be judged, and is not read either.
-        let verdict = executor.parts.verify(claim(), &[of(1)], &[of(1 << 20)]).await;
-        assert_eq!((verdict, checked.0.load(Ordering::SeqCst)), (Verdict::Missing, 1));
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_queue::{Cursor, Durability, EmbeddedQueue, FolderStore, Holder, QueueLimits, StoreLimits};
+use assay_schedule::{AttemptId, Event, Kind, Profile, Report, WorkerId};
 use assay_service::names;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -204,6 +205,34 @@ async fn a_worker_that_dies_is_missed_and_its_mailbox_is_closed() {
     node.client.wait_for(id, "settled").await;
     let metrics = node.client.get("/metrics").await.1;
     assert!(metrics.as_str().unwrap().contains("assay_attempts_total{kind=\"execute\",state=\"revoked\"} 1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_is_told_that_a_result_has_arrived_though_nothing_else_is_for_it() {
+    let cluster = Cluster::new();
+    let _node = cluster.node().await;
+    let profile =
+        Profile { kinds: Kind::ALL.to_vec(), version: 1, memory_bytes: 1, slots: 1, controllers: 1 };
+    let (worker, session) = (WorkerId(9), 3);
+    let result = |number| {
+        let report = Report::Transient { reason: "none".into() };
+        Event::Result { worker, session, attempt: AttemptId(number), report }
+    };
+    let mut events = vec![Event::Join { worker, session, profile }];
+    // Attempts that it never had: refused for good, which it is told as well.
+    events.extend([7, 8].map(result));
+    for event in events {
+        cluster.queue.post(serde_json::to_vec(&event).unwrap()).await.unwrap();
+    }
+    let mailbox = names::worker(worker, session);
+    let (mut told, mut cursor) = (Vec::new(), Cursor(0));
+    while told.len() < 2 {
+        let page = cluster.queue.read(&mailbox, cursor, 9, PATIENCE).await.unwrap();
+        assert!(!page.mails.is_empty(), "not told within {PATIENCE:?}");
+        cursor = page.mails[page.mails.len() - 1].cursor;
+        told.extend(page.mails.into_iter().map(|mail| String::from_utf8(mail.bytes).unwrap()));
+    }
+    assert_eq!(told, [r#"{"closed":{"attempt":7}}"#, r#"{"closed":{"attempt":8}}"#]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

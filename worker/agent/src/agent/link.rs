@@ -66,8 +66,12 @@ async fn read(
     // What a process before this one has dealt with is forgotten; where that ends shows in the first page.
     let mut after = None;
     let mut failures = 0u32;
+    let mut dealt_with_upto = None;
     loop {
-        let page = match queue.read(mailbox, after.unwrap_or(Cursor(0)), PAGE_MAX, WAIT).await {
+        // What has been dealt with is forgotten while more is awaited: the next task does not wait for it.
+        let reading = queue.read(mailbox, after.unwrap_or(Cursor(0)), PAGE_MAX, WAIT);
+        let (page, ()) = tokio::join!(reading, forget(queue, mailbox, dealt_with_upto.take()));
+        let page = match page {
             Ok(page) => page,
             Err(error) => {
                 tracing::warn!(%error, "the mailbox cannot be read");
@@ -94,11 +98,14 @@ async fn read(
         if is_over || !is_done {
             return;
         }
-        if let Some(upto) = upto {
-            if let Err(error) = queue.forget(mailbox, upto).await {
-                tracing::debug!(%error, "read mails are not forgotten");
-            }
-        }
+        dealt_with_upto = upto;
+    }
+}
+
+async fn forget(queue: &dyn TaskQueue, mailbox: &assay_queue::Mailbox, upto: Option<Cursor>) {
+    let Some(upto) = upto else { return };
+    if let Err(error) = queue.forget(mailbox, upto).await {
+        tracing::debug!(%error, "read mails are not forgotten");
     }
 }
 

@@ -60,11 +60,19 @@ at = closing_first + closings
 local removals, removal_first = tonumber(ARGV[at]), at + 1
 
 local boxes, number, mail_bytes = {}, redis.call('HLEN', BOXES), num('mail_bytes')
+-- All mailboxes at once, as many as Lua's stack takes.
+local PIECE, known = 1000, {}
+for first = 5, #KEYS, PIECE do
+  local last = math.min(first + PIECE - 1, #KEYS)
+  for i, value in ipairs(redis.call('HMGET', BOXES, unpack(KEYS, first, last))) do
+    known[first + i - 1] = value
+  end
+end
 local function open(i)
   if boxes[i] then
     return boxes[i]
   end
-  local value, box = redis.call('HGET', BOXES, KEYS[i]), nil
+  local value, box = known[i], nil
   if value then
     local closed, ever, gone, last = string.match(value, '^(%d) (%d+) (%d+) (%d+)$')
     box = {closed = closed == '1', ever = tonumber(ever), gone = tonumber(gone), last = last,
@@ -128,10 +136,19 @@ end
 for c = 0, closings - 1 do
   boxes[tonumber(ARGV[closing_first + c])].closed = true
 end
+local fields = {}
 for i, box in pairs(boxes) do
   local closed = box.closed and '1' or '0'
-  redis.call('HSET', BOXES, KEYS[i], closed .. ' ' .. str(box.ever) .. ' ' .. str(box.gone) .. ' ' .. box.last)
+  fields[#fields + 1] = KEYS[i]
+  fields[#fields + 1] = closed .. ' ' .. str(box.ever) .. ' ' .. str(box.gone) .. ' ' .. box.last
+  if #fields == 2 * PIECE then
+    redis.call('HSET', BOXES, unpack(fields))
+    fields = {}
+  end
   redis.call('PUBLISH', KEYS[i], '')
+end
+if #fields > 0 then
+  redis.call('HSET', BOXES, unpack(fields))
 end
 for r = 0, removals - 1 do
   local key = KEYS[tonumber(ARGV[removal_first + r])]
