@@ -15,7 +15,7 @@ end
 
 local function add(field, n)
   -- Adding 0 makes 0 of -0.
-  redis.call('HINCRBY', HEAD, field, string.format('%.0f', n + 0))
+  redis.call('HINCRBY', HEAD, field, string.format('%d', n + 0))
 end
 
 local function num(field)

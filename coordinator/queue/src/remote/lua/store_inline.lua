@@ -29,6 +29,6 @@ end
 -- As `create` and `hold` do it, in fewer steps: most artifacts come this way.
 local is_held = redis.call('ZADD', HOLDS, 'NX', 0, holder .. ' ' .. hash)
 redis.call('HSET', ARTIFACT, 'n', ARGV[3], 'r', is_held, 'd', ARGV[6])
-redis.call('HSET', HEAD, 'bytes', string.format('%.0f', head[1] + n), 'inline', string.format('%.0f', head[3] + n),
-  'artifacts', string.format('%.0f', head[4] + 1))
+redis.call('HSET', HEAD, 'bytes', string.format('%d', head[1] + n), 'inline', string.format('%d', head[3] + n),
+  'artifacts', string.format('%d', head[4] + 1))
 return {'OK', n}

@@ -5,9 +5,9 @@ local prefix, page = ARGV[1], tonumber(ARGV[2])
 if ARGV[3] == '1' then
   local now = tonumber(time()[1]) * 1000000 + tonumber(time()[2])
   for h = 6, #ARGV do
-    redis.call('ZADD', FENCES, 'NX', string.format('%.0f', now), ARGV[h])
+    redis.call('ZADD', FENCES, 'NX', string.format('%d', now), ARGV[h])
   end
-  redis.call('ZREMRANGEBYSCORE', FENCES, '-inf', '(' .. string.format('%.0f', now - tonumber(ARGV[5]) * 1000000))
+  redis.call('ZREMRANGEBYSCORE', FENCES, '-inf', '(' .. string.format('%d', now - tonumber(ARGV[5]) * 1000000))
   local surplus = redis.call('ZCARD', FENCES) - tonumber(ARGV[4])
   if surplus > 0 then
     redis.call('ZPOPMIN', FENCES, surplus)
