@@ -13,7 +13,7 @@ end
 if upto > last then
   local entry = redis.call('XRANGE', KEYS[2], '0-' .. ARGV[3], '0-' .. ARGV[3])
   redis.call('HSET', KEYS[1], 'record_bytes_done', entry[1][2][4])
-  redis.call('XTRIM', KEYS[2], 'MINID', '0-' .. string.format('%.0f', upto + 1))
+  redis.call('XTRIM', KEYS[2], 'MINID', '0-' .. string.format('%d', upto + 1))
 end
 redis.call('SET', KEYS[3], ARGV[4])
 redis.call('HSET', KEYS[1], 'checkpoint', ARGV[3], 'checkpoint_hash', ARGV[5])

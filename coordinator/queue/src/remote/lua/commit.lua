@@ -7,7 +7,7 @@
 -- number of removals, {mailbox}; a mailbox is its place among KEYS.
 -- A value of boxes: "closed bytes-ever bytes-forgotten last-forgotten".
 local HEAD, INBOX, LOG, BOXES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local function str(n) return string.format('%.0f', n) end
+local function str(n) return string.format('%d', n) end
 local names = {'epoch', 'holder', 'commit', 'commit_at', 'commit_dropped', 'cursor', 'event', 'record', 'record_bytes',
   'record_bytes_done', 'mail', 'mail_bytes'}
 local values, head = redis.call('HMGET', HEAD, unpack(names)), {}

@@ -7,7 +7,7 @@ if not value or not entry then
 end
 local closed, ever, gone = string.match(value, '^(%d) (%d+) (%d+)')
 local upto, total = string.match(entry[1], '%-(%d+)$'), tonumber(entry[2][4])
-redis.call('XTRIM', KEYS[3], 'MINID', '0-' .. string.format('%.0f', tonumber(upto) + 1))
+redis.call('XTRIM', KEYS[3], 'MINID', '0-' .. string.format('%d', tonumber(upto) + 1))
 redis.call('HSET', KEYS[2], KEYS[3], closed .. ' ' .. ever .. ' ' .. entry[2][4] .. ' ' .. upto)
-redis.call('HINCRBY', KEYS[1], 'mail_bytes', string.format('%.0f', tonumber(gone) - total))
+redis.call('HINCRBY', KEYS[1], 'mail_bytes', string.format('%d', tonumber(gone) - total))
 return 0

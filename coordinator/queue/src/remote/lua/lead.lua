@@ -12,8 +12,8 @@ if holder ~= ARGV[1] then
   end
   epoch = epoch + 1
   if epoch * 4294967296 > tonumber(head[4] or 0) then
-    redis.call('HSET', KEYS[1], 'mail', string.format('%.0f', epoch * 4294967296))
+    redis.call('HSET', KEYS[1], 'mail', string.format('%d', epoch * 4294967296))
   end
 end
-redis.call('HSET', KEYS[1], 'epoch', epoch, 'holder', ARGV[1], 'until', string.format('%.0f', now + tonumber(ARGV[2])))
+redis.call('HSET', KEYS[1], 'epoch', epoch, 'holder', ARGV[1], 'until', string.format('%d', now + tonumber(ARGV[2])))
 return epoch

@@ -18,10 +18,10 @@ if size > tonumber(ARGV[2]) then
 end
 for i = 4, #ARGV do
   place, bytes = place + 1, bytes + #ARGV[i]
-  redis.call('XADD', KEYS[2], string.format('0-%.0f', place), 'd', ARGV[i], 't', string.format('%.0f', bytes),
+  redis.call('XADD', KEYS[2], string.format('0-%d', place), 'd', ARGV[i], 't', string.format('%d', bytes),
     'c', chain)
 end
-redis.call('HSET', KEYS[1], 'event', string.format('%.0f', place), 'event_bytes', string.format('%.0f', bytes),
+redis.call('HSET', KEYS[1], 'event', string.format('%d', place), 'event_bytes', string.format('%d', bytes),
   'event_chain', chain)
 redis.call('PUBLISH', KEYS[2], '')
 return {'OK', place}

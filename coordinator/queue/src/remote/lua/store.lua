@@ -5,12 +5,17 @@
 --   artifact n size, r holders, d the bytes or l the location of its object, x if found damaged
 -- A location ends in ".<size>".
 local HEAD, HOLDS, FENCES, INTENTS, TRASH, ARTIFACT = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local TIME = redis.call('TIME')
-local NOW = TIME[1]
+
+-- Seconds and microseconds, as texts; asked for only by who needs them.
+local clock
+local function time()
+  clock = clock or redis.call('TIME')
+  return clock
+end
 
 local function add(field, n)
   -- Adding 0 makes 0 of -0.
-  redis.call('HINCRBY', HEAD, field, string.format('%.0f', n + 0))
+  redis.call('HINCRBY', HEAD, field, string.format('%d', n + 0))
 end
 
 local function num(field)
@@ -23,8 +28,8 @@ end
 
 -- Whether the holder or one above it is revoked; its lineage is the end of ARGV.
 local function is_fenced(first)
-  for i = first, #ARGV do
-    if redis.call('ZSCORE', FENCES, ARGV[i]) then
+  for _, score in ipairs(redis.call('ZMSCORE', FENCES, unpack(ARGV, first))) do
+    if score then
       return true
     end
   end
@@ -41,7 +46,7 @@ end
 local function discard(artifact)
   local old = redis.call('HMGET', artifact, 'n', 'l')
   if old[2] then
-    redis.call('ZADD', TRASH, NOW, old[2])
+    redis.call('ZADD', TRASH, time()[1], old[2])
   else
     add('inline', -tonumber(old[1]))
   end

@@ -13,6 +13,6 @@ end
 if is_full(n, ARGV[4]) then
   return {'FULL', num('bytes') + num('reserved')}
 end
-redis.call('ZADD', INTENTS, NOW, location)
+redis.call('ZADD', INTENTS, time()[1], location)
 add('reserved', tonumber(n))
 return {'UPLOAD'}

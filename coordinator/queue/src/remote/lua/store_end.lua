@@ -6,7 +6,7 @@ if is_mine then
 end
 if is_fenced(5) then
   if is_mine then
-    redis.call('ZADD', TRASH, NOW, location)
+    redis.call('ZADD', TRASH, time()[1], location)
   end
   return {'REVOKED'}
 end
@@ -18,7 +18,7 @@ if not is_mine then
   return {'SWEPT'}
 end
 if sound() then
-  redis.call('ZADD', TRASH, NOW, location)
+  redis.call('ZADD', TRASH, time()[1], location)
   hold(holder, hash)
   return {'SPARE'}
 end
