@@ -32,8 +32,6 @@ pub(crate) const CONTROLLERS: u32 = 8;
 const SPAWN: usize = 64;
 /// As the agent has it.
 const HEARTBEAT: Duration = Duration::from_secs(3);
-/// As the agent has it.
-const FORGET_PAUSE: Duration = Duration::from_secs(1);
 const PAGE: usize = 256;
 const WAIT: Duration = Duration::from_secs(10);
 /// A controller asks again for what has not been delivered after this.
@@ -238,17 +236,20 @@ impl Worker {
         };
         self.post(&Event::Join { worker, session, profile }).await;
         let mailbox: Mailbox = names::worker(worker, session);
-        let (dealt_with, upto) = watch::channel(Cursor(0));
-        tokio::join!(self.read(&mailbox, &dealt_with), self.forget(&mailbox, upto));
-    }
-
-    async fn read(self: &Arc<Self>, mailbox: &Mailbox, dealt_with: &watch::Sender<Cursor>) {
-        let mut cursor = Cursor(0);
+        let (mut cursor, mut dealt_with) = (Cursor(0), None);
         loop {
-            let page = match self.queue.read(mailbox, cursor, PAGE, WAIT).await {
+            // As the agent does it: what has been dealt with is forgotten while more is awaited.
+            let forget = async {
+                if let Some(upto) = dealt_with.take() {
+                    if let Err(error) = self.queue.forget(&mailbox, upto).await {
+                        eprintln!("worker {worker}: {error}");
+                    }
+                }
+            };
+            let page = match tokio::join!(self.queue.read(&mailbox, cursor, PAGE, WAIT), forget).0 {
                 Ok(page) => page,
                 Err(error) => {
-                    eprintln!("worker {}: {error}", self.id);
+                    eprintln!("worker {worker}: {error}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
@@ -256,21 +257,8 @@ impl Worker {
             for mail in &page.mails {
                 self.take(&mail.bytes);
                 cursor = mail.cursor;
+                dealt_with = Some(cursor);
             }
-            if !page.mails.is_empty() {
-                dealt_with.send_replace(cursor);
-            }
-        }
-    }
-
-    /// As the agent does it: what has been dealt with is forgotten once a second.
-    async fn forget(&self, mailbox: &Mailbox, mut upto: watch::Receiver<Cursor>) {
-        while upto.changed().await.is_ok() {
-            let cursor = *upto.borrow_and_update();
-            if let Err(error) = self.queue.forget(mailbox, cursor).await {
-                eprintln!("worker {}: {error}", self.id);
-            }
-            tokio::time::sleep(FORGET_PAUSE).await;
         }
     }
 

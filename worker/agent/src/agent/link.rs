@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use assay_queue::{Cursor, NameError, QueueError, TaskQueue};
 use assay_schedule::WorkerId;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::state::{Input, PostError, PostId};
@@ -15,8 +15,6 @@ use crate::wire;
 const PAGE_MAX: usize = 256;
 /// Longest wait for a mail.
 const WAIT: Duration = Duration::from_secs(10);
-/// Mails that were dealt with are forgotten this often at most: each time costs Redis as much as a mail does.
-const FORGET_PAUSE: Duration = Duration::from_secs(1);
 /// Letters posted at once.
 const LETTERS_MAX: usize = 64;
 /// A post that takes longer counts as failed; it may have been carried out.
@@ -54,11 +52,7 @@ impl Reader {
         let mailbox = wire::mailbox(worker, session)?;
         let (queue, batches) = (queue.clone(), batches.clone());
         Ok(Self(tokio::spawn(async move {
-            let (dealt_with, upto) = watch::channel(Cursor(0));
-            tokio::select! {
-                () = read(&*queue, &batches, &mailbox, session, &dealt_with) => {}
-                () = forget(&*queue, &mailbox, upto) => {}
-            }
+            read(&*queue, &batches, &mailbox, session).await;
         })))
     }
 }
@@ -68,13 +62,16 @@ async fn read(
     batches: &mpsc::Sender<Batch>,
     mailbox: &assay_queue::Mailbox,
     session: u64,
-    dealt_with_upto: &watch::Sender<Cursor>,
 ) {
     // What a process before this one has dealt with is forgotten; where that ends shows in the first page.
     let mut after = None;
     let mut failures = 0u32;
+    let mut dealt_with_upto = None;
     loop {
-        let page = match queue.read(mailbox, after.unwrap_or(Cursor(0)), PAGE_MAX, WAIT).await {
+        // What has been dealt with is forgotten while more is awaited: the next task does not wait for it.
+        let reading = queue.read(mailbox, after.unwrap_or(Cursor(0)), PAGE_MAX, WAIT);
+        let (page, ()) = tokio::join!(reading, forget(queue, mailbox, dealt_with_upto.take()));
+        let page = match page {
             Ok(page) => page,
             Err(error) => {
                 tracing::warn!(%error, "the mailbox cannot be read");
@@ -101,20 +98,14 @@ async fn read(
         if is_over || !is_done {
             return;
         }
-        if let Some(upto) = upto {
-            dealt_with_upto.send_replace(upto);
-        }
+        dealt_with_upto = upto;
     }
 }
 
-/// Forgets what has been dealt with, while more is read. What a kill leaves is delivered again, as anything may be.
-async fn forget(queue: &dyn TaskQueue, mailbox: &assay_queue::Mailbox, mut upto: watch::Receiver<Cursor>) {
-    while upto.changed().await.is_ok() {
-        let cursor = *upto.borrow_and_update();
-        if let Err(error) = queue.forget(mailbox, cursor).await {
-            tracing::debug!(%error, "read mails are not forgotten");
-        }
-        tokio::time::sleep(FORGET_PAUSE).await;
+async fn forget(queue: &dyn TaskQueue, mailbox: &assay_queue::Mailbox, upto: Option<Cursor>) {
+    let Some(upto) = upto else { return };
+    if let Err(error) = queue.forget(mailbox, upto).await {
+        tracing::debug!(%error, "read mails are not forgotten");
     }
 }
 
