@@ -89,7 +89,7 @@ if [ ! -x "$bitcoind" ]; then
     fail "the build failed; all of its output is in $cache/build.log"
   fi
   rm -rf "$folder/build"
-  "$folder/bin/bitcoind" -version | head -1 >&2
+  "$folder/bin/bitcoind" -version | sed -n 1p >&2
   chmod 755 "$folder"
   sync "$folder/bin/bitcoind" "$folder/bin/bitcoin-cli"
   mv "$folder" "$cache/$key"
