@@ -123,7 +123,7 @@ impl Unfunded {
         if let Some(connector) = &self.connector {
             draft.input[0].witness = connector.witness(&[0; 64]);
         }
-        let fee = rate.fee_wu(draft.weight()).unwrap_or(Amount::MAX_MONEY);
+        let fee = rate.fee_vb(draft.vsize() as u64).unwrap_or(Amount::MAX_MONEY);
         (outputs + fee).checked_sub(connector).unwrap_or(Amount::ZERO)
     }
 

@@ -121,7 +121,7 @@ impl Planner<'_> {
         let draft = leaf(&commit_output(&author, &self.tag, envelope, Amount::ZERO));
         let mut tx = self.reveal_transaction(OutPoint::null());
         tx.input[0].witness = leaf_witness(&[0; 64], &draft);
-        let fee = self.rate.fee_wu(tx.weight()).unwrap_or(Amount::MAX_MONEY);
+        let fee = self.rate.fee_vb(tx.vsize() as u64).unwrap_or(Amount::MAX_MONEY);
         let spend = leaf(&commit_output(&author, &self.tag, envelope, fee + DUST));
         Reveal { role, spend, fee }
     }
