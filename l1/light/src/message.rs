@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use crate::bytes::Reader;
 use crate::envelope::{decode, tapscript, Envelope, EnvelopeError, Tag};
-use crate::hash::Hash;
+use crate::hash::{double_sha256, Hash};
 use crate::proof::WholeBlock;
 use crate::transaction::Transaction;
 
@@ -217,6 +217,14 @@ impl Entry {
             }
         }
         out
+    }
+
+    /// Digest of a queue's messages up to this one, from the digest of those before it ([`Hash::ZERO`] before the first): the
+    /// double SHA-256 of that and [`encode`](Self::encode). Who has consumed the same messages in the same order has the same
+    /// digest.
+    #[must_use]
+    pub fn digest(&self, before: &Hash) -> Hash {
+        double_sha256(&[&before.0, &self.encode()])
     }
 
     /// Reads one entry from the front; returns what follows it.
