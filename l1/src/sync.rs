@@ -11,7 +11,7 @@
 //!
 //! Memory is bounded: of envelopes only places are kept (at most [`RECORDS_MAX`]), a batch's bytes live from the step that hands
 //! it out to the next. The state on disk is small and replaced atomically; a reader killed at any moment goes on with the
-//! step that was not [saved](Sync::save).
+//! step that was not [saved](TrunkReader::save).
 //!
 //! Limits. The authorship of envelopes rests on the leaf's key, which a witness alone does not prove (see
 //! [`crate::envelope::scan`]): it keeps strangers' data from being looked at, while what data *counts* is decided by its hash.
@@ -166,7 +166,7 @@ impl SyncError {
 
 /// A reading of one trunk. One process at a time per directory.
 #[derive(Debug)]
-pub struct Sync {
+pub struct TrunkReader {
     config: SyncConfig,
     state: State,
     /// Steps of the first pending event that were not handed out yet.
@@ -177,7 +177,7 @@ pub struct Sync {
     _lock: File,
 }
 
-impl Sync {
+impl TrunkReader {
     /// Opens the reading in `config.dir`, or starts one. The chain is not asked.
     ///
     /// # Errors

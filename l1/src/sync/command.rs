@@ -11,7 +11,7 @@ use bitcoin::{BlockHash, Transaction, Txid};
 use clap::{ArgGroup, Args};
 
 use super::claim::mark;
-use super::{rebuild, Execute, Report, Step, Sync, SyncConfig, SyncError};
+use super::{rebuild, Execute, Report, Step, SyncConfig, SyncError, TrunkReader};
 use crate::backend::{BackendError, BackendSpec, BitcoinBackend, TxState};
 use crate::envelope::message::Message;
 use crate::envelope::pack::{unpack, Aggregate};
@@ -174,7 +174,7 @@ pub fn run_sync(
         confirmations: args.confirmations,
     };
     let backend = args.node.open()?;
-    let mut sync = Sync::open(config)?;
+    let mut sync = TrunkReader::open(config)?;
     if args.from_genesis {
         sync.start_over()?;
     }

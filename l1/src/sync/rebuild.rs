@@ -1,7 +1,7 @@
 //! A reading with execution: from the start commitment to the last claim's.
 
 use super::finding::{Finding, FindingKind};
-use super::{Execute, Step, Sync, SyncError, SyncedClaim};
+use super::{Execute, Step, SyncError, SyncedClaim, TrunkReader};
 use crate::backend::BitcoinBackend;
 
 /// Findings kept in a report; more are counted.
@@ -42,15 +42,15 @@ impl Report {
 /// first claim for which that fails. State is written down after each step.
 ///
 /// # Errors
-/// Those of [`Sync::step`] and [`Sync::save`]; run again, and it goes on with the step that was under way.
+/// Those of [`TrunkReader::step`] and [`TrunkReader::save`]; run again, and it goes on with the step that was under way.
 pub fn rebuild(
-    sync: &mut Sync,
+    reader: &mut TrunkReader,
     backend: &dyn BitcoinBackend,
     execute: &mut dyn Execute,
     seen: &mut dyn FnMut(&Step),
 ) -> Result<Report, SyncError> {
-    let mut report = Report { is_stopped: sync.state.is_stopped, ..Report::default() };
-    while let Some(step) = sync.step(backend, execute)? {
+    let mut report = Report { is_stopped: reader.state.is_stopped, ..Report::default() };
+    while let Some(step) = reader.step(backend, execute)? {
         seen(&step);
         match step {
             Step::Epoch(_) => report.epochs += 1,
@@ -60,11 +60,11 @@ pub fn rebuild(
                 take(&mut report, &claim, execute);
             }
         }
-        sync.state.is_stopped = report.is_stopped;
-        sync.save()?;
+        reader.state.is_stopped = report.is_stopped;
+        reader.save()?;
     }
-    sync.save()?;
-    report.next_height = sync.next_height();
+    reader.save()?;
+    report.next_height = reader.next_height();
     Ok(report)
 }
 
