@@ -1,9 +1,6 @@
 //! The client's state as bytes.
 //!
-//! Integers little endian. Version 1 (1 byte), rules (18): limit (4), difficulty rule (1), version heights (3 * 4), period
-//! (4), spacing (4); depths (8); the anchor (177): height (4), hash (32), root (32), work (32, big endian), target, real target, the period's
-//! time and target (4 each), times (11 * 4), their number (1); number of headers (4); per header: index of its parent plus one (4), the 80 bytes.
-//! Only headers are stored: reading checks every rule again, so damaged bytes cannot bring in a block without work.
+//! `README.md` has the table. Only headers are stored: reading checks every rule again, so damaged bytes cannot bring in a block without work.
 
 use alloc::vec::Vec;
 
