@@ -109,7 +109,7 @@ proptest! {
             if work(&chains[new]) > work(&chains[best]) {
                 let (old, common) = (&chains[best], common(&chains[best], &chains[new]));
                 let undone = (old.len() - common) as u32;
-                let broke_finality = common < old.len() - 2 && old.len() > 2;
+                let broke_finality = common < old.len().saturating_sub(2);
                 let expected = match undone {
                     0 => Accepted::Extended,
                     _ => Accepted::Reorganised { common: common as u32 - 1, undone, broke_finality },

@@ -27,7 +27,7 @@ pub(crate) fn rules() -> Rules {
 pub(crate) fn leaf(kind: u8, codec: u8, body: &[u8]) -> Vec<u8> {
     let len = (body.len() as u32).to_le_bytes();
     let mut script =
-        [&[32], [0x02; 32].as_slice(), &[0xac, 0, 0x63, 19], &TAG, &[1, kind, codec], &len, &len].concat();
+        [[32].as_slice(), &[0x02; 32], &[0xac, 0, 0x63, 19], &TAG, &[1, kind, codec], &len, &len].concat();
     for chunk in body.chunks(520) {
         match chunk.len() {
             len @ 1..=75 => script.push(len as u8),
@@ -41,7 +41,7 @@ pub(crate) fn leaf(kind: u8, codec: u8, body: &[u8]) -> Vec<u8> {
 }
 
 fn reveal(scripts: &[Vec<u8>], outputs: &[(u64, &[u8])]) -> Transaction {
-    let control = [&[0xc0], [9; 32].as_slice()].concat();
+    let control = [[0xc0].as_slice(), &[9; 32]].concat();
     let input = |(index, script): (usize, &Vec<u8>)| TxIn {
         previous_output: OutPoint::new(Txid::from_byte_array([8; 32]), index as u32),
         script_sig: ScriptBuf::new(),
@@ -110,7 +110,7 @@ fn what_is_not_in_its_one_form_does_not_count() {
     // Under another leaf version nobody has run the script: it is no envelope.
     let mut tx = reveal(&[leaf(3, 0, b"x")], &[(1, &PEG_IN)]);
     let items: Vec<Vec<u8>> = tx.input[0].witness.to_vec();
-    let control = [&[0xc2], [9; 32].as_slice()].concat();
+    let control = [[0xc2].as_slice(), &[9; 32]].concat();
     tx.input[0].witness = Witness::from_slice(&[items[0].clone(), items[1].clone(), control]);
     assert_eq!(found(vec![tx], &rules()), vec![]);
 }
