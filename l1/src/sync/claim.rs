@@ -221,10 +221,11 @@ mod tests {
     #[test]
     fn a_reconfiguration_names_its_terms() {
         let terms = terms();
+        let unused = keys(1);
         let previous = PreviousEpoch {
             terms: &terms,
             claim: 1,
-            keys: Some(&keys(1)),
+            keys: Some(&unused),
             connector: connector_of(Txid::all_zeros()),
         };
         let next = EpochTerms { epoch: 1, ..terms.clone() };

@@ -50,6 +50,15 @@ pub enum FindingKind {
     /// More transactions look like the trunk's first Reconfiguration than the reader follows.
     #[error("too many transactions look like the first Reconfiguration: give its id")]
     TooManyRoots,
+    /// The connector of what looked like the first Reconfiguration was spent by something that the operator did not sign as a
+    /// claim or epoch.
+    #[error("{root} looked like the first Reconfiguration, but its connector was spent by something else ({detail})")]
+    RootLost {
+        /// What looked like it.
+        root: Txid,
+        /// What does not fit.
+        detail: String,
+    },
     /// An output of a Reconfiguration or Claim is not what the terms demand.
     #[error("output {vout} is not the {expected} that the terms demand")]
     Output {

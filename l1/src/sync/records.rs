@@ -149,9 +149,8 @@ impl Records {
 
     /// Published terms with this id.
     pub(super) fn terms(&self, id: &[u8; 32]) -> Option<EpochTerms> {
-        let decoded =
-            self.terms.iter().filter_map(|record| EpochTerms::decode(&hex::decode(&record.terms).ok()?).ok());
-        decoded.into_iter().find(|terms| terms.id() == *id)
+        let decode = |record: &TermsRecord| EpochTerms::decode(&hex::decode(&record.terms).ok()?).ok();
+        self.terms.iter().filter_map(decode).find(|terms| terms.id() == *id)
     }
 
     /// Author of these terms in an envelope that `funding` paid for.
@@ -195,7 +194,8 @@ impl Records {
                     let place = |hash: &String| found.get(&(record.author, hash.as_str())).copied();
                     let chunks = chunks.iter().map(|hash| (hash.clone(), place(hash))).collect();
                     let joined = Source::Joined { list: record.place, chunks };
-                    if *is_batch { &mut batches } else { &mut data }.push(joined);
+                    let list = if *is_batch { &mut batches } else { &mut data };
+                    list.push(joined);
                 }
                 _ => {}
             }
@@ -211,10 +211,5 @@ impl Records {
             }
             _ => !places.contains(&record.place),
         });
-    }
-
-    /// Number of envelopes whose places are kept.
-    pub(super) fn len(&self) -> usize {
-        self.envelopes.len()
     }
 }

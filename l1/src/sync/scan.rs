@@ -26,9 +26,10 @@ pub(super) fn scan_block(state: &mut State, block: &Block, (height, hash): (u32,
         }
         follow(state, tx, height);
     }
-    if state.records.is_forgetful && !state.said_forgetful {
+    if let (true, false, Some(tx)) = (state.records.is_forgetful, state.said_forgetful, block.txdata.first())
+    {
         state.said_forgetful = true;
-        state.find(height, block.txdata[0].compute_txid(), FindingKind::RecordsForgotten);
+        state.find(height, tx.compute_txid(), FindingKind::RecordsForgotten);
     }
 }
 
@@ -92,9 +93,10 @@ fn follow(state: &mut State, tx: &Transaction, height: u32) {
     };
     let Some(terms) = decode(&state.first_terms) else { return };
     // Only the operator's key makes a claim or an epoch of it; anyone may have made an output that looks like it.
-    if read_spend(tx, input, (&terms, 0), &root.connector_script).is_err() {
+    if let Err(detail) = read_spend(tx, input, (&terms, 0), &root.connector_script) {
         state.roots = roots.iter().filter(|other| *other != root).cloned().collect();
-        return;
+        let kind = FindingKind::RootLost { root: root.txid, detail: detail.to_owned() };
+        return state.find(height, tx.compute_txid(), kind);
     }
     state.trunk = Some(TrunkState {
         terms: state.first_terms.clone(),
