@@ -131,7 +131,15 @@ impl ProvenBlock {
         if got != self.depth {
             return Err(ProofError::Depth { expected: self.depth, got });
         }
-        let leaf = if path.index == 0 { Hash::ZERO } else { tx.wtxid };
+        let leaf = if path.index == 0 {
+            // The tree does not hold the coinbase's own witness; the commitment holds the reserved value, which is all of it.
+            if witness_commitment(&tx)? != self.witness {
+                return Err(ProofError::Witness { expected });
+            }
+            Hash::ZERO
+        } else {
+            tx.wtxid
+        };
         let witness_path = Path { index: path.index, siblings: witness_siblings.to_vec() };
         let root = witness_path.root(&leaf)?;
         if double_sha256(&[&root.0, &reserved]) != expected {
