@@ -22,7 +22,7 @@ use assay_l1_light::message::{Action, Body, Entry, Limits, MessageError, Rules, 
 use assay_l1_light::params::Network;
 use assay_l1_light::proof::{ProvenBlock, WholeBlock};
 use bitcoin::consensus::encode::serialize;
-use bitcoin::{Amount, Block, BlockHash, OutPoint, Script, ScriptBuf, Transaction, TxOut};
+use bitcoin::{Amount, Block, BlockHash, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxOut};
 use chain::open_script;
 use proptest::prelude::*;
 use publish::{fund, leaf, pair, reveal};
@@ -81,7 +81,7 @@ fn messages(backend: &dyn BitcoinBackend, count: u8) -> Vec<Transaction> {
     numbered
         .map(|(vout, spend)| {
             let output = TxOut { value: Amount::from_sat(40_000 + vout as u64), script_pubkey: peg_in() };
-            reveal(&author, &[(OutPoint::new(commit, vout as u32), spend)], vec![output])
+            reveal(&author, &[(OutPoint::new(commit, vout as u32), spend)], vec![output], Sequence::MAX)
         })
         .collect()
 }
@@ -97,7 +97,7 @@ fn final_messages_are_queued_in_order_and_taken_by_the_light_clients_rule() {
         let spend = leaf(&pair(1), &TAG, &envelope(Body::Deposit { recipient: [1; 20], vout: 0 }));
         let commit = fund(&backend, vec![spend.txout.clone()]).compute_txid();
         let output = TxOut { value: Amount::from_sat(1_000), script_pubkey: open_script() };
-        reveal(&pair(1), &[(OutPoint::new(commit, 0), spend)], vec![output])
+        reveal(&pair(1), &[(OutPoint::new(commit, 0), spend)], vec![output], Sequence::MAX)
     };
     let tip = backend.tip().unwrap().height;
     miner.mine_exactly(&[txs[3].clone(), refused, txs[1].clone()], &open_script()).unwrap();

@@ -24,7 +24,6 @@ use assay_l1::graph::terms::{ClaimKeys, ClaimValue, EpochTerms};
 use assay_l1::graph::transactions::{
     claim as claim_graph, connector_of, reconfiguration, wallet_script, PreviousEpoch, Unfunded,
 };
-use assay_l1::sync::command::{run_inspect, run_sync, InspectArgs, NodeArgs, SyncArgs};
 use assay_l1::sync::{
     rebuild, Execute, FindingKind, Report, Step, SyncConfig, SyncError, SyncedClaim, TrunkReader,
 };
@@ -34,7 +33,7 @@ use assay_l1::{
     TrunkConfig,
 };
 use batch::{claim, params, state};
-use bitcoin::{Amount, Block, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
+use bitcoin::{Amount, Block, OutPoint, ScriptBuf, Sequence, Transaction, TxOut, Txid};
 use chain::open_script;
 use publish::{fund, leaf, pair, publish, reveal};
 
@@ -162,58 +161,6 @@ fn twenty_claims_over_two_epochs_come_back_equal() {
     let stranger = EpochTerms { trunk_id: [1; 32], ..settled.terms.clone() };
     let (steps, _, report) = read_all(backend.as_ref(), &stranger);
     assert_eq!((steps, report.claims), (vec![], 0));
-    commands(&settled, backend, trunk);
-}
-
-/// The same through the commands, on the chain's directory.
-fn commands(settled: &Settled, backend: Arc<dyn BitcoinBackend>, trunk: Trunk) {
-    let receipt = trunk.claims()[1].clone();
-    let root = trunk.epochs()[0].reconfiguration_txid;
-    let claim_txid = receipt.transactions.iter().find(|tx| tx.role == "reveal claim data").unwrap().txid;
-    let terms = hex::encode(settled.terms.encode());
-    let dir = tempfile::tempdir().unwrap();
-    // One process at a time may open the chain.
-    drop((backend, trunk));
-    let node = NodeArgs { regtest_dir: Some(settled.chain_dir.clone()), bitcoind: None, cookie: None };
-    let args = SyncArgs {
-        node: node.clone(),
-        terms: terms.clone(),
-        root: Some(root),
-        dir: dir.path().join("sync"),
-        from_genesis: true,
-        start_height: 0,
-        confirmations: 1,
-    };
-    let (mut out, mut counter) = (Vec::new(), Counter::default());
-    let report = run_sync(&args, &mut counter, &mut out).unwrap();
-    let text = String::from_utf8(out).unwrap();
-    assert_eq!((report.executed, text.lines().count()), (20, 23), "{text}");
-    assert!(text.ends_with(&format!(
-        "state {}; next block {}\n",
-        hex::encode(state(20)),
-        report.next_height
-    )));
-    let mut args = InspectArgs {
-        node,
-        terms: Some(terms),
-        tag: None,
-        txid: Some(claim_txid),
-        height: None,
-        block: None,
-        since: 0,
-        peg_in: None,
-    };
-    let mut out = Vec::new();
-    run_inspect(&args, &mut out).unwrap();
-    let text = String::from_utf8(out).unwrap();
-    assert!(text.contains(&format!("{claim_txid} input 0: data of claim 0.1:")), "{text}");
-    (args.txid, args.height) = (None, Some(receipt.transactions[1].block_height));
-    let mut out = Vec::new();
-    run_inspect(&args, &mut out).unwrap();
-    let text = String::from_utf8(out).unwrap();
-    for expected in ["chunk ", "list of 3 chunks of a Batch message"] {
-        assert!(text.contains(expected), "{text}");
-    }
 }
 
 /// The chain of `backend` without the transaction `left_out`, in a new directory. Blocks from there on are made anew.
@@ -524,7 +471,7 @@ fn a_connector_spent_by_something_else_ends_the_trunk() {
     let connector = claim_connector(&liar.terms, 1, Some(&liar.keys(1))).leaf(NEXT_EPOCH_LEAF).unwrap();
     let spends = [(liar.connector, connector), (OutPoint::new(funding, 0), coin)];
     let output = TxOut { value: Amount::from_sat(1_000), script_pubkey: open_script() };
-    let tx = reveal(&operator, &spends, vec![output]);
+    let tx = reveal(&operator, &spends, vec![output], Sequence::from_height(2));
     miner.mine_exactly(std::slice::from_ref(&tx), &open_script()).unwrap();
     let (_, _, report) = read_all(liar.backend.as_ref(), &liar.terms);
     assert!(matches!(kinds(&report)[1], FindingKind::ConnectorLost { .. }), "{:?}", report.findings);

@@ -61,12 +61,11 @@ pub(crate) fn leaf(author: &Keypair, tag: &Tag, envelope: &Envelope) -> LeafSpen
     commit_output(&author.x_only_public_key().0, tag, envelope, COMMIT).leaf(0).unwrap()
 }
 
-/// The transaction that reveals envelopes, each committed to in the output named beside it.
+/// The transaction that reveals envelopes, each committed to in the output named beside it, `sequence` blocks later.
 pub(crate) fn reveal(author: &Keypair, spends: &[(OutPoint, LeafSpend)], outputs: Vec<TxOut>) -> Transaction {
     let inputs: Vec<OutPoint> = spends.iter().map(|(outpoint, _)| *outpoint).collect();
     let mut tx = transaction(&inputs, outputs);
-    // Satisfies the cadence lock of tests, where there is one.
-    tx.input.iter_mut().for_each(|input| input.sequence = Sequence::from_height(2));
+    tx.input.iter_mut().for_each(|input| input.sequence = sequence);
     let spent: Vec<TxOut> = spends.iter().map(|(_, spend)| spend.txout.clone()).collect();
     for (index, (_, spend)) in spends.iter().enumerate() {
         let hash = SighashCache::new(&tx)
@@ -97,7 +96,8 @@ pub(crate) fn publish(
     let commit_txid = commit.compute_txid();
     let txs = spends.into_iter().enumerate().map(|(vout, spend)| {
         let output = TxOut { value: Amount::from_sat(1_000), script_pubkey: open_script() };
-        let tx = reveal(author, &[(OutPoint::new(commit_txid, vout as u32), spend)], vec![output]);
+        let tx =
+            reveal(author, &[(OutPoint::new(commit_txid, vout as u32), spend)], vec![output], Sequence::MAX);
         backend.miner().unwrap().mine_exactly(std::slice::from_ref(&tx), &open_script()).unwrap();
         tx
     });
