@@ -62,7 +62,12 @@ pub(crate) fn leaf(author: &Keypair, tag: &Tag, envelope: &Envelope) -> LeafSpen
 }
 
 /// The transaction that reveals envelopes, each committed to in the output named beside it, `sequence` blocks later.
-pub(crate) fn reveal(author: &Keypair, spends: &[(OutPoint, LeafSpend)], outputs: Vec<TxOut>) -> Transaction {
+pub(crate) fn reveal(
+    author: &Keypair,
+    spends: &[(OutPoint, LeafSpend)],
+    outputs: Vec<TxOut>,
+    sequence: Sequence,
+) -> Transaction {
     let inputs: Vec<OutPoint> = spends.iter().map(|(outpoint, _)| *outpoint).collect();
     let mut tx = transaction(&inputs, outputs);
     tx.input.iter_mut().for_each(|input| input.sequence = sequence);
