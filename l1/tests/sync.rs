@@ -10,11 +10,8 @@ mod chain;
 mod publish;
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use assay_l1::envelope::message::{ClaimValues, Message};
 use assay_l1::envelope::pack::pack;
@@ -94,8 +91,6 @@ fn len(index: u32) -> usize {
 
 struct Settled {
     _dir: tempfile::TempDir,
-    chain_dir: PathBuf,
-    trunk_dir: PathBuf,
     inputs: Vec<ClaimInput>,
     terms: EpochTerms,
 }
@@ -105,7 +100,7 @@ impl Settled {
     fn new(count: u32, per_epoch: u32) -> (Self, Arc<dyn BitcoinBackend>, Trunk) {
         let dir = tempfile::tempdir().unwrap();
         let (chain_dir, trunk_dir) = (dir.path().join("chain"), dir.path().join("trunk"));
-        let backend = BackendSpec::InProcess { dir: chain_dir.clone() }.open().unwrap();
+        let backend = BackendSpec::InProcess { dir: chain_dir }.open().unwrap();
         let mut trunk = open_trunk(&trunk_dir, &backend, per_epoch);
         let inputs: Vec<ClaimInput> = (0..count).map(|index| claim(index, len(index))).collect();
         for (index, input) in inputs.iter().enumerate() {
@@ -115,7 +110,7 @@ impl Settled {
             trunk.settle(input).unwrap();
         }
         let terms = trunk.epochs()[0].terms().unwrap();
-        (Self { _dir: dir, chain_dir, trunk_dir, inputs, terms }, backend, trunk)
+        (Self { _dir: dir, inputs, terms }, backend, trunk)
     }
 }
 
@@ -568,71 +563,4 @@ fn a_reorganisation_below_what_was_read_is_said_and_a_new_start_is_right() {
     let mut sync = TrunkReader::open(deep).unwrap();
     rebuild(&mut sync, backend.as_ref(), &mut Counter::default(), &mut |_| {}).unwrap();
     assert_eq!(sync.next_height(), tip - 1);
-}
-
-const KILL_DIR: &str = "ASSAY_L1_SYNC_KILL_DIR";
-const KILL_TERMS: &str = "ASSAY_L1_SYNC_KILL_TERMS";
-
-/// Writes batches to files, each whole or not at all.
-struct Files(PathBuf);
-
-impl Execute for Files {
-    fn batch_hash(&mut self, data: &[u8]) -> Result<[u8; 32], String> {
-        Ok(blake3::hash(data).into())
-    }
-
-    fn execute(&mut self, claim: &SyncedClaim, data: &[u8]) -> Result<[u8; 32], String> {
-        let new = self.0.join("new");
-        let path = self.0.join(format!("batch-{}-{}", claim.epoch, claim.claim));
-        std::fs::File::create(&new).and_then(|mut file| file.write_all(data)).unwrap();
-        std::fs::rename(new, path).unwrap();
-        let count = std::fs::read_dir(&self.0).unwrap().count() as u32;
-        Ok(state(count))
-    }
-}
-
-fn read_to_files(dir: &Path, terms: &EpochTerms) -> Report {
-    let backend = BackendSpec::InProcess { dir: dir.join("chain") }.open().unwrap();
-    let mut sync = TrunkReader::open(config(&dir.join("sync"), terms)).unwrap();
-    std::fs::create_dir_all(dir.join("batches")).unwrap();
-    rebuild(&mut sync, backend.as_ref(), &mut Files(dir.join("batches")), &mut |_| {}).unwrap()
-}
-
-#[test]
-#[ignore = "run by the test below, in a process of its own"]
-fn child() {
-    // Without a parent (all ignored tests are run) there is nothing to do.
-    let (Some(dir), Ok(terms)) = (std::env::var_os(KILL_DIR), std::env::var(KILL_TERMS)) else { return };
-    let terms = EpochTerms::decode(&hex::decode(terms).unwrap()).unwrap();
-    read_to_files(Path::new(&dir), &terms);
-}
-
-#[test]
-fn killed_at_any_moment_a_reader_has_every_batch_in_the_end() {
-    let (settled, backend, trunk) = Settled::new(6, 4);
-    let dir = tempfile::tempdir().unwrap();
-    drop((backend, trunk));
-    std::fs::rename(&settled.chain_dir, dir.path().join("chain")).unwrap();
-    assert!(settled.trunk_dir.exists());
-    for round in 0..10u64 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["child", "--exact", "--ignored"])
-            .env(KILL_DIR, dir.path())
-            .env(KILL_TERMS, hex::encode(settled.terms.encode()))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(10 + 20 * round));
-        // SIGKILL: nothing is flushed.
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    let report = read_to_files(dir.path(), &settled.terms);
-    assert_eq!((kinds(&report), report.is_stopped), (vec![], false));
-    for (index, input) in settled.inputs.iter().enumerate() {
-        let name = format!("batch-{}-{}", index / 4, index % 4);
-        assert_eq!(std::fs::read(dir.path().join("batches").join(name)).unwrap(), input.batch_data);
-    }
-    assert_eq!(std::fs::read_dir(dir.path().join("batches")).unwrap().count(), 6);
 }
