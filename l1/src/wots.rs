@@ -96,6 +96,11 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
+    /// A key read from a script; `None` unless there is one hash per digit.
+    pub(crate) fn from_hashes(size: ValueSize, hashes: Vec<[u8; HASH_BYTES]>) -> Option<Self> {
+        (hashes.len() == size.digits()).then_some(Self { size, hashes })
+    }
+
     /// Size of the values this key signs.
     #[must_use]
     pub fn size(&self) -> ValueSize {

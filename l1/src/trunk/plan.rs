@@ -153,6 +153,8 @@ fn reveal_role(message: Kind, envelope: &Envelope, index: usize) -> String {
         Kind::Batch => "batch",
         Kind::ClaimData => "claim data",
         Kind::Epoch => "epoch terms",
+        Kind::Forced => "forced transaction",
+        Kind::Deposit => "deposit",
         Kind::Chunk | Kind::Aggregate => "data",
     };
     match envelope.kind {
