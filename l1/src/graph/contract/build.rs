@@ -12,6 +12,7 @@ use bitcoin::sighash::TapSighashType;
 use bitcoin::{
     absolute, transaction, Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness,
 };
+use serde::{Deserialize, Serialize};
 
 use super::keys::EpochKeys;
 use super::scripts::{self, VerifierLeaves};
@@ -23,7 +24,7 @@ use crate::script::tree::TreeSizeError;
 use crate::wots::PublicKey;
 
 /// Which transaction of the graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum TxRole {
     /// Opens the epoch.
