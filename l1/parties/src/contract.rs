@@ -251,7 +251,7 @@ impl Epoch {
 /// All epochs of a trunk that a party knows, in the order in which it learnt of them.
 #[derive(Debug, Default)]
 pub struct Contract {
-    epochs: Vec<Epoch>,
+    epochs: Vec<Arc<Epoch>>,
     by_txid: BTreeMap<Txid, TxId>,
     spenders: BTreeMap<OutPoint, Vec<TxId>>,
 }
@@ -264,7 +264,7 @@ impl Contract {
     }
 
     /// Adds an epoch.
-    pub fn push(&mut self, epoch: Epoch) -> EpochIndex {
+    pub fn push(&mut self, epoch: Arc<Epoch>) -> EpochIndex {
         let index = EpochIndex(self.epochs.len() as u32);
         for (role, node) in epoch.graph.nodes() {
             let id = TxId { epoch: index, role: *role };
@@ -281,13 +281,13 @@ impl Contract {
 
     /// The epochs.
     pub fn epochs(&self) -> impl Iterator<Item = (EpochIndex, &Epoch)> {
-        self.epochs.iter().enumerate().map(|(index, epoch)| (EpochIndex(index as u32), epoch))
+        self.epochs.iter().enumerate().map(|(index, epoch)| (EpochIndex(index as u32), epoch.as_ref()))
     }
 
     /// One epoch.
     #[must_use]
     pub fn epoch(&self, index: EpochIndex) -> Option<&Epoch> {
-        self.epochs.get(index.0 as usize)
+        self.epochs.get(index.0 as usize).map(Arc::as_ref)
     }
 
     /// The draft of a transaction.

@@ -71,6 +71,8 @@ pub struct OperatorWeak {
     pub lazy: bool,
     /// Claims do not wait for their data.
     pub claim_first: bool,
+    /// Signs whatever the shell says: how the simulator's liars get their lies on the chain.
+    pub gullible: bool,
 }
 
 impl Operator {
@@ -116,6 +118,11 @@ impl Operator {
     /// `Height`; then nothing has changed.
     pub fn step(&mut self, context: Context<'_>, event: &Event) -> Result<Vec<Effect>, StepError> {
         let mut effects = Vec::new();
+        #[cfg(feature = "simulate")]
+        if let (Event::Disconnected(height), true) = (event, self.weak.forget_reorgs) {
+            self.party.view.disconnect_blindly(*height);
+            return Ok(effects);
+        }
         self.party.take(context, event, &mut effects)?;
         self.learn(context, event, &mut effects);
         let wants = self.wants(context, &mut effects);
@@ -148,7 +155,8 @@ impl Operator {
             }
             Event::Signed { claim, values, items } => {
                 let asked = self.asked.remove(&Asked::Sign(*claim));
-                if asked && self.batches.get(&values[PREV_ROOT]).is_some_and(|batch| batch.values == *values) {
+                let own = self.batches.get(&values[PREV_ROOT]).is_some_and(|batch| batch.values == *values);
+                if asked && (own || self.weak.gullible) {
                     let signed = Signed { values: *values, items: items.clone() };
                     self.signed.entry(*claim).or_insert(signed);
                 }
@@ -205,7 +213,7 @@ impl Operator {
             Origin::State(state) => Some(state),
             Origin::Claim(before) => match self.signed.get(&before) {
                 Some(signed) => Some(signed.values[NEW_ROOT]),
-                None => Some(self.party.view.claim(before)?.values[NEW_ROOT]),
+                None => Some(self.party.view.values(before)?[NEW_ROOT]),
             },
         }
     }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::contract::Contract;
 use crate::event::Block;
 use crate::evidence::SignedClaim;
-use crate::types::{ClaimId, EpochIndex, Height, TxId};
+use crate::types::{ClaimId, EpochIndex, Height, TxId, Values};
 
 /// A transaction of the contract in a block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub struct Confirmed {
     pub height: Height,
     /// The transaction.
     pub tx: Arc<Transaction>,
+    /// For a claim: the values that it signed.
+    pub values: Option<Values>,
 }
 
 /// A coin of the party's wallet.
@@ -135,7 +137,11 @@ impl View {
                 }
             }
             if let Some(id) = contract.identify(tx) {
-                self.confirmed.insert(id, Confirmed { height: block.height, tx: Arc::clone(tx) });
+                let values = match id.role {
+                    TxRole::Claim(_) => read_claim(tx).map(|claim| claim.values),
+                    _ => None,
+                };
+                self.confirmed.insert(id, Confirmed { height: block.height, tx: Arc::clone(tx), values });
             }
             let mine = tx.output.iter().enumerate().filter(|(_, output)| output.script_pubkey == self.wallet);
             let mine: Vec<_> = mine.map(|(vout, output)| (vout as u32, output.value)).collect();
@@ -147,6 +153,12 @@ impl View {
         let (tip, finality) = (self.tip, self.finality);
         // A spent coin is kept as long as its spending may be undone.
         self.coins.retain(|_, coin| coin.spent.is_none_or(|height| tip.since(height) <= 2 * finality));
+    }
+
+    /// Goes back without forgetting what the block held.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn disconnect_blindly(&mut self, height: Height) {
+        self.tip = Height(height.0.saturating_sub(1));
     }
 
     pub(crate) fn disconnect(&mut self, height: Height) {
@@ -188,10 +200,16 @@ impl View {
         self.readiness(contract, id) == Readiness::Ready
     }
 
-    /// The values that a confirmed claim signed.
+    /// The values that a confirmed claim signed, with their signatures.
     #[must_use]
     pub fn claim(&self, claim: ClaimId) -> Option<SignedClaim> {
-        SignedClaim::read(&self.confirmed(claim.tx(TxRole::Claim))?.tx.input.first()?.witness)
+        read_claim(&self.confirmed(claim.tx(TxRole::Claim))?.tx)
+    }
+
+    /// The values that a confirmed claim signed.
+    #[must_use]
+    pub fn values(&self, claim: ClaimId) -> Option<Values> {
+        self.confirmed(claim.tx(TxRole::Claim))?.values
     }
 
     /// The slash of an epoch's collateral: what it was for, and when.
@@ -258,6 +276,10 @@ impl View {
         }
         Some(made)
     }
+}
+
+fn read_claim(tx: &Transaction) -> Option<SignedClaim> {
+    SignedClaim::read(&tx.input.first()?.witness)
 }
 
 /// Blocks that an input waits.

@@ -65,6 +65,8 @@ pub struct VigilanteWeak {
     pub stale_verdict: bool,
     /// Does not take over.
     pub no_handover: bool,
+    /// Takes every claim for wrong, and slashes whatever consensus allows: how the simulator's griefers are made.
+    pub paranoid: bool,
 }
 
 impl Vigilante {
@@ -168,15 +170,18 @@ impl Vigilante {
         claim: ClaimId,
         effects: &mut Vec<Effect>,
     ) -> Option<Vec<Fault>> {
+        if self.weak.paranoid {
+            return Some(vec![Fault::Proof]);
+        }
         let view = &self.party.view;
-        let values = view.claim(claim)?.values;
+        let values = view.values(claim)?;
         let mut faults = Vec::new();
         if !self.weak.no_digest && values[DIGEST] != assay_l1::graph::terms::claim_digest(&values[..DIGEST]) {
             faults.push(Fault::Digest);
         }
         let start = match context.contract.origin(claim)? {
             Origin::State(state) => Some(state),
-            Origin::Claim(before) => view.claim(before).map(|before| before.values[NEW_ROOT]),
+            Origin::Claim(before) => view.values(before).map(|before| before[NEW_ROOT]),
         };
         if !self.weak.no_link && start.is_some_and(|start| start != values[PREV_ROOT]) {
             faults.push(Fault::Link);
@@ -218,16 +223,18 @@ impl Vigilante {
         let want = |id| Want { id, deadline: Some(until) };
         let ready = |id| view.ready(context.contract, id);
         let challenged = view.confirmed(claim.tx(TxRole::Challenge)).is_some();
+        // A late answer still counts if it comes before the slash: there is no time to lose.
+        let now = Some(view.tip());
         // Whoever does not answer is slashed, whoever challenged. Unchallenged claims have nothing to answer.
         if !self.weak.no_timeout {
             let late = claim.tx(TxRole::AssertTimeout);
-            if challenged && ready(late) {
-                slashes.push((Want { id: late, deadline: None }, Plan::Slash(leaf::ASSERT_TIMEOUT, Vec::new())));
+            if (challenged || self.weak.paranoid) && ready(late) {
+                slashes.push((Want { id: late, deadline: now }, Plan::Slash(leaf::ASSERT_TIMEOUT, Vec::new())));
             }
             for slot in 0..epoch.spec().layout.slots().len() as u16 {
                 let late = claim.tx(|claim| TxRole::SlotTimeout(claim, slot));
                 if ready(late) {
-                    slashes.push((Want { id: late, deadline: None }, Plan::Slash(leaf::SLOT_TIMEOUT, Vec::new())));
+                    slashes.push((Want { id: late, deadline: now }, Plan::Slash(leaf::SLOT_TIMEOUT, Vec::new())));
                 }
             }
         }
