@@ -124,7 +124,8 @@ impl Epoch {
             let Some(signature) = given.next() else { return Err(refused) };
             let parsed = schnorr::Signature::from_slice(signature);
             let message = Message::from_digest(request.message);
-            let good = parsed.is_ok_and(|parsed| secp.verify_schnorr(&parsed, &message, &request.signer).is_ok());
+            let good =
+                parsed.is_ok_and(|parsed| secp.verify_schnorr(&parsed, &message, &request.signer).is_ok());
             if !good {
                 return Err(refused);
             }
@@ -173,10 +174,13 @@ impl Epoch {
         if let Some(spend) = self.graph.leaf(role, input, leaf) {
             return Ok(spend);
         }
-        let Some(Input::Contract { output, .. }) = self.node(role)?.inputs.get(input) else { return Err(unknown()) };
+        let Some(Input::Contract { output, .. }) = self.node(role)?.inputs.get(input) else {
+            return Err(unknown());
+        };
         let TxRole::Disprove(claim) = role else { return Err(unknown()) };
         let first = self.first_verifier_leaf(claim);
-        let index = leaf.checked_sub(first).filter(|index| *index < self.verifier.count()).ok_or_else(unknown)?;
+        let index =
+            leaf.checked_sub(first).filter(|index| *index < self.verifier.count()).ok_or_else(unknown)?;
         let keys = self.keys.0.get(claim as usize).ok_or_else(unknown)?;
         let script = verifier_leaf(self.spec(), keys, self.verifier.as_ref(), index);
         output.hidden_leaf(leaf, script).ok_or_else(unknown)
@@ -224,7 +228,11 @@ impl Epoch {
     ///
     /// # Errors
     /// `Unknown`, `Signature`.
-    pub fn opening(&self, operator: &Keypair, before: Option<&Keypair>) -> Result<Transaction, ContractError> {
+    pub fn opening(
+        &self,
+        operator: &Keypair,
+        before: Option<&Keypair>,
+    ) -> Result<Transaction, ContractError> {
         let role = TxRole::Reconfiguration;
         let node = self.node(role)?;
         let leaf = assay_l1::graph::contract::build::leaf::CLAIM;
@@ -239,7 +247,9 @@ impl Epoch {
 
     /// Which leaf of input `input` a witness uses: by its script's hash.
     fn leaf_used(&self, role: TxRole, input: usize, tx: &Transaction, at: usize) -> Option<usize> {
-        let Input::Contract { output, leaves, .. } = self.graph.node(role)?.inputs.get(input)? else { return None };
+        let Input::Contract { output, leaves, .. } = self.graph.node(role)?.inputs.get(input)? else {
+            return None;
+        };
         let witness = &tx.input[at].witness;
         let script = witness.nth(witness.len().checked_sub(2)?)?;
         let script = ScriptBuf::from_bytes(script.to_vec());
@@ -323,7 +333,9 @@ impl Contract {
                     TxRole::AssertTimeout(_)
                     | TxRole::SlotTimeout(..)
                     | TxRole::DisproveInput(_)
-                    | TxRole::Disprove(_) => at == proof && tx.input[0].previous_output == node.tx.input[0].previous_output,
+                    | TxRole::Disprove(_) => {
+                        at == proof && tx.input[0].previous_output == node.tx.input[0].previous_output
+                    }
                     _ => false,
                 };
                 if open && epoch.leaf_used(id.role, proof, tx, at).is_some() {

@@ -190,14 +190,15 @@ pub enum Effect {
     /// Vigilante: look into a claim with the data on the chain: data, batch hash, execution, proof, forced
     /// transactions; answer with `Verdict`.
     Check(ClaimId, Values),
-    /// Backup: have the attesters sign an epoch of one's own, on `Graph::halted(claim, valid)`; add it to the contract.
+    /// Backup: have the attesters sign an epoch of one's own, on `Graph::halted_at` of this claim with the start of the first
+    /// claim that does not count; add it to the contract.
     HandOver {
         /// The epoch that stopped.
         epoch: EpochIndex,
         /// The claim that never came.
         claim: u32,
-        /// The claims that count.
-        valid: u32,
+        /// The first claim that does not count; the one that never came if all do.
+        first_void: ClaimId,
     },
     /// Tell people.
     Alarm(Alarm),

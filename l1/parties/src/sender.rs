@@ -134,7 +134,8 @@ impl Sender {
     /// Paid in blocks so far, deposits included.
     #[must_use]
     pub fn paid(&self) -> Amount {
-        self.settled + self.bills.values().filter(|bill| bill.paid.is_some()).map(|bill| bill.cost).sum()
+        let paid = self.bills.values().filter(|bill| bill.paid.is_some());
+        self.settled + paid.map(|bill| bill.cost).sum::<Amount>()
     }
 
     /// Paid, and promised by transactions on their way.
@@ -145,7 +146,7 @@ impl Sender {
 
     fn committed_without(&self, without: Option<TxId>) -> Amount {
         let others = self.jobs.iter().filter(|(id, _)| Some(**id) != without);
-        self.paid() + others.map(|(_, job)| job.cost()).sum()
+        self.paid() + others.map(|(_, job)| job.cost()).sum::<Amount>()
     }
 
     pub(crate) fn market(&mut self, market: Market) {
@@ -160,8 +161,8 @@ impl Sender {
             }
         }
         let deep = |height: Height| block.height.since(height) > 2 * finality;
-        let done = self.bills.values().filter(|bill| bill.paid.is_some_and(deep)).map(|bill| bill.cost).sum();
-        self.settled += done;
+        let done = self.bills.values().filter(|bill| bill.paid.is_some_and(deep));
+        self.settled += done.map(|bill| bill.cost).sum::<Amount>();
         let live: BTreeSet<Txid> =
             self.jobs.values().filter_map(|job| Some(job.package.last()?.compute_txid())).collect();
         self.bills.retain(|txid, bill| match bill.paid {
@@ -235,7 +236,12 @@ impl Sender {
     }
 
     /// Moves one job on; true if it is to be sent.
-    fn advance(&mut self, (view, wallet): (&View, &Keypair), want: Want, draft: Draft) -> Result<bool, FeeError> {
+    fn advance(
+        &mut self,
+        (view, wallet): (&View, &Keypair),
+        want: Want,
+        draft: Draft,
+    ) -> Result<bool, FeeError> {
         let tip = view.tip();
         let left = want.deadline.map(|deadline| deadline.since(tip));
         let vsize = draft.vsize();
@@ -443,10 +449,12 @@ impl Draft {
         }
     }
 
-    /// The highest fee that it can pay.
+    /// The highest fee that it pays. A slash keeps a quarter of its reward, for what the watch has cost.
     fn fee_max(&self) -> Amount {
         match self {
-            Self::Slash { reward, .. } => reward.checked_sub(DUST).unwrap_or(Amount::ZERO),
+            Self::Slash { reward, .. } => {
+                (*reward - *reward / 4).min(reward.checked_sub(DUST).unwrap_or(Amount::ZERO))
+            }
             _ => Amount::MAX_MONEY,
         }
     }

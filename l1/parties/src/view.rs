@@ -10,7 +10,7 @@ use assay_l1::graph::contract::build::{Input, TxRole};
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction};
 use serde::{Deserialize, Serialize};
 
-use crate::contract::Contract;
+use crate::contract::{Contract, Origin};
 use crate::event::Block;
 use crate::evidence::SignedClaim;
 use crate::types::{ClaimId, EpochIndex, Height, TxId, Values};
@@ -180,7 +180,8 @@ impl View {
             if !matches!(kind, Input::Contract { .. }) {
                 continue;
             }
-            let parent = contract.by_txid(&input.previous_output.txid).and_then(|parent| self.confirmed(parent));
+            let parent =
+                contract.by_txid(&input.previous_output.txid).and_then(|parent| self.confirmed(parent));
             let Some(parent) = parent else { return Readiness::Missing };
             if self.spent.contains_key(&input.previous_output) {
                 return Readiness::Spent;
@@ -257,25 +258,42 @@ impl View {
 
     /// True if a claim was challenged, or its operator opened an assertion all the same.
     fn disputed(&self, claim: ClaimId) -> bool {
-        self.confirmed(claim.tx(TxRole::Challenge)).is_some() || self.confirmed(claim.tx(TxRole::Assert)).is_some()
+        self.confirmed(claim.tx(TxRole::Challenge)).is_some()
+            || self.confirmed(claim.tx(TxRole::Assert)).is_some()
     }
 
-    /// How many claims of an epoch that was ended count, once all is final; `None` while something is open.
+    /// After an epoch was ended: the first claim that does not count, in it or an epoch before; if all do, the one that
+    /// never came. `None` while something is not final.
     #[must_use]
-    pub fn settled(&self, contract: &Contract, epoch: EpochIndex) -> Option<u32> {
-        let (made, ended) = self.halt(contract, epoch)?;
+    pub fn settled(&self, contract: &Contract, epoch: EpochIndex) -> Option<ClaimId> {
+        let (claim, ended) = self.halt(contract, epoch)?;
         if !self.is_final(ended) {
             return None;
         }
-        for claim in 0..made {
-            match self.standing(ClaimId { epoch, claim }) {
+        let end = ClaimId { epoch, claim };
+        for claim in lineage(contract, end) {
+            match self.standing(claim) {
                 Standing::Accepted(height) if self.is_final(height) => {}
                 Standing::Void(height) if self.is_final(height) => return Some(claim),
                 _ => return None,
             }
         }
-        Some(made)
+        Some(end)
     }
+}
+
+/// The claims that `end` builds on, the trunk's first one first.
+#[must_use]
+pub fn lineage(contract: &Contract, end: ClaimId) -> Vec<ClaimId> {
+    let mut claims = Vec::new();
+    let mut at = end;
+    // Origins lead to epochs that were there before, so this ends.
+    while let Some(Origin::Claim(before)) = contract.origin(at) {
+        claims.push(before);
+        at = before;
+    }
+    claims.reverse();
+    claims
 }
 
 fn read_claim(tx: &Transaction) -> Option<SignedClaim> {

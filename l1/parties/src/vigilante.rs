@@ -24,7 +24,7 @@ use crate::operator::collected;
 use crate::party::{Context, Party, StepError};
 use crate::sender::{Draft, Sender, Want};
 use crate::types::{ClaimId, EpochIndex, Height, TxId, Values, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
-use crate::view::{Standing, View};
+use crate::view::{lineage, Standing, View};
 
 /// What a vigilante thinks of a claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +42,8 @@ pub struct Vigilante {
     verdicts: BTreeMap<ClaimId, Verdict>,
     /// Claims that the shell is looking into, with the values.
     asked: BTreeMap<ClaimId, Values>,
-    /// Hand-overs asked for: epoch, claim that never came, claims that count.
-    handovers: BTreeSet<(EpochIndex, u32, u32)>,
+    /// Hand-overs asked for: the claim that never came, the first that does not count.
+    handovers: BTreeSet<(ClaimId, ClaimId)>,
     #[serde(skip)]
     weak: VigilanteWeak,
 }
@@ -189,7 +189,8 @@ impl Vigilante {
         if values[CODE_ROOT] != epoch.spec().terms.params.code_root {
             faults.push(Fault::CodeRoot);
         }
-        let known = self.verdicts.get(&claim).filter(|known| known.values == values || self.weak.stale_verdict);
+        let known =
+            self.verdicts.get(&claim).filter(|known| known.values == values || self.weak.stale_verdict);
         match known {
             Some(known) => faults.extend(&known.faults),
             None if self.weak.no_check => {}
@@ -229,12 +230,16 @@ impl Vigilante {
         if !self.weak.no_timeout {
             let late = claim.tx(TxRole::AssertTimeout);
             if (challenged || self.weak.paranoid) && ready(late) {
-                slashes.push((Want { id: late, deadline: now }, Plan::Slash(leaf::ASSERT_TIMEOUT, Vec::new())));
+                slashes
+                    .push((Want { id: late, deadline: now }, Plan::Slash(leaf::ASSERT_TIMEOUT, Vec::new())));
             }
             for slot in 0..epoch.spec().layout.slots().len() as u16 {
                 let late = claim.tx(|claim| TxRole::SlotTimeout(claim, slot));
                 if ready(late) {
-                    slashes.push((Want { id: late, deadline: now }, Plan::Slash(leaf::SLOT_TIMEOUT, Vec::new())));
+                    slashes.push((
+                        Want { id: late, deadline: now },
+                        Plan::Slash(leaf::SLOT_TIMEOUT, Vec::new()),
+                    ));
                 }
             }
         }
@@ -258,19 +263,27 @@ impl Vigilante {
         match judged_by_chain.filter(|_| !slashed) {
             Some(fault) => {
                 let offset = usize::from(fault == Fault::Link);
-                let places = [(TxRole::DisproveInput as fn(u32) -> TxRole, leaf::GAME_DISPROOFS)];
-                for (role, first) in places.into_iter().chain([(TxRole::Disprove as _, leaf::DISPUTE_DISPROOFS)]) {
-                    if ready(claim.tx(role)) {
-                        let plan = Plan::Slash(first + offset, evidence(context, view, claim, fault));
-                        slashes.push((want(claim.tx(role)), plan));
-                    }
+                let places = [
+                    (claim.tx(TxRole::DisproveInput), leaf::GAME_DISPROOFS),
+                    (claim.tx(TxRole::Disprove), leaf::DISPUTE_DISPROOFS),
+                ];
+                for (id, first) in places.into_iter().filter(|(id, _)| ready(*id)) {
+                    let items = evidence(context, view, claim, fault);
+                    slashes.push((want(id), Plan::Slash(first + offset, items)));
+                }
+                // A disproof is large and may wait for lower fees; a challenge is small and keeps the claim open.
+                let half = view.tip().plus(u32::from(locks.challenge_blocks) / 2) >= until;
+                if half && ready(claim.tx(TxRole::Challenge)) {
+                    plan.push((want(claim.tx(TxRole::Challenge)), Plan::Challenge));
                 }
             }
             None => {
                 if ready(claim.tx(TxRole::Challenge)) {
                     plan.push((want(claim.tx(TxRole::Challenge)), Plan::Challenge));
                 }
-                if let Some(step) = ready(claim.tx(TxRole::Disprove)).then(|| wrong_step(view, epoch, claim)).flatten() {
+                if let Some(step) =
+                    ready(claim.tx(TxRole::Disprove)).then(|| wrong_step(view, epoch, claim)).flatten()
+                {
                     slashes.push((want(claim.tx(TxRole::Disprove)), step));
                 }
             }
@@ -285,8 +298,8 @@ impl Vigilante {
         plan: &mut Vec<(Want, Plan)>,
         effects: &mut Vec<Effect>,
     ) {
-        let view = &self.party.view;
         let claims = epoch.spec().terms.claims_max;
+        let view = &self.party.view;
         for claim in 0..=claims {
             let id = TxId { epoch: index, role: TxRole::ClaimTimeout(claim) };
             if view.ready(context.contract, id) && !self.weak.no_halt {
@@ -298,29 +311,36 @@ impl Vigilante {
         if !self.backup {
             return;
         }
+        let end = ClaimId { epoch: index, claim: ended };
         // Whoever stopped will not come back for these, and the next epoch waits for them.
-        for claim in (0..ended).map(|claim| ClaimId { epoch: index, claim }) {
-            let good = self.verdicts.get(&claim).is_some_and(|verdict| verdict.faults.is_empty());
-            for role in [TxRole::OptimisticAcceptance as fn(u32) -> TxRole, TxRole::Acceptance as _] {
-                if good && view.ready(context.contract, claim.tx(role)) {
-                    plan.push((Want { id: claim.tx(role), deadline: None }, Plan::Collect));
-                }
+        for claim in lineage(context.contract, end) {
+            let Some(epoch) = context.contract.epoch(claim.epoch) else { continue };
+            let roles = [claim.tx(TxRole::OptimisticAcceptance), claim.tx(TxRole::Acceptance)];
+            let due = roles.into_iter().filter(|id| self.party.view.ready(context.contract, *id));
+            let due: Vec<TxId> = due.collect();
+            let made = self.party.view.values(claim).is_some();
+            if made
+                && !due.is_empty()
+                && self.judge(context, epoch, claim, effects).is_some_and(|bad| bad.is_empty())
+            {
+                plan.extend(due.into_iter().map(|id| (Want { id, deadline: None }, Plan::Collect)));
             }
         }
-        let Some(valid) = view.settled(context.contract, index) else { return };
-        let asked = (index, ended, valid);
-        if !self.weak.no_handover && !taken_over(context, view, asked) && self.handovers.insert(asked) {
-            effects.push(Effect::HandOver { epoch: index, claim: ended, valid });
+        let view = &self.party.view;
+        let Some(first_void) = view.settled(context.contract, index) else { return };
+        let done = self.weak.no_handover || taken_over(context, view, end, first_void);
+        if !done && self.handovers.insert((end, first_void)) {
+            effects.push(Effect::HandOver { epoch: index, claim: ended, first_void });
         }
     }
 }
 
 /// True if there is an epoch of one's own on this end, or somebody's is open.
-fn taken_over(context: Context<'_>, view: &View, (index, claim, valid): (EpochIndex, u32, u32)) -> bool {
-    let halt = context.contract.node(TxId { epoch: index, role: TxRole::ClaimTimeout(claim) });
+fn taken_over(context: Context<'_>, view: &View, end: ClaimId, first_void: ClaimId) -> bool {
+    let halt = context.contract.node(end.tx(TxRole::ClaimTimeout));
     let Some(halt) = halt.map(|node| node.tx.compute_txid()) else { return true };
     let key = context.keys.operator.x_only_public_key().0;
-    let origin = context.contract.origin(ClaimId { epoch: index, claim: valid });
+    let origin = context.contract.origin(first_void);
     context.contract.epochs().any(|(later, epoch)| {
         let opening = TxId { epoch: later, role: TxRole::Reconfiguration };
         let follows =

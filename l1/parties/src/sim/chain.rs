@@ -52,7 +52,15 @@ impl Chain {
     pub(crate) fn new(start: Height, coin: (OutPoint, TxOut), scripts: bool) -> Self {
         let unspent = BTreeMap::from([(coin.0, Unspent { output: coin.1, height: start })]);
         let lists = (Vec::new(), Vec::new());
-        Self { start, blocks: lists.0, stale: lists.1, next_id: 1, unspent, confirmed: BTreeMap::new(), scripts }
+        Self {
+            start,
+            blocks: lists.0,
+            stale: lists.1,
+            next_id: 1,
+            unspent,
+            confirmed: BTreeMap::new(),
+            scripts,
+        }
     }
 
     pub(crate) fn tip(&self) -> Height {

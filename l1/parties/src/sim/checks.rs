@@ -29,7 +29,7 @@ impl World {
             return self.paid_out(EpochIndex(0)) && self.paid_out(EpochIndex(1));
         }
         let taken = self.handed_over.values().next();
-        taken.is_some_and(|(_, _, next)| self.paid_out(*next))
+        taken.is_some_and(|(_, next)| self.paid_out(*next))
     }
 
     /// For the message of a run that does not come to an end.
@@ -114,7 +114,7 @@ impl World {
     fn judge_taken_over(&self, attack: Attack) -> Result<(), String> {
         let view = self.view();
         let target = self.target();
-        let Some((epoch, (_, valid, next))) = self.handed_over.iter().next() else {
+        let Some((first_void, next)) = self.handed_over.values().next() else {
             return Err("nobody took over".to_owned());
         };
         let slash = view.slash(target.epoch).and_then(|(role, _)| slashed_claim(role));
@@ -127,9 +127,12 @@ impl World {
         if attack.slashed() && self.chain.balance(&Fixture::sink()) < TO_SINK {
             return Err("the sink did not get its part".to_owned());
         }
-        let counted = epoch.0 * CLAIMS + valid;
+        let counted = first_void.epoch.0 * CLAIMS + first_void.claim;
         if counted != self.options.at {
-            return Err(format!("the trunk went on after batch {counted}, the attack was at {}", self.options.at));
+            return Err(format!(
+                "the trunk went on after batch {counted}, the attack was at {}",
+                self.options.at
+            ));
         }
         for claim in 0..CLAIMS {
             let id = ClaimId { epoch: *next, claim };
@@ -151,10 +154,14 @@ impl World {
         let attack = self.options.attack;
         let start = |party: usize| -> Amount {
             let outputs = self.fixture.funding.output.iter();
-            outputs.filter(|output| output.script_pubkey == Fixture::wallet(party)).map(|output| output.value).sum()
+            outputs
+                .filter(|output| output.script_pubkey == Fixture::wallet(party))
+                .map(|output| output.value)
+                .sum()
         };
         let before: Amount = WATCHERS.into_iter().map(start).sum();
-        let after: Amount = WATCHERS.into_iter().map(|party| self.chain.balance(&Fixture::wallet(party))).sum();
+        let after: Amount =
+            WATCHERS.into_iter().map(|party| self.chain.balance(&Fixture::wallet(party))).sum();
         if attack.slashed() && after < before {
             return Err(format!("who watched had {before} and has {after}"));
         }

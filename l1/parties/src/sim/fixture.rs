@@ -21,8 +21,8 @@ use bitcoin::key::Keypair;
 use bitcoin::script::Builder;
 use bitcoin::secp256k1::{Secp256k1, SecretKey};
 use bitcoin::{
-    absolute, transaction, Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, WScriptHash,
-    Witness,
+    absolute, transaction, Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid,
+    WScriptHash, Witness,
 };
 
 use crate::contract::{Epoch, Origin, Verifier};
@@ -142,7 +142,7 @@ pub struct Fixture {
     pub(crate) funding: Transaction,
     epochs: [Arc<Epoch>; 2],
     keys: BTreeMap<(usize, u32), EpochKeys>,
-    handovers: Mutex<BTreeMap<(u32, u32, u32), Arc<Epoch>>>,
+    handovers: Mutex<BTreeMap<(ClaimId, ClaimId), Arc<Epoch>>>,
     claims: Mutex<BTreeMap<(usize, u32, u32, Values), Items>>,
     asserted: Mutex<BTreeMap<(usize, u32, u32, u8), SlotItems>>,
 }
@@ -185,11 +185,15 @@ fn spec((party, keys): (usize, &EpochKeys), number: u32, funding: OutPoint) -> C
 }
 
 /// The graph of an epoch with all its signatures.
-fn epoch(spec: &ContractSpec, keys: &EpochKeys, previous: Option<&EpochEnd>, announce: [u8; 32], origin: Origin) -> Epoch {
-    let coin = TxOut {
-        value: funding_value(spec, previous),
-        script_pubkey: wallet_script(spec.terms.operator_key),
-    };
+fn epoch(
+    spec: &ContractSpec,
+    keys: &EpochKeys,
+    previous: Option<&EpochEnd>,
+    announce: [u8; 32],
+    origin: Origin,
+) -> Epoch {
+    let coin =
+        TxOut { value: funding_value(spec, previous), script_pubkey: wallet_script(spec.terms.operator_key) };
     let around = Surroundings { keys, verifier: &EqualEnds, coin: &coin, previous, announce };
     let graph = Graph::build(spec, around).expect("the fixture's parts fit");
     let pairs: Vec<Keypair> = (0..4).flat_map(|epoch| [pair(0x41 + epoch), pair(0x61 + epoch)]).collect();
@@ -198,7 +202,8 @@ fn epoch(spec: &ContractSpec, keys: &EpochKeys, previous: Option<&EpochEnd>, ann
         request.sign(key.expect("every signer is one of the fixture's"))
     };
     let signatures: Vec<[u8; 64]> = graph.requests().map(|request| sign(&request)).collect();
-    Epoch::new(graph, keys.clone(), Arc::new(EqualEnds), origin, &signatures).expect("the signatures are good")
+    Epoch::new(graph, keys.clone(), Arc::new(EqualEnds), origin, &signatures)
+        .expect("the signatures are good")
 }
 
 /// Value of the connector that a claim spends; the layout and the number of claims are the same everywhere.
@@ -267,23 +272,25 @@ impl Fixture {
         wallet_script(secret(party).public_key(&TRUNK, KeyRole::Operator))
     }
 
-    /// The backup's epoch after `ClaimTimeout(claim)` of announced epoch `index`.
-    pub(crate) fn handover(&self, index: u32, claim: u32, valid: u32) -> Option<Arc<Epoch>> {
+    /// The backup's epoch after an announced one that ended before claim `end`, where the claims before `first_void` count.
+    pub(crate) fn handover(&self, end: ClaimId, first_void: ClaimId) -> Option<Arc<Epoch>> {
+        let index = end.epoch.0;
         let halted = self.epochs.get(index as usize)?;
         let mut cache = self.handovers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(epoch) = cache.get(&(index, claim, valid)) {
+        if let Some(epoch) = cache.get(&(end, first_void)) {
             return Some(Arc::clone(epoch));
         }
-        let end = halted.graph().halted(claim, valid)?;
-        let origin = match valid.checked_sub(1) {
-            Some(before) => Origin::Claim(ClaimId { epoch: EpochIndex(index), claim: before }),
-            None => halted.origin(),
+        let first = self.epochs.get(first_void.epoch.0 as usize)?;
+        let halt = halted.graph().halted_at(end.claim, first.graph().start(first_void.claim)?.clone())?;
+        let origin = match first_void.claim.checked_sub(1) {
+            Some(before) => Origin::Claim(ClaimId { epoch: first_void.epoch, claim: before }),
+            None => first.origin(),
         };
         let keys = &self.keys[&(BACKUP, index + 1)];
-        let vout = 2 + index * (CLAIMS + 1) + claim;
+        let vout = 2 + index * (CLAIMS + 1) + end.claim;
         let spec = spec((BACKUP, keys), index + 1, OutPoint::new(self.funding.compute_txid(), vout));
-        let epoch = Arc::new(epoch(&spec, keys, Some(&end), [0xbb; 32], origin));
-        cache.insert((index, claim, valid), Arc::clone(&epoch));
+        let epoch = Arc::new(epoch(&spec, keys, Some(&halt), [0xbb; 32], origin));
+        cache.insert((end, first_void), Arc::clone(&epoch));
         Some(epoch)
     }
 

@@ -90,7 +90,8 @@ impl Mempool {
         let fee: Amount = entries.iter().map(|entry| entry.fee).sum();
         let vsize: u64 = entries.iter().map(|entry| entry.vsize).sum();
         // A parent that is there already without a fee is paid for, too.
-        let parents: u64 = fresh.iter().flat_map(|tx| self.parents(tx)).map(|parent| self.entries[&parent].vsize).sum();
+        let parents: u64 =
+            fresh.iter().flat_map(|tx| self.parents(tx)).map(|parent| self.entries[&parent].vsize).sum();
         let least = fee_at(minimum, vsize + parents).map_err(|_| other("fee overflows"))?;
         if fee < least {
             return Err(Reject::Fee { at_least: least });
@@ -115,8 +116,10 @@ impl Mempool {
         owner: Owner,
     ) -> Result<(), Reject> {
         let old: Vec<&Entry> = gone.iter().map(|txid| &self.entries[txid]).collect();
-        let replaced =
-            Replaced { fee: old.iter().map(|entry| entry.fee).sum(), vsize: old.iter().map(|entry| entry.vsize).sum() };
+        let replaced = Replaced {
+            fee: old.iter().map(|entry| entry.fee).sum(),
+            vsize: old.iter().map(|entry| entry.vsize).sum(),
+        };
         let least = replaced.least_fee(vsize, incremental).map_err(|_| other("fee overflows"))?;
         if fee >= least {
             return Ok(());
@@ -128,7 +131,12 @@ impl Mempool {
     }
 
     /// The outputs that a transaction spends; checks time locks.
-    fn spent(&self, chain: &Chain, tx: &Transaction, fresh: &[Arc<Transaction>]) -> Result<Vec<TxOut>, Reject> {
+    fn spent(
+        &self,
+        chain: &Chain,
+        tx: &Transaction,
+        fresh: &[Arc<Transaction>],
+    ) -> Result<Vec<TxOut>, Reject> {
         let next = chain.tip().plus(1);
         let mut spent = Vec::new();
         for (index, input) in tx.input.iter().enumerate() {
@@ -142,7 +150,8 @@ impl Mempool {
             }
             let pooled = self.entries.get(&at.txid).map(|entry| &entry.tx);
             let parent = pooled.or_else(|| fresh.iter().find(|parent| parent.compute_txid() == at.txid));
-            let output = parent.and_then(|parent| parent.output.get(at.vout as usize)).ok_or(Reject::Inputs)?;
+            let output =
+                parent.and_then(|parent| parent.output.get(at.vout as usize)).ok_or(Reject::Inputs)?;
             if lock(tx, index) > 0 {
                 return Err(other("non-BIP68-final"));
             }
@@ -202,7 +211,8 @@ impl Mempool {
         let mut open: Vec<Txid> = gone.iter().copied().collect();
         while let Some(txid) = open.pop() {
             let children = self.spends.range(OutPoint::new(txid, 0)..=OutPoint::new(txid, u32::MAX));
-            let fresh: Vec<Txid> = children.map(|(_, child)| *child).filter(|child| !gone.contains(child)).collect();
+            let fresh: Vec<Txid> =
+                children.map(|(_, child)| *child).filter(|child| !gone.contains(child)).collect();
             gone.extend(&fresh);
             open.extend(fresh);
         }
@@ -235,7 +245,11 @@ impl Mempool {
                 // A parent without a fee stays only as long as its child does.
                 let alone = || {
                     entry.fee == Amount::ZERO
-                        && self.spends.range(OutPoint::new(**txid, 0)..=OutPoint::new(**txid, u32::MAX)).next().is_none()
+                        && self
+                            .spends
+                            .range(OutPoint::new(**txid, 0)..=OutPoint::new(**txid, u32::MAX))
+                            .next()
+                            .is_none()
                 };
                 chain.has(txid) || orphaned() || alone()
             });

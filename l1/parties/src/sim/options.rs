@@ -72,7 +72,12 @@ impl Attack {
     pub fn honest(self) -> bool {
         matches!(
             self,
-            Self::None | Self::Griefer | Self::ClaimEarly | Self::Reorgs | Self::FeeSpike | Self::KilledMidAssert
+            Self::None
+                | Self::Griefer
+                | Self::ClaimEarly
+                | Self::Reorgs
+                | Self::FeeSpike
+                | Self::KilledMidAssert
         )
     }
 
@@ -155,6 +160,15 @@ impl Options {
     /// An attack on claim 1, in bad weather.
     #[must_use]
     pub fn new(attack: Attack, seed: u64) -> Self {
-        Self { seed, attack, at: 1, weather: true, kill_at: None, scripts: false, weakness: None, budget_sat: None }
+        Self {
+            seed,
+            attack,
+            at: 1,
+            weather: true,
+            kill_at: None,
+            scripts: false,
+            weakness: None,
+            budget_sat: None,
+        }
     }
 }

@@ -122,8 +122,12 @@ impl Actor {
         let stored = stored.expect("the state can be stored");
         let before = self.machine.clone();
         self.machine = match &self.machine {
-            Machine::Operator(_) => Machine::Operator(bincode::deserialize(&stored).expect("what was stored")),
-            Machine::Vigilante(_) => Machine::Vigilante(bincode::deserialize(&stored).expect("what was stored")),
+            Machine::Operator(_) => {
+                Machine::Operator(bincode::deserialize(&stored).expect("what was stored"))
+            }
+            Machine::Vigilante(_) => {
+                Machine::Vigilante(bincode::deserialize(&stored).expect("what was stored"))
+            }
         };
         drop(before);
         self.checks.clear();
@@ -180,7 +184,9 @@ impl World {
                 let due = self.height().plus(1);
                 self.actors[index].checks.push((due, claim, values));
             }
-            Effect::HandOver { epoch, claim, valid } => self.hand_over(epoch, claim, valid),
+            Effect::HandOver { epoch, claim, first_void } => {
+                self.hand_over(ClaimId { epoch, claim }, first_void)
+            }
             Effect::Alarm(alarm) => drop(self.alarms.entry(index).or_default().insert(alarm)),
         }
     }
@@ -213,7 +219,8 @@ impl World {
     fn withholds(&self, index: usize, package: &[Arc<Transaction>]) -> Option<Height> {
         let id = self.contract.by_txid(&package.first()?.compute_txid())?;
         let never = Height(u32::MAX);
-        let made = |claim| self.actors[index].view().confirmed(ClaimId { epoch: id.epoch, claim }.tx(TxRole::Claim));
+        let made =
+            |claim| self.actors[index].view().confirmed(ClaimId { epoch: id.epoch, claim }.tx(TxRole::Claim));
         match (self.options.attack, id.role) {
             _ if index != OPERATOR => None,
             (Attack::HalfAnswer, TxRole::AssertSlot(_, 1)) => Some(never),
@@ -245,7 +252,9 @@ impl World {
     }
 
     fn sign(&mut self, index: usize, claim: ClaimId, values: Values) {
-        let Some(number) = self.contract.epoch(claim.epoch).map(|epoch| epoch.spec().terms.epoch) else { return };
+        let Some(number) = self.contract.epoch(claim.epoch).map(|epoch| epoch.spec().terms.epoch) else {
+            return;
+        };
         let target = index == OPERATOR && claim == self.target();
         let lying = target && !self.options.attack.honest();
         if target && self.options.attack == Attack::Stopped {
@@ -295,7 +304,9 @@ impl World {
     }
 
     fn assert(&mut self, index: usize, claim: ClaimId) {
-        let Some(number) = self.contract.epoch(claim.epoch).map(|epoch| epoch.spec().terms.epoch) else { return };
+        let Some(number) = self.contract.epoch(claim.epoch).map(|epoch| epoch.spec().terms.epoch) else {
+            return;
+        };
         let wrong = index == OPERATOR
             && claim == self.target()
             && !self.options.attack.honest()
@@ -306,16 +317,16 @@ impl World {
     }
 
     /// The attesters sign the backup's epoch, if there is anything left to claim.
-    fn hand_over(&mut self, epoch: EpochIndex, claim: u32, valid: u32) {
+    fn hand_over(&mut self, end: ClaimId, first_void: ClaimId) {
         let over = self.options.attack.honest() || self.options.attack == Attack::PerfectLie;
-        let complete = epoch.0 == 1 && valid == CLAIMS;
-        if over || complete || self.handed_over.contains_key(&epoch) {
+        let complete = first_void == ClaimId { epoch: EpochIndex(1), claim: CLAIMS };
+        if over || complete || self.handed_over.contains_key(&end.epoch) {
             return;
         }
-        let Some(next) = self.fixture.handover(epoch.0, claim, valid) else { return };
+        let Some(next) = self.fixture.handover(end, first_void) else { return };
         let index = self.contract.push(next);
-        self.handed_over.insert(epoch, (claim, valid, index));
-        for batch in epoch.0 * CLAIMS + valid..BATCHES {
+        self.handed_over.insert(end.epoch, (first_void, index));
+        for batch in first_void.epoch.0 * CLAIMS + first_void.claim..BATCHES {
             self.queue.push_back((BACKUP, Event::BatchProved(honest(batch))));
         }
     }
@@ -324,9 +335,9 @@ impl World {
     pub(crate) fn report(&mut self, index: usize) {
         let height = self.height();
         let actor = &mut self.actors[index];
-        let (late, rest) = std::mem::take(&mut actor.withheld).into_iter().partition(|(until, _)| *until <= height);
+        let (late, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut actor.withheld).into_iter().partition(|(until, _)| *until <= height);
         actor.withheld = rest;
-        let late: Vec<(Height, Vec<Arc<Transaction>>)> = late;
         for (_, package) in late {
             self.broadcast(index, package);
         }
@@ -343,7 +354,8 @@ impl World {
     }
 
     fn report_data(&mut self, index: usize) {
-        let hidden = (self.options.attack == Attack::NoData && index == OPERATOR).then(|| state(self.options.at));
+        let hidden =
+            (self.options.attack == Attack::NoData && index == OPERATOR).then(|| state(self.options.at));
         let roots: Vec<_> = self.actors[index].published.iter().map(|(root, said)| (*root, *said)).collect();
         for (root, said) in roots {
             let batch = (0..BATCHES).find(|batch| state(*batch) == root);
@@ -412,13 +424,8 @@ impl World {
             faults.extend([Fault::NewRoot, Fault::Proof]);
         }
         let attack = self.options.attack;
-        let bad_proof = [
-            Attack::BadProof,
-            Attack::PerfectLie,
-            Attack::NoAnswer,
-            Attack::HalfAnswer,
-            Attack::LateAnswer,
-        ];
+        let bad_proof =
+            [Attack::BadProof, Attack::PerfectLie, Attack::NoAnswer, Attack::HalfAnswer, Attack::LateAnswer];
         if target && bad_proof.contains(&attack) {
             faults.push(Fault::Proof);
         }

@@ -76,8 +76,8 @@ pub struct World {
     pub(crate) rng: ChaCha8Rng,
     pub(crate) actors: Vec<Actor>,
     pub(crate) queue: VecDeque<(usize, Event)>,
-    /// The announced epoch that was handed over, and the epoch that follows it.
-    pub(crate) handed_over: BTreeMap<EpochIndex, (u32, u32, EpochIndex)>,
+    /// The announced epoch that was handed over, the first claim that did not count, and the epoch that follows.
+    pub(crate) handed_over: BTreeMap<EpochIndex, (ClaimId, EpochIndex)>,
     /// Data transactions by batch hash.
     pub(crate) data: BTreeMap<[u8; 32], Arc<Transaction>>,
     pub(crate) data_coins: Vec<(OutPoint, bitcoin::Amount)>,
@@ -202,7 +202,9 @@ impl World {
         self.reorganise();
         let censored = self.censored.filter(|(_, until)| self.height() < *until).map(|(owner, _)| owner);
         let txs = self.pool.template(self.floor(), censored);
-        self.chain.connect(txs).map_err(|reason| self.failure(format!("the mempool offered a bad block: {reason}")))?;
+        self.chain
+            .connect(txs)
+            .map_err(|reason| self.failure(format!("the mempool offered a bad block: {reason}")))?;
         self.pool.clean(&self.chain);
         self.publish_again();
         let mut order: Vec<usize> = (0..self.actors.len()).collect();
@@ -323,8 +325,8 @@ impl World {
                 self.actors[index].keep(event);
                 continue;
             }
-            let context = Context { contract: &self.contract, keys: &self.actors[index].keys };
-            let effects = self.actors[index].machine.step(context, &event);
+            let Actor { machine, keys, .. } = &mut self.actors[index];
+            let effects = machine.step(Context { contract: &self.contract, keys }, &event);
             let effects = effects.map_err(|error| self.failure(error.to_string()))?;
             self.summary.steps += 1;
             self.seen(index, &event);

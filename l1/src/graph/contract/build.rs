@@ -368,14 +368,20 @@ impl Graph {
     /// `None` if there is no such timeout, or `valid` is a claim after it.
     #[must_use]
     pub fn halted(&self, claim: u32, valid: u32) -> Option<EpochEnd> {
-        let halt = self.halts.get(claim as usize)?;
         let start = self.starts.get(valid as usize).filter(|_| valid <= claim)?;
+        self.halted_at(claim, start.clone())
+    }
+
+    /// The same if claims of an earlier epoch do not count either: `start` is where the first of them started.
+    #[must_use]
+    pub fn halted_at(&self, claim: u32, start: Start) -> Option<EpochEnd> {
+        let halt = self.halts.get(claim as usize)?;
         Some(EpochEnd {
             epoch: self.spec.terms.epoch,
             trunk_id: self.spec.terms.trunk_id,
             connector: halt.outpoint,
             output: halt.output.as_ref().clone(),
-            start: start.clone(),
+            start,
             lock: self.spec.locks.handover_blocks,
             signer: self.spec.recovery,
             kind: EndKind::Halted,
