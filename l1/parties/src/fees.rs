@@ -107,8 +107,11 @@ pub struct FeePolicy {
     pub patience_blocks: u32,
     /// Blocks before its deadline from which a transaction is urgent.
     pub urgent_blocks: u32,
-    /// Confirmed coins that the pool keeps ready.
+    /// Confirmed coins that the pool keeps ready: with fewer than half, a large one is cut up.
     pub coins: u32,
+    /// Least value of a coin that is cut off.
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
+    pub coin: Amount,
 }
 
 impl FeePolicy {
@@ -120,6 +123,7 @@ impl FeePolicy {
         patience_blocks: 2,
         urgent_blocks: 5,
         coins: 8,
+        coin: Amount::from_sat(400_000),
     };
 
     /// Rate to aim at: the estimate, doubled for each time the transaction was found stuck (at most 6 times) and once more when

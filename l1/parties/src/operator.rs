@@ -128,7 +128,7 @@ impl Operator {
         let wants = self.wants(context, &mut effects);
         let Self { party, signed, asserted, .. } = self;
         let draft = |_: &View, id: TxId| draft(context, signed, asserted, id).ok();
-        party.finish(context, &wants, draft, &mut effects, matches!(event, Event::Restarted));
+        party.finish(context, &wants, draft, &mut effects, event);
         Ok(effects)
     }
 

@@ -100,11 +100,15 @@ impl Party {
         wants: &[Want],
         draft: impl FnMut(&View, TxId) -> Option<Draft>,
         effects: &mut Vec<Effect>,
-        again: bool,
+        event: &Event,
     ) {
+        let (again, block) = (matches!(event, Event::Restarted), matches!(event, Event::Connected(_)));
         let mut draft = draft;
         let view = &self.view;
         self.sender.reconcile((view, &context.keys.wallet), wants, |id| draft(view, id), effects);
+        if block {
+            self.sender.refill((view, &context.keys.wallet), effects);
+        }
         let raised = &mut self.raised;
         // Fee trouble comes and goes; it is reported while it lasts.
         effects.retain(|effect| match effect {

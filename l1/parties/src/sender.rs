@@ -86,12 +86,23 @@ struct Bill {
     known: Height,
 }
 
+/// A coin that is being cut up, so that every job finds one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Split {
+    coin: OutPoint,
+    tx: Arc<Transaction>,
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
+    fee: Amount,
+    raised: Height,
+}
+
 /// All jobs of a party, and what it has spent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sender {
     policy: FeePolicy,
     market: Market,
     jobs: BTreeMap<TxId, Job>,
+    split: Option<Split>,
     /// Every paying transaction of the last blocks: a replaced one may be mined all the same.
     bills: BTreeMap<Txid, Bill>,
     /// Costs whose blocks are final.
@@ -120,6 +131,7 @@ impl Sender {
             policy,
             market: Market::default(),
             jobs: BTreeMap::new(),
+            split: None,
             bills: BTreeMap::new(),
             settled: Amount::ZERO,
             weak: SenderWeak::default(),
@@ -146,7 +158,8 @@ impl Sender {
 
     fn committed_without(&self, without: Option<TxId>) -> Amount {
         let others = self.jobs.iter().filter(|(id, _)| Some(**id) != without);
-        self.paid() + others.map(|(_, job)| job.cost()).sum::<Amount>()
+        let split = self.split.as_ref().map_or(Amount::ZERO, |split| split.fee);
+        self.paid() + split + others.map(|(_, job)| job.cost()).sum::<Amount>()
     }
 
     pub(crate) fn market(&mut self, market: Market) {
@@ -163,8 +176,12 @@ impl Sender {
         let deep = |height: Height| block.height.since(height) > 2 * finality;
         let done = self.bills.values().filter(|bill| bill.paid.is_some_and(deep));
         self.settled += done.map(|bill| bill.cost).sum::<Amount>();
-        let live: BTreeSet<Txid> =
-            self.jobs.values().filter_map(|job| Some(job.package.last()?.compute_txid())).collect();
+        let live = self
+            .jobs
+            .values()
+            .filter_map(|job| job.package.last())
+            .chain(self.split.iter().map(|split| &split.tx));
+        let live: BTreeSet<Txid> = live.map(|tx| tx.compute_txid()).collect();
         self.bills.retain(|txid, bill| match bill.paid {
             Some(height) => !deep(height),
             None => live.contains(txid) || !deep(bill.known),
@@ -318,10 +335,82 @@ impl Sender {
     fn choose(&self, view: &View, id: TxId, needed: Amount) -> Result<(OutPoint, Amount), FeeError> {
         let own = self.jobs.get(&id).and_then(|job| job.coin);
         let own = own.and_then(|coin| Some((coin, view.coin(&coin)?))).filter(|(_, value)| *value >= needed);
-        let taken: BTreeSet<OutPoint> = self.jobs.values().filter_map(|job| job.coin).collect();
-        let free = view.coins().filter(|(coin, value)| *value >= needed && !taken.contains(coin));
+        let free = self.free(view).into_iter().filter(|(_, value)| *value >= needed);
         let free = free.min_by_key(|(coin, value)| (*value, *coin));
         own.or(free).ok_or(FeeError::NoCoin { needed })
+    }
+
+    /// Confirmed coins that pay for nothing yet.
+    fn free(&self, view: &View) -> Vec<(OutPoint, Amount)> {
+        let jobs = self.jobs.values().filter_map(|job| job.coin);
+        let taken: BTreeSet<OutPoint> = jobs.chain(self.split.iter().map(|split| split.coin)).collect();
+        view.coins().filter(|(coin, _)| !taken.contains(coin)).collect()
+    }
+
+    /// Cuts a large coin up when the pool runs low, and sees to it that this is mined.
+    pub(crate) fn refill(&mut self, (view, wallet): (&View, &Keypair), effects: &mut Vec<Effect>) {
+        let tip = view.tip();
+        let open = self.split.take().filter(|split| view.coin(&split.coin).is_some());
+        let free = self.free(view);
+        let largest = free.iter().max_by_key(|(coin, value)| (*value, *coin)).copied();
+        let low = free.len() < self.policy.coins as usize / 2;
+        let coin = match &open {
+            Some(split) => view.coin(&split.coin).map(|value| (split.coin, value)),
+            None => largest.filter(|(_, value)| low && *value >= self.policy.coin * 3),
+        };
+        let Some(coin) = coin else { return };
+        let stuck =
+            open.as_ref().map_or(0, |split| tip.since(split.raised) / self.policy.patience_blocks.max(1));
+        let made = match open {
+            Some(split) if stuck == 0 || self.weak.no_bump => Some(split),
+            open => self.cut(coin, open.as_ref(), (view, wallet), stuck).or(open),
+        };
+        if let Some(split) = made {
+            effects.push(Effect::Broadcast(vec![Arc::clone(&split.tx)]));
+            self.split = Some(split);
+        }
+    }
+
+    /// The transaction that cuts `coin` up, in place of `before`; `None` if that costs too much.
+    fn cut(
+        &mut self,
+        (outpoint, value): (OutPoint, Amount),
+        before: Option<&Split>,
+        (view, wallet): (&View, &Keypair),
+        stuck: u32,
+    ) -> Option<Split> {
+        let pieces =
+            (value.to_sat() / self.policy.coin.to_sat().max(1)).clamp(1, u64::from(self.policy.coins));
+        let piece =
+            |fee: Amount| value.checked_sub(fee).map(|left| left / pieces).filter(|piece| *piece >= DUST);
+        let outline = |piece: Amount| Transaction {
+            version: transaction::Version::TWO,
+            lock_time: absolute::LockTime::ZERO,
+            input: vec![TxIn {
+                previous_output: outpoint,
+                script_sig: ScriptBuf::new(),
+                sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+                witness: Witness::from_slice(&[[0; 64]]),
+            }],
+            output: vec![TxOut { value: piece, script_pubkey: view.wallet().clone() }; pieces as usize],
+        };
+        let vsize = outline(DUST).vsize() as u64;
+        let rate = self.policy.target(self.market.estimate, self.market.minimum, stuck, None);
+        let mut fee = fee_at(rate, vsize).ok()?;
+        if let Some(before) = before {
+            let replaced = Replaced { fee: before.fee, vsize };
+            fee = fee.max(replaced.least_fee(vsize, self.policy.incremental).ok()?);
+        }
+        if !self.weak.no_budget {
+            self.policy.afford(self.committed(), fee).ok()?;
+        }
+        let mut tx = outline(piece(fee)?);
+        sign_coin(&mut tx, value, Vec::new(), wallet, view.wallet());
+        // What does not divide goes to the fee as well.
+        let fee = value.checked_sub(tx.output.iter().map(|output| output.value).sum())?;
+        let bill = Bill { cost: fee, paid: None, known: view.tip() };
+        self.bills.insert(tx.compute_txid(), bill);
+        Some(Split { coin: outpoint, tx: Arc::new(tx), fee, raised: view.tip() })
     }
 
     /// Checks that the budget holds and no coin serves two jobs.
@@ -333,7 +422,8 @@ impl Sender {
         if committed > self.policy.budget {
             return Err(format!("{committed} committed, the budget is {}", self.policy.budget));
         }
-        let coins: Vec<OutPoint> = self.jobs.values().filter_map(|job| job.coin).collect();
+        let jobs = self.jobs.values().filter_map(|job| job.coin);
+        let coins: Vec<OutPoint> = jobs.chain(self.split.iter().map(|split| split.coin)).collect();
         let distinct: BTreeSet<&OutPoint> = coins.iter().collect();
         if distinct.len() != coins.len() {
             return Err("a coin pays for two transactions".to_owned());

@@ -137,7 +137,7 @@ impl Vigilante {
         let wants: Vec<Want> = plan.iter().map(|(want, _)| *want).collect();
         let plan: BTreeMap<TxId, Plan> = plan.into_iter().map(|(want, plan)| (want.id, plan)).collect();
         let draft = |view: &View, id: TxId| draft(context, view, id, plan.get(&id)?).ok();
-        self.party.finish(context, &wants, draft, &mut effects, matches!(event, Event::Restarted));
+        self.party.finish(context, &wants, draft, &mut effects, event);
         Ok(effects)
     }
 

@@ -348,8 +348,10 @@ fn funding_tx(faucet: &Faucet, sample: &ContractSpec) -> Transaction {
         output.extend((0..=CLAIMS).map(|claim| to(BACKUP, whole - left(sample, claim))));
     }
     for party in 0..PARTIES {
-        let coin = TxOut { value: COIN, script_pubkey: Fixture::wallet(party) };
-        output.extend(std::iter::repeat_n(coin, COINS));
+        // The operator has to make change first.
+        let (value, count) = if party == OPERATOR { (COIN * 7, 2) } else { (COIN, COINS) };
+        let coin = TxOut { value, script_pubkey: Fixture::wallet(party) };
+        output.extend(std::iter::repeat_n(coin, count));
     }
     let data = TxOut { value: Amount::from_sat(500_000), script_pubkey: open_script() };
     output.extend(std::iter::repeat_n(data, 40));
