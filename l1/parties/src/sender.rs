@@ -201,8 +201,8 @@ impl Sender {
         match reason {
             Reject::Fee { at_least } => job.demanded = job.demanded.max(*at_least),
             Reject::Conflict { at_least } => job.outbid = job.outbid.max(*at_least),
-            // What it spends is gone, or not back yet: made anew if it is still wanted after the next block.
-            Reject::Inputs => drop(self.jobs.remove(&id)),
+            // What it spends is gone, or not back yet: the next block tells.
+            Reject::Inputs => {}
             Reject::Other(_) => effects.push(Effect::Alarm(Alarm::Refused(id))),
         }
     }
@@ -284,7 +284,15 @@ impl Sender {
             // Above the ceiling nothing is raised any more; a coin that vanished is replaced at the same price.
             let fee = if raise && wanted.max(least) <= ceiling { wanted.max(least) } else { job.fee };
             if gone || fee > job.fee {
-                return self.place((view, wallet), want, draft, (fee, count)).map(|()| true);
+                let fair =
+                    fee_at(self.policy.target(self.market.estimate, self.market.minimum, 0, None), vsize)?;
+                let fair = fair.max(least).min(fee);
+                // Where the coins do not allow more than the estimate, that much is better than nothing.
+                return match self.place((view, wallet), want, draft.clone(), (fee, count)) {
+                    Err(_) if fair < fee => self.place((view, wallet), want, draft, (fair, count)),
+                    placed => placed,
+                }
+                .map(|()| true);
             }
         }
         let again = tip > job.sent && !self.weak.no_rebroadcast;
@@ -353,7 +361,8 @@ impl Sender {
         let open = self.split.take().filter(|split| view.coin(&split.coin).is_some());
         let free = self.free(view);
         let largest = free.iter().max_by_key(|(coin, value)| (*value, *coin)).copied();
-        let low = free.len() < self.policy.coins as usize / 2;
+        let useful = free.iter().filter(|(_, value)| *value * 2 >= self.policy.coin).count();
+        let low = useful < self.policy.coins as usize / 2;
         let coin = match &open {
             Some(split) => view.coin(&split.coin).map(|value| (split.coin, value)),
             None => largest.filter(|(_, value)| low && *value >= self.policy.coin * 3),

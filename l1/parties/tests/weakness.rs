@@ -35,8 +35,8 @@ fn an_operator_that_forgets_reorganisations_or_questions_does_not_come_to_an_end
 }
 
 #[test]
-fn a_claim_before_its_data_is_taken_for_a_lie() {
-    caught(Attack::Reorgs, Weakness::ClaimFirst, |_| {});
+fn a_claim_before_its_data_is_noticed() {
+    says(Attack::None, Weakness::ClaimFirst, "is sent before its data");
 }
 
 #[test]

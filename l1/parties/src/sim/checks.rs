@@ -68,13 +68,13 @@ impl World {
     }
 
     /// The chain of accepted claims is unbroken and right, as far as the chain and the verifier can tell.
-    fn judge_claims(&self, epoch: EpochIndex) -> Result<(), String> {
+    pub(crate) fn judge_claims(&self, epoch: EpochIndex) -> Result<(), String> {
         let view = self.view();
         for claim in 0..CLAIMS {
             let id = ClaimId { epoch, claim };
             let lie = id == self.target() && self.options.attack.slashed();
             let standing = view.standing(id);
-            if lie && matches!(standing, Standing::Accepted(_)) {
+            if lie && matches!(standing, Standing::Accepted(height) if view.is_final(height)) {
                 return Err(format!("the wrong {id} was accepted"));
             }
             if let (Standing::Accepted(_), Some(values)) = (standing, view.values(id)) {

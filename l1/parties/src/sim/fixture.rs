@@ -349,7 +349,7 @@ fn funding_tx(faucet: &Faucet, sample: &ContractSpec) -> Transaction {
     }
     for party in 0..PARTIES {
         // The operator has to make change first.
-        let (value, count) = if party == OPERATOR { (COIN * 7, 2) } else { (COIN, COINS) };
+        let (value, count) = if party == OPERATOR { (COIN * 14, 2) } else { (COIN, COINS) };
         let coin = TxOut { value, script_pubkey: Fixture::wallet(party) };
         output.extend(std::iter::repeat_n(coin, count));
     }

@@ -120,7 +120,6 @@ impl Actor {
             Machine::Vigilante(machine) => bincode::serialize(machine),
         };
         let stored = stored.expect("the state can be stored");
-        let before = self.machine.clone();
         self.machine = match &self.machine {
             Machine::Operator(_) => {
                 Machine::Operator(bincode::deserialize(&stored).expect("what was stored"))
@@ -129,7 +128,6 @@ impl Actor {
                 Machine::Vigilante(bincode::deserialize(&stored).expect("what was stored"))
             }
         };
-        drop(before);
         self.checks.clear();
         self.published.values_mut().for_each(|said| *said = None);
     }
@@ -199,6 +197,7 @@ impl World {
                 return;
             }
         }
+        self.check_order(index, &package);
         let Some(last) = package.last().map(|tx| tx.compute_txid()) else { return };
         let (minimum, incremental) = (FeeRate::from_sat_per_kwu(250), FeeRate::from_sat_per_kwu(250));
         let scripts = self.options.scripts || self.options.attack == Attack::WrongCodeRoot;
@@ -212,6 +211,19 @@ impl World {
                 self.summary.rejected += 1;
                 self.queue.push_back((index, Event::Rejected { txid: last, reason }));
             }
+        }
+    }
+
+    /// An honest claim is not sent for the first time before its data is in a block.
+    fn check_order(&mut self, index: usize, package: &[Arc<Transaction>]) {
+        let Some(txid) = package.first().map(|tx| tx.compute_txid()) else { return };
+        let Some(id) = self.contract.by_txid(&txid) else { return };
+        let TxRole::Claim(claim) = id.role else { return };
+        let values = self.actors[index].used.get(&ClaimId { epoch: id.epoch, claim }).copied();
+        let early =
+            values.is_some_and(|values| !self.has_data(&values[2])) && !self.owners.contains_key(&txid);
+        if early && (index != OPERATOR || self.options.attack.honest()) {
+            self.violation = Some(format!("{id} is sent before its data"));
         }
     }
 

@@ -44,7 +44,7 @@ pub struct Summary {
     pub kills: u32,
     /// Transactions refused by the mempool.
     pub rejected: u32,
-    /// Fees raised: packages sent that replaced another.
+    /// Packages that the mempool took.
     pub sent: u32,
     /// Digest of the active chain: equal for equal options.
     pub trace: [u8; 32],
@@ -163,6 +163,9 @@ impl World {
                 return Err(self.failure(format!("not settled: {open}")));
             }
             self.block()?;
+            for epoch in [EpochIndex(0), EpochIndex(1)] {
+                self.judge_claims(epoch).map_err(|what| self.failure(what))?;
+            }
         }
         self.judge().map_err(|what| self.failure(what))?;
         self.summary.blocks = self.height().since(START);
@@ -363,8 +366,12 @@ impl World {
         let away = self.rng.gen_range(0..3);
         let height = self.height();
         let actor = &mut self.actors[index];
+        let before = actor.machine.clone();
         actor.restart();
         actor.weaken(&self.options);
+        if actor.machine != before {
+            self.violation = Some(format!("{} does not come back as it was stored", actor.name));
+        }
         actor.down_until = height.plus(away);
         actor.restarted = true;
         // Answers on their way are lost; blocks come again, and so do proved batches.
