@@ -126,12 +126,12 @@ impl FeePolicy {
         coin: Amount::from_sat(400_000),
     };
 
-    /// Rate to aim at: the estimate, doubled for each time the transaction was found stuck (at most 6 times) and once more when
+    /// Rate to aim at: the estimate, doubled for each time the transaction was found stuck (at most 3 times) and once more when
     /// its deadline is near; not below `minimum`, not above the ceiling.
     #[must_use]
     pub fn target(&self, estimate: FeeRate, minimum: FeeRate, stuck: u32, left: Option<u32>) -> FeeRate {
         let urgent = u32::from(left.is_some_and(|left| left <= self.urgent_blocks));
-        let scaled = u128::from(estimate.max(minimum).to_sat_per_kwu()) << (stuck.min(6) + urgent);
+        let scaled = u128::from(estimate.max(minimum).to_sat_per_kwu()) << (stuck.min(3) + urgent);
         let scaled = FeeRate::from_sat_per_kwu(u64::try_from(scaled).unwrap_or(u64::MAX));
         scaled.min(self.ceiling)
     }

@@ -124,6 +124,10 @@ impl Operator {
             return Ok(effects);
         }
         self.party.take(context, event, &mut effects)?;
+        if let Event::Disconnected(_) = event {
+            // Another block follows; what to want is clear then.
+            return Ok(effects);
+        }
         self.learn(context, event, &mut effects);
         let wants = self.wants(context, &mut effects);
         let Self { party, signed, asserted, .. } = self;

@@ -120,6 +120,10 @@ impl Vigilante {
     pub fn step(&mut self, context: Context<'_>, event: &Event) -> Result<Vec<Effect>, StepError> {
         let mut effects = Vec::new();
         self.party.take(context, event, &mut effects)?;
+        if let Event::Disconnected(_) = event {
+            // Another block follows; what to want is clear then.
+            return Ok(effects);
+        }
         match event {
             Event::Verdict { claim, values, faults } => {
                 if self.asked.get(claim) == Some(values) {

@@ -317,8 +317,9 @@ impl World {
         events.append(&mut actor.batches);
         let estimate = FeeRate::from_sat_per_kwu(self.rate + 100);
         events.insert(0, Event::Market(Market { estimate, minimum: MINIMUM, at: height }));
-        self.queue.extend(events.into_iter().map(|event| (index, event)));
+        // The shell learns of a reorganisation first: it speaks of data that is gone before the machine sees the blocks.
         self.report(index);
+        self.queue.extend(events.into_iter().map(|event| (index, event)));
     }
 
     /// Everything that is waiting.
