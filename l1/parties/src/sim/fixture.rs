@@ -25,7 +25,7 @@ use bitcoin::{
     WScriptHash, Witness,
 };
 
-use crate::contract::{Epoch, Origin, Verifier};
+use crate::contract::{Contract, Epoch, Origin, Verifier};
 use crate::evidence::SignedValue;
 use crate::party::Keys;
 use crate::types::{ClaimId, EpochIndex, Values};
@@ -251,8 +251,25 @@ impl Fixture {
         self.epochs.clone()
     }
 
-    /// The keys of a party.
-    pub(crate) fn keys(party: usize) -> Keys {
+    /// The contract as everybody knows it at the start.
+    #[must_use]
+    pub fn contract(&self) -> Contract {
+        let mut contract = Contract::new();
+        for epoch in self.epochs() {
+            contract.push(epoch);
+        }
+        contract
+    }
+
+    /// The transaction that makes everybody's coins.
+    #[must_use]
+    pub fn funding(&self) -> &Transaction {
+        &self.funding
+    }
+
+    /// The keys of a party: 0 is the operator, 1 and 2 watch.
+    #[must_use]
+    pub fn keys(party: usize) -> Keys {
         let operator = if party == OPERATOR { OPERATOR } else { BACKUP };
         Keys {
             operator: secret(operator).keypair(&TRUNK, KeyRole::Operator),
@@ -260,7 +277,9 @@ impl Fixture {
         }
     }
 
-    pub(crate) fn wallet(party: usize) -> ScriptBuf {
+    /// The script of a party's fee coins.
+    #[must_use]
+    pub fn wallet(party: usize) -> ScriptBuf {
         wallet_script(pair(0x70 + party as u8).x_only_public_key().0)
     }
 

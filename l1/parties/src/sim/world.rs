@@ -107,10 +107,7 @@ impl World {
     /// A world before its first block.
     #[must_use]
     pub fn new(options: Options, fixture: &'static Fixture) -> Self {
-        let mut contract = Contract::new();
-        for epoch in fixture.epochs() {
-            contract.push(epoch);
-        }
+        let contract = fixture.contract();
         let scripts = options.scripts || options.attack == Attack::WrongCodeRoot;
         let coin = bitcoin::TxOut { value: fixture.faucet.value, script_pubkey: open_script() };
         let chain = Chain::new(START, (fixture.faucet.outpoint, coin), scripts);
