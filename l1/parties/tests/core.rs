@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use assay_l1::{BitcoinBackend, InProcessRegtest, RegtestMiner};
+use assay_l1::{BitcoinBackend, InProcessRegtest};
 use assay_l1_parties::sim::{Attack, Chain, Faucet, Fixture, Options, World};
 use bitcoin::hashes::{sha256, Hash};
 use bitcoin::{BlockHash, OutPoint, ScriptBuf, Transaction, WScriptHash};
