@@ -478,6 +478,7 @@ fn an_epoch_that_does_not_start_where_the_last_one_ended_is_disproved() {
     // At the first epoch's own start, one claim too early, at a state of its own: the digest is right.
     for from in [0, 2, 77] {
         let world = World::with_claims(3);
+        world.pass(1);
         world.open(1);
         let values = values_between(from, 4);
         world.claim_later(&values);
