@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use assay_l1_parties::sim::{run, Attack, Failure, Options, Summary, Weakness};
+use assay_l1_parties::sim::{run, Attack, Failure, Options, Summary};
 
 /// Runs all, on as many threads as there are cores; the failures, and the sum of what happened.
 fn run_all(all: Vec<Options>) -> (Vec<Failure>, Summary) {
