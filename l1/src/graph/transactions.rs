@@ -204,7 +204,11 @@ pub(crate) fn sign_leaf(
 }
 
 /// Signature of input `index` for the key path of the wallet's output.
-pub(crate) fn sign_key(tx: &Transaction, index: usize, spent: &[TxOut], key: &Keypair) -> [u8; 64] {
+///
+/// # Panics
+/// If `index` is no input of `tx`, or `spent` has not one output for each.
+#[must_use]
+pub fn sign_key(tx: &Transaction, index: usize, spent: &[TxOut], key: &Keypair) -> [u8; 64] {
     let hash = SighashCache::new(tx)
         .taproot_key_spend_signature_hash(index, &Prevouts::All(spent), TapSighashType::Default)
         .expect("the index is an input and every spent output is given");
