@@ -158,13 +158,13 @@ impl Channel {
     async fn greet(mut framed: Wire, identity: &Identity, peer: PartyId) -> Result<Self, ChannelError> {
         let own = nonce();
         let hello = [MARK.as_slice(), &identity.id().0, &own].concat();
-        framed.send(hello.into()).await?;
+        framed.send(Bytes::from(hello)).await?;
         let (server, theirs, signature) = split::<32, 32, 64>(&next(&mut framed).await?)?;
         let id = channel_id(identity.id(), peer, (own, theirs));
         if server != peer.0 || !peer.verifies(&as_server(&id), &signature) {
             return Err(ChannelError::Peer { expected: peer });
         }
-        framed.send(identity.sign(&as_client(&id)).to_vec().into()).await?;
+        framed.send(Bytes::from(identity.sign(&as_client(&id)).to_vec())).await?;
         Ok(Self::open(framed, identity, peer, id))
     }
 
@@ -177,7 +177,7 @@ impl Channel {
         identity: &Identity,
         answered: impl Fn(PartyId) -> bool + Send,
     ) -> Result<Self, ChannelError> {
-        let run = async {
+        let run = async move {
             stream.set_nodelay(true)?;
             let mut framed = Framed::new(stream, codec(HANDSHAKE_BYTES_MAX));
             let (mark, client, theirs) = split::<5, 32, 32>(&next(&mut framed).await?)?;
@@ -191,7 +191,7 @@ impl Channel {
             let own = nonce();
             let id = channel_id(client, identity.id(), (theirs, own));
             let welcome = [identity.id().0.as_slice(), &own, &identity.sign(&as_server(&id))].concat();
-            framed.send(welcome.into()).await?;
+            framed.send(Bytes::from(welcome)).await?;
             let (signature, [], []) = split::<64, 0, 0>(&next(&mut framed).await?)?;
             if !client.verifies(&as_client(&id), &signature) {
                 return Err(ChannelError::Peer { expected: client });
@@ -225,7 +225,7 @@ impl Channel {
         frame.extend(&message.body);
         frame.extend(self.identity.sign(&digest));
         self.sent += 1;
-        let sent = timeout(IDLE_TIMEOUT, self.framed.send(frame.into())).await;
+        let sent = timeout(IDLE_TIMEOUT, self.framed.send(Bytes::from(frame))).await;
         Ok(sent.map_err(|_| ChannelError::Timeout(IDLE_TIMEOUT))??)
     }
 

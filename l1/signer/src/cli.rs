@@ -166,9 +166,7 @@ pub struct CollectArgs {
 /// What stopped it, for people.
 pub fn run(args: SignerArgs) -> Result<(), Failure> {
     match args.command {
-        Command::Identity { identity } => {
-            say(&Identity::load_or_create(&identity)?.id().to_string())
-        }
+        Command::Identity { identity } => say(&Identity::load_or_create(&identity)?.id().to_string()),
         Command::Serve(args) => runtime()?.block_on(run_serve(args)),
         Command::Spec(args) => runtime()?.block_on(run_spec(&args)),
         Command::Propose(args) => runtime()?.block_on(run_propose(&args)),

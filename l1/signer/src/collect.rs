@@ -254,11 +254,7 @@ pub async fn collect(dialer: Dialer, plan: Plan, out: &Path) -> Result<Collected
 ///
 /// # Errors
 /// The first signer that is not reached in time, refuses or answers something else.
-pub async fn keys(
-    dialer: &Dialer,
-    trunk_id: [u8; 32],
-    epoch: u32,
-) -> Result<Vec<Statement>, CollectFailure> {
+pub async fn keys(dialer: &Dialer, trunk_id: [u8; 32], epoch: u32) -> Result<Vec<Statement>, CollectFailure> {
     let scope = epoch_scope(&trunk_id, epoch);
     let mut statements = BTreeMap::new();
     for peer in &dialer.peers.signers {

@@ -314,7 +314,11 @@ impl Collector {
                 Ok(())
             }
             (Phase::Commits { session, .. }, Reply::Committed { session: of }) => {
-                if session == of { Ok(()) } else { blame("it has another session") }
+                if session == of {
+                    Ok(())
+                } else {
+                    blame("it has another session")
+                }
             }
             (Phase::Reveal { hashes, session, chunk }, Reply::Nonces(nonces)) => {
                 let right = from(nonces) && nonces.holds(Kind::Nonces, session, *chunk);
@@ -424,7 +428,8 @@ impl Collector {
     fn after_open(&mut self, answers: BTreeMap<PartyId, Reply>) -> Vec<Effect> {
         let chunks = self.plan.reviewed.chunks() - self.next_chunk();
         let commits: Vec<Statement> = answers.into_values().filter_map(statement_of).collect();
-        let hashes = commits.iter().filter_map(|commit| Some((commit.sender, committed(commit, chunks)?))).collect();
+        let hashes =
+            commits.iter().filter_map(|commit| Some((commit.sender, committed(commit, chunks)?))).collect();
         // Each was checked when it came, so all are there.
         let session = match self.plan.reviewed.in_order(&commits, |_| true) {
             Ok(ordered) => session_id(&ordered),
@@ -434,7 +439,12 @@ impl Collector {
         self.ask_all(Request::Commits { commits })
     }
 
-    fn reveal(&mut self, hashes: BTreeMap<PartyId, Vec<[u8; 32]>>, session: [u8; 32], chunk: u32) -> Vec<Effect> {
+    fn reveal(
+        &mut self,
+        hashes: BTreeMap<PartyId, Vec<[u8; 32]>>,
+        session: [u8; 32],
+        chunk: u32,
+    ) -> Vec<Effect> {
         self.phase = Phase::Reveal { hashes, session, chunk };
         self.ask_all(Request::Reveal { session, chunk })
     }
@@ -449,7 +459,8 @@ impl Collector {
         let said: Vec<Statement> = answers.into_values().filter_map(statement_of).collect();
         let messages = self.plan.reviewed.chunk(chunk).map_or(0, <[_]>::len);
         let ordered = self.plan.reviewed.in_order(&said, |_| true);
-        let ordered = ordered.map_err(|signer| CollectError::Blame { signer, fault: "its nonces are missing" })?;
+        let ordered =
+            ordered.map_err(|signer| CollectError::Blame { signer, fault: "its nonces are missing" })?;
         let nonces = chunk_nonces(&ordered, messages).map_err(|(error, place)| {
             match place.and_then(|place| self.plan.reviewed.signer_at(place)) {
                 Some(signer) => CollectError::Blame { signer, fault: "its nonces are no points" },

@@ -70,6 +70,20 @@ pub(crate) mod hex32 {
     }
 }
 
+/// Bytes as hexadecimal digits, for `serde(with)`.
+pub(crate) mod hexed {
+    use serde::{de::Error, Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(bytes))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        hex::decode(String::deserialize(deserializer)?)
+            .map_err(|_| Error::custom("expected hexadecimal digits"))
+    }
+}
+
 impl PartyId {
     /// True if `signature` is this party's over `digest`.
     #[must_use]

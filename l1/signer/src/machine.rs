@@ -19,7 +19,7 @@ use bitcoin::secp256k1::{PublicKey, SecretKey};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::identity::{hex32, secp, Identity, PartyId};
+use crate::identity::{hex32, hexed, secp, Identity, PartyId};
 use crate::limits::{EPOCHS_AHEAD_MAX, KEYS_MAX};
 use crate::musig::MusigError;
 use crate::review::{ReviewError, Reviewed, Reviewer};
@@ -36,14 +36,14 @@ pub struct Record {
     #[serde(with = "hex32")]
     pub graph: [u8; 32],
     /// Its end, encoded.
-    #[serde(with = "hex::serde")]
+    #[serde(with = "hexed")]
     pub end: Vec<u8>,
     /// True once all signatures are on disk; the key is deleted right after.
     pub finished: bool,
 }
 
-/// What a signer's directory holds.
-#[derive(Debug, Default)]
+/// What a signer's directory holds. Not printable: it has secrets.
+#[derive(Default)]
 pub struct Stored {
     /// Epoch keys.
     pub keys: BTreeMap<u32, Zeroizing<[u8; 32]>>,
@@ -51,8 +51,7 @@ pub struct Stored {
     pub records: BTreeMap<u32, Record>,
 }
 
-/// What the shell has to do, in this order.
-#[derive(Debug)]
+/// What the shell has to do, in this order. Not printable: one of them is a secret.
 pub enum Effect {
     /// Write the epoch's key durably.
     SaveKey {
@@ -218,8 +217,7 @@ impl<R: Reviewer> SignerMachine<R> {
             keys.remove(epoch);
         }
         let signers = signers.into_iter().collect();
-        let machine =
-            Self { identity, signers, trunk_id, reviewer, keys, records, signing: BTreeMap::new() };
+        let machine = Self { identity, signers, trunk_id, reviewer, keys, records, signing: BTreeMap::new() };
         (machine, over.into_iter().map(|epoch| Effect::DeleteKey { epoch }).collect())
     }
 
@@ -338,7 +336,8 @@ impl<R: Reviewer> SignerMachine<R> {
         let epoch = self.locked(graph)?;
         let secret = self.secret(epoch)?;
         let signing = self.signing.get_mut(&epoch).ok_or(Refused::NotProposed)?;
-        let session = Session::open(&self.identity, graph, &signing.reviewed, first_chunk, &secret, randomness)?;
+        let session =
+            Session::open(&self.identity, graph, &signing.reviewed, first_chunk, &secret, randomness)?;
         let commit = session.commit().clone();
         signing.session = Some(session);
         Ok(vec![Effect::Reply(Reply::Opened(commit))])

@@ -8,7 +8,9 @@ use std::fmt;
 
 use bitcoin::secp256k1::schnorr::Signature;
 use bitcoin::secp256k1::{Message, PublicKey, SecretKey, XOnlyPublicKey};
-use musig2::{AggNonce, BinaryEncoding, CompactSignature, KeyAggContext, PartialSignature, PubNonce, SecNonce};
+use musig2::{
+    AggNonce, BinaryEncoding, CompactSignature, KeyAggContext, PartialSignature, PubNonce, SecNonce,
+};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
@@ -152,15 +154,30 @@ impl Attesters {
         &self.keys
     }
 
-    fn secret_nonce(&self, seed: &NonceSeed, secret: &SecretKey, index: usize, message: &[u8; 32]) -> SecNonce {
+    fn secret_nonce(
+        &self,
+        seed: &NonceSeed,
+        secret: &SecretKey,
+        index: usize,
+        message: &[u8; 32],
+    ) -> SecNonce {
         let whole: PublicKey = self.context.aggregated_pubkey();
-        let seed = Zeroizing::new(<[u8; 32]>::from(blake3::keyed_hash(&seed.0, &(index as u64).to_le_bytes())));
-        SecNonce::build_with_seckey(*seed, *secret).with_message(message).with_aggregated_pubkey(whole).build()
+        let seed =
+            Zeroizing::new(<[u8; 32]>::from(blake3::keyed_hash(&seed.0, &(index as u64).to_le_bytes())));
+        SecNonce::build_with_seckey(*seed, *secret)
+            .with_message(message)
+            .with_aggregated_pubkey(whole)
+            .build()
     }
 
     /// The public nonces of a chunk. Cost: two multiplications per message.
     #[must_use]
-    pub fn nonces(&self, seed: &NonceSeed, secret: &SecretKey, messages: &[[u8; 32]]) -> Vec<[u8; NONCE_BYTES]> {
+    pub fn nonces(
+        &self,
+        seed: &NonceSeed,
+        secret: &SecretKey,
+        messages: &[[u8; 32]],
+    ) -> Vec<[u8; NONCE_BYTES]> {
         let public = |(index, message): (usize, &[u8; 32])| {
             self.secret_nonce(seed, secret, index, message).public_nonce().to_bytes()
         };
@@ -188,9 +205,15 @@ impl Attesters {
         let partial = |(index, message): (usize, &[u8; 32])| {
             let nonce = self.secret_nonce(&seed, secret, index, message);
             // Verifies what it made before it returns it.
-            musig2::sign_partial::<PartialSignature>(&self.context, *secret, nonce, &nonces.sums[index], message)
-                .map(|partial| partial.serialize())
-                .map_err(|_| MusigError::Whole { index })
+            musig2::sign_partial::<PartialSignature>(
+                &self.context,
+                *secret,
+                nonce,
+                &nonces.sums[index],
+                message,
+            )
+            .map(|partial| partial.serialize())
+            .map_err(|_| MusigError::Whole { index })
         };
         messages.par_iter().enumerate().map(partial).collect()
     }
@@ -198,7 +221,7 @@ impl Attesters {
     /// Verifies the partial signatures of signer `signer` for a chunk.
     ///
     /// # Errors
-    /// `Partial` names the first wrong one; `Count`.
+    /// `Partial` names a wrong one; `Count`.
     pub fn verify_partials(
         &self,
         signer: usize,
@@ -238,14 +261,15 @@ impl Attesters {
         }
         let whole = |(index, message): (usize, &[u8; 32])| {
             let part = |(signer, of_signer): (usize, &Vec<[u8; PARTIAL_BYTES]>)| {
-                PartialSignature::from_slice(&of_signer[index]).map_err(|_| MusigError::Partial { signer, index })
+                PartialSignature::from_slice(&of_signer[index])
+                    .map_err(|_| MusigError::Partial { signer, index })
             };
             let parts: Vec<_> = partials.iter().enumerate().map(part).collect::<Result<_, _>>()?;
             let sum = &nonces.sums[index];
             let signature: CompactSignature =
                 musig2::aggregate_partial_signatures(&self.context, sum, parts, message)
                     .map_err(|_| MusigError::Whole { index })?;
-            Ok(signature.to_bytes())
+            Ok::<[u8; 64], MusigError>(signature.to_bytes())
         };
         let signatures: Vec<[u8; 64]> =
             messages.par_iter().enumerate().map(whole).collect::<Result<_, MusigError>>()?;
@@ -304,8 +328,11 @@ mod tests {
         let secrets = sorted(bytes);
         let all = attesters(&secrets);
         let messages = vec![[1; 32], [2; 32], [3; 32]];
-        let nonces: Vec<_> =
-            secrets.iter().zip(bytes).map(|(secret, byte)| all.nonces(&seed(*byte), secret, &messages)).collect();
+        let nonces: Vec<_> = secrets
+            .iter()
+            .zip(bytes)
+            .map(|(secret, byte)| all.nonces(&seed(*byte), secret, &messages))
+            .collect();
         let sums = ChunkNonces::new(&nonces, messages.len()).unwrap();
         let partials = secrets
             .iter()
@@ -338,7 +365,7 @@ mod tests {
         let wrong = MusigError::Partial { signer: 1, index: 2 };
         assert_eq!(all.verify_partials(1, &messages, &sums, &partials[1]).unwrap_err(), wrong);
         let others = all.verify_partials(0, &messages, &sums, &partials[1]).unwrap_err();
-        assert_eq!(others, MusigError::Partial { signer: 0, index: 0 }, "nobody else's either");
+        assert!(matches!(others, MusigError::Partial { signer: 0, .. }), "nobody else's either");
         assert_eq!(all.aggregate(&messages, &sums, &partials).unwrap_err(), MusigError::Whole { index: 2 });
         partials[1][2] = [0xff; 32];
         assert_eq!(all.verify_partials(1, &messages, &sums, &partials[1]).unwrap_err(), wrong);

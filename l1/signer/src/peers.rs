@@ -41,7 +41,8 @@ impl Peers {
     /// `Storage`, `Format`.
     pub fn load(path: &Path) -> Result<Self, StoreError> {
         let format = |detail: String| StoreError::Format { path: path.to_owned(), detail };
-        let peers: Self = toml::from_str(&read_text(path)?).map_err(|error| format(error.message().to_owned()))?;
+        let peers: Self =
+            toml::from_str(&read_text(path)?).map_err(|error| format(error.message().to_owned()))?;
         peers.validate().map_err(|detail| format(detail.to_owned()))?;
         Ok(peers)
     }
@@ -53,9 +54,12 @@ impl Peers {
             ("there must be 1 to 32 signers", (1..=PARTIES_MAX).contains(&self.signers.len())),
             ("all keys must differ", keys.len() == self.signers.len() + 1),
             ("all names must differ", names.len() == self.signers.len()),
-            ("every key must be a point's x", keys.iter().all(|id| XOnlyPublicKey::from_slice(&id.0).is_ok())),
+            (
+                "every key must be a point's x",
+                keys.iter().all(|id| XOnlyPublicKey::from_slice(&id.0).is_ok()),
+            ),
         ];
-        checks.iter().find(|(_, holds)| !holds).map_or(Ok(()), |(detail, _)| Err(detail))
+        checks.iter().find(|(_, holds)| !holds).map_or(Ok(()), |(detail, _)| Err(*detail))
     }
 
     /// The signers' identities.
@@ -80,7 +84,10 @@ mod tests {
         let id = |byte: u8| Identity::from_bytes(&[byte; 32]).unwrap().id();
         let mut text = format!("operator = \"{}\"\n", id(1));
         for key in keys {
-            text += &format!("[[signer]]\nname = \"s{key}\"\nkey = \"{}\"\naddress = \"127.0.0.1:1\"\n", id(*key));
+            text += &format!(
+                "[[signer]]\nname = \"s{key}\"\nkey = \"{}\"\naddress = \"127.0.0.1:1\"\n",
+                id(*key)
+            );
         }
         text
     }

@@ -212,6 +212,13 @@ impl Reviewer for ContractReviewer {
             return Err(ReviewError::TooMany { got: messages.len() });
         }
         let end = encode_end(graph.end());
-        Ok(Reviewed { epoch, members, attesters, messages: Arc::new(messages), chunk_requests: CHUNK_REQUESTS, end })
+        Ok(Reviewed {
+            epoch,
+            members,
+            attesters,
+            messages: Arc::new(messages),
+            chunk_requests: CHUNK_REQUESTS,
+            end,
+        })
     }
 }

@@ -157,7 +157,7 @@ async fn answer<R: Reviewer + Send + 'static>(
     let engine = Arc::clone(engine);
     let handled = tokio::task::spawn_blocking(move || {
         let mut engine = engine.lock().map_err(|error| ServeError::Panic(error.to_string()))?;
-        Ok(engine.handle(&request)?)
+        Ok::<Reply, ServeError>(engine.handle(&request)?)
     });
     handled.await.map_err(|error| ServeError::Panic(error.to_string()))?
 }

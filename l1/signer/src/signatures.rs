@@ -70,7 +70,8 @@ impl SignatureSet {
     /// `Format` if it is damaged; `Storage`.
     pub fn load(path: &Path) -> Result<Option<Self>, StoreError> {
         let Some(bytes) = file::read(path, BYTES_MAX)? else { return Ok(None) };
-        let format = |error: WireError| StoreError::Format { path: path.to_owned(), detail: error.to_string() };
+        let format =
+            |error: WireError| StoreError::Format { path: path.to_owned(), detail: error.to_string() };
         Self::decode(&bytes).map(Some).map_err(format)
     }
 

@@ -11,7 +11,11 @@ use crate::wire::{put_bytes, Reader, WireError};
 const BODY_BYTES_MAX: usize = {
     let hashes = 32 + 32 * (REQUESTS_MAX / CHUNK_REQUESTS);
     let nonces = NONCE_BYTES * CHUNK_REQUESTS;
-    if hashes > nonces { hashes } else { nonces }
+    if hashes > nonces {
+        hashes
+    } else {
+        nonces
+    }
 };
 /// Bytes of the shortest encoded statement.
 pub(crate) const STATEMENT_BYTES_MIN: usize = 1 + 32 + 32 + 4 + 4 + 64;
@@ -98,7 +102,11 @@ impl Statement {
     #[must_use]
     pub fn epoch_key(&self) -> Option<PublicKey> {
         let compressed = self.body.len() == 33 && self.kind == Kind::EpochKey;
-        if compressed { PublicKey::from_slice(&self.body).ok() } else { None }
+        if compressed {
+            PublicKey::from_slice(&self.body).ok()
+        } else {
+            None
+        }
     }
 
     /// The body cut in pieces of one size; `None` if it does not have `count` of them.

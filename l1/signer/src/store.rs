@@ -103,7 +103,8 @@ impl Store {
             Effect::ReplySignatures { epoch, graph } => {
                 let path = self.signatures(epoch);
                 let set = SignatureSet::load(&path)?.filter(|set| set.graph == graph);
-                let set = set.ok_or_else(|| StoreError::Format { path, detail: "not of this graph".into() })?;
+                let set =
+                    set.ok_or_else(|| StoreError::Format { path, detail: "not of this graph".into() })?;
                 return Ok(Some(Reply::Signatures { graph, signatures: set.signatures }));
             }
         }

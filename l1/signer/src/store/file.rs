@@ -77,6 +77,7 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError
 /// `Format` if it does not parse; `Storage`.
 pub fn read_json<T: DeserializeOwned>(path: &Path, most: u64) -> Result<Option<T>, StoreError> {
     let Some(bytes) = read(path, most)? else { return Ok(None) };
-    let format = |error: serde_json::Error| StoreError::Format { path: path.to_owned(), detail: error.to_string() };
+    let format =
+        |error: serde_json::Error| StoreError::Format { path: path.to_owned(), detail: error.to_string() };
     serde_json::from_slice(&bytes).map(Some).map_err(format)
 }

@@ -50,10 +50,8 @@ pub fn write(path: &Path, secret: &Zeroizing<[u8; 32]>) -> Result<(), StoreError
         std::fs::create_dir_all(parent).map_err(storage(parent))?;
     }
     let mut text = Zeroizing::new([0; 64]);
-    hex::encode_to_slice(secret.as_slice(), text.as_mut_slice()).map_err(|error| StoreError::Format {
-        path: path.to_owned(),
-        detail: error.to_string(),
-    })?;
+    hex::encode_to_slice(secret.as_slice(), text.as_mut_slice())
+        .map_err(|error| StoreError::Format { path: path.to_owned(), detail: error.to_string() })?;
     replace(path, text.as_slice(), OpenOptions::new().write(true).create(true).truncate(true).mode(0o600))
 }
 

@@ -321,7 +321,9 @@ impl Reply {
             6 => Self::Nonces(Statement::read(&mut reader)?),
             7 => Self::Partials(Statement::read(&mut reader)?),
             8 => Self::Finished { graph: reader.array("graph")? },
-            9 => Self::Signatures { graph: reader.array("graph")?, signatures: read_signatures(&mut reader)? },
+            9 => {
+                Self::Signatures { graph: reader.array("graph")?, signatures: read_signatures(&mut reader)? }
+            }
             10 => {
                 let again = reader.u8("refusal")?;
                 let reason = reader.bytes("reason", REASON_BYTES_MAX)?;

@@ -318,7 +318,8 @@ fn put_transaction(out: &mut Vec<u8>, proposed: &ProposedTx) -> Result<(), WireE
         put_bytes(out, &serialize(spent));
     }
     put_count(out, proposed.requests.len());
-    let small = |number: usize| u16::try_from(number).map_err(|_| WireError::Field { field: "signing request" });
+    let small =
+        |number: usize| u16::try_from(number).map_err(|_| WireError::Field { field: "signing request" });
     for request in &proposed.requests {
         put_role(out, request.role)?;
         out.extend(small(request.input)?.to_le_bytes());

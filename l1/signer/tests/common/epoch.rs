@@ -101,10 +101,8 @@ pub(crate) fn build(
     previous: Option<&EpochEnd>,
     announce: [u8; 32],
 ) -> Graph {
-    let coin = TxOut {
-        value: funding_value(spec, previous),
-        script_pubkey: wallet_script(spec.terms.operator_key),
-    };
+    let coin =
+        TxOut { value: funding_value(spec, previous), script_pubkey: wallet_script(spec.terms.operator_key) };
     let verifier = VerifierSet::None.leaves();
     let verifier = verifier.as_ref();
     Graph::build(spec, Surroundings { keys, verifier, coin: &coin, previous, announce }).unwrap()

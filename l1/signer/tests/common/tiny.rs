@@ -52,7 +52,7 @@ pub(crate) fn identity(byte: u8) -> Identity {
 }
 
 /// What survives a kill.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Disk {
     pub(crate) stored: Stored,
     pub(crate) signatures: BTreeMap<u32, Vec<[u8; 64]>>,
@@ -99,13 +99,8 @@ impl Signer {
 
     /// The process dies, and begins again from its disk.
     pub(crate) fn kill(&mut self) {
-        let loaded = SignerMachine::load(
-            self.identity.clone(),
-            self.everyone.clone(),
-            TRUNK,
-            Tiny,
-            self.disk.copy(),
-        );
+        let loaded =
+            SignerMachine::load(self.identity.clone(), self.everyone.clone(), TRUNK, Tiny, self.disk.copy());
         self.machine = loaded.0;
         for effect in loaded.1 {
             self.disk.carry_out(effect);
