@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use assay_l1_signer::collector::{CollectError, Collector, Effect, Event, Plan};
 use assay_l1_signer::identity::PartyId;
-use assay_l1_signer::machine::session::nonces_hash;
+use assay_l1_signer::machine::session::{nonces_hash, session_id};
 use assay_l1_signer::review::{Reviewed, Reviewer};
 use assay_l1_signer::statement::{Kind, Statement};
 use assay_l1_signer::wire::message::{Reply, Request};
@@ -137,7 +137,6 @@ impl World {
                 Effect::Progress { .. } => {}
                 Effect::Again { .. } => self.sessions += 1,
                 Effect::Done => self.over = Some(Ok(())),
-                other => panic!("{other:?}"),
             }
         }
     }
@@ -196,7 +195,7 @@ impl World {
                 Reply::Partials(changed(&said, &|body| body[31] ^= 1))
             }
             (Lie::OtherNonces, Reply::Nonces(said)) => {
-                Reply::Nonces(changed(&said, &|body| body.swap_with_slice(&mut other_nonces(body))))
+                Reply::Nonces(changed(&said, &|body| *body = other_nonces(body)))
             }
             (Lie::GarbageNonces, Reply::Opened(said)) => {
                 let first = said.chunk;
@@ -207,7 +206,19 @@ impl World {
                     }
                 }))
             }
-            (Lie::GarbageNonces, Reply::Nonces(said)) => Reply::Nonces(changed(&said, &|body| body.fill(9))),
+            // It goes on with the session of a commit that its own machine does not know.
+            (Lie::GarbageNonces, reply) => match request {
+                Request::Commits { commits } => {
+                    let ordered = self.plan.reviewed.in_order(commits, |_| true).unwrap();
+                    Reply::Committed { session: session_id(&ordered) }
+                }
+                Request::Reveal { session, chunk } => {
+                    let count = self.plan.reviewed.chunk(*chunk).unwrap().len();
+                    let body = vec![9; 66 * count];
+                    Reply::Nonces(Statement::new(identity, Kind::Nonces, *session, *chunk, body))
+                }
+                _ => reply,
+            },
             (Lie::BadStatement, Reply::Opened(mut said)) => {
                 said.signature[5] ^= 1;
                 Reply::Opened(said)
@@ -240,8 +251,8 @@ impl World {
 
     /// Who has which signatures.
     fn finished(&self) -> Vec<(PartyId, &Vec<[u8; 64]>)> {
-        let has = |(id, signer): (&PartyId, &'_ Signer)| Some((*id, signer.disk.signatures.get(&0)?));
-        self.signers.iter().filter_map(|pair| has(pair)).collect()
+        let has = self.signers.iter();
+        has.filter_map(|(id, signer)| Some((*id, signer.disk.signatures.get(&0)?))).collect()
     }
 
     fn valid(&self, reviewed: &Reviewed, signatures: &[[u8; 64]]) -> bool {
@@ -330,10 +341,11 @@ fn byzantine(seed: u64) -> u32 {
     }
     let proposals: Vec<_> = (0..3).map(|salt| proposal(0, salt, &members)).collect();
     let mut watch = NonceWatch::default();
-    let mut said: Vec<Statement> = Vec::new();
-    let mut sessions: Vec<[u8; 32]> = Vec::new();
+    let [first, _, third, _] = &mut league[..] else { panic!("two runs of two signers") };
+    let (session, mut said) = until_nonces(&mut [&mut target, first, third], &proposals[0], &mut rng);
+    let mut sessions = vec![session];
     let mut partials = 0;
-    for _ in 0..200 {
+    for _ in 0..150 {
         let request = adversarial(&mut rng, &proposals, &said, &sessions);
         let killed_after = rng.gen_ratio(1, 40).then(|| rng.gen_range(0..3));
         let at = rng.gen_range(0..6);
@@ -400,8 +412,15 @@ fn adversarial(
         8 => Request::Final { epoch: 0, graph: graph_id(proposal), signatures: vec![[1; 64]; MESSAGES] },
         _ => {
             let session = session(rng);
-            let nonces = mix(rng, Kind::Nonces, Some(&session));
+            let mut nonces = mix(rng, Kind::Nonces, Some(&session));
             let chunk = nonces.first().map_or(0, |nonce| nonce.chunk);
+            if rng.gen_ratio(1, 4) {
+                // Those in league sign whatever they are asked to.
+                for (nonce, byte) in nonces.iter_mut().skip(1).zip(12..) {
+                    let body = other_nonces(&nonce.body);
+                    *nonce = Statement::new(&identity(byte), Kind::Nonces, session, chunk, body);
+                }
+            }
             Request::Sign { session, chunk, nonces }
         }
     }
@@ -414,6 +433,34 @@ fn the_adversary_of_the_property_does_get_signatures_now_and_then() {
     assert!(signed >= 10, "{signed} chunks were signed");
 }
 
+/// A session of these signers, up to the nonces of the first chunk.
+fn until_nonces(signers: &mut [&mut Signer], bytes: &[u8], rng: &mut StdRng) -> ([u8; 32], Vec<Statement>) {
+    let mut ask = |signer: &mut Signer, request: &Request| signer.ask(request, rng.gen(), None).unwrap();
+    let mut said = Vec::new();
+    for signer in signers.iter_mut() {
+        ask(signer, &Request::Propose { proposal: bytes.to_vec() });
+        match ask(signer, &Request::Open { graph: graph_id(bytes), first_chunk: 0 }) {
+            Reply::Opened(commit) => said.push(commit),
+            other => panic!("{other:?}"),
+        }
+    }
+    let commits = said.clone();
+    let mut agreed = [0; 32];
+    for signer in signers.iter_mut() {
+        match ask(signer, &Request::Commits { commits: commits.clone() }) {
+            Reply::Committed { session } => agreed = session,
+            other => panic!("{other:?}"),
+        }
+    }
+    for signer in signers.iter_mut() {
+        match ask(signer, &Request::Reveal { session: agreed, chunk: 0 }) {
+            Reply::Nonces(statement) => said.push(statement),
+            other => panic!("{other:?}"),
+        }
+    }
+    (agreed, said)
+}
+
 #[test]
 fn a_request_asked_again_gets_the_same_answer_and_a_changed_one_gets_none() {
     let mut rng = StdRng::seed_from_u64(1);
@@ -423,31 +470,10 @@ fn a_request_asked_again_gets_the_same_answer_and_a_changed_one_gets_none() {
     let bytes = proposal(0, 1, &members);
     let reviewed = Tiny.review(&bytes, &BTreeMap::new()).unwrap();
     let mut watch = NonceWatch::default();
+    let mut each: Vec<&mut Signer> = signers.iter_mut().collect();
+    let (session, said) = until_nonces(&mut each, &bytes, &mut rng);
+    let nonces: Vec<_> = said.into_iter().filter(|one| one.kind == Kind::Nonces).collect();
     let mut ask = |signer: &mut Signer, request: &Request, kill| signer.ask(request, rng.gen(), kill);
-    for signer in &mut signers {
-        let _ = ask(signer, &Request::Propose { proposal: bytes.clone() }, None);
-    }
-    let mut commits = Vec::new();
-    for signer in &mut signers {
-        match ask(signer, &Request::Open { graph: graph_id(&bytes), first_chunk: 0 }, None) {
-            Some(Reply::Opened(commit)) => commits.push(commit),
-            other => panic!("{other:?}"),
-        }
-    }
-    let mut session = [0; 32];
-    for signer in &mut signers {
-        match ask(signer, &Request::Commits { commits: commits.clone() }, None) {
-            Some(Reply::Committed { session: agreed }) => session = agreed,
-            other => panic!("{other:?}"),
-        }
-    }
-    let mut nonces = Vec::new();
-    for signer in &mut signers {
-        match ask(signer, &Request::Reveal { session, chunk: 0 }, None) {
-            Some(Reply::Nonces(statement)) => nonces.push(statement),
-            other => panic!("{other:?}"),
-        }
-    }
     let sign = Request::Sign { session, chunk: 0, nonces: nonces.clone() };
     let first = ask(&mut signers[0], &sign, None).unwrap();
     assert!(matches!(first, Reply::Partials(_)));
