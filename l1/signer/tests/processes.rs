@@ -283,6 +283,6 @@ fn strangers_are_not_answered_and_a_signer_with_another_key_is_noticed() {
     // Two processes on one directory.
     let taken = Arc::clone(&world.signers[0]);
     let dir = taken.lock().unwrap().keys();
-    let error = assay_l1_signer::store::Store::open(&dir).unwrap_err();
+    let error = assay_l1_signer::store::Store::open(&dir).err().expect("the directory is locked");
     assert!(error.to_string().contains("another process"), "{error}");
 }
