@@ -13,7 +13,7 @@ layer() {
   case "$1" in
     lvm/core | l1/light | kernels | worker/features) echo 0 ;;
     lvm | l1 | worker/circuit | worker/outer | coordinator/schedule | coordinator/queue | coordinator/telemetry) echo 1 ;;
-    worker/zkvm | worker/agent | coordinator/service | l1/parties) echo 2 ;;
+    worker/zkvm | worker/agent | coordinator/service | l1/parties | l1/signer) echo 2 ;;
     worker | coordinator/client | coordinator/chaos) echo 3 ;;
     coordinator) echo 4 ;;
     bench) echo 5 ;;
@@ -35,6 +35,7 @@ folder() {
     assay-worker-circuit) echo worker/circuit ;;
     assay-worker-outer) echo worker/outer ;;
     assay-worker-features) echo worker/features ;;
+    assay-l1-signer) echo l1/signer ;;
     assay-worker-zkvm) echo worker/zkvm ;;
     assay-*) echo "${1#assay-}" ;;
   esac

@@ -96,8 +96,9 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// A key read from a script; `None` unless there is one hash per digit.
-    pub(crate) fn from_hashes(size: ValueSize, hashes: Vec<[u8; HASH_BYTES]>) -> Option<Self> {
+    /// A key from its public hashes, one per digit; `None` if there are not as many as `size` has digits.
+    #[must_use]
+    pub fn from_hashes(size: ValueSize, hashes: Vec<[u8; HASH_BYTES]>) -> Option<Self> {
         (hashes.len() == size.digits()).then_some(Self { size, hashes })
     }
 
