@@ -58,6 +58,9 @@ pub(crate) struct Submitted {
     pub payload: Vec<u8>,
 }
 
+/// BLAKE3 of artifacts.
+type Hashes = Vec<[u8; 32]>;
+
 /// One attempt.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
@@ -67,7 +70,7 @@ pub(crate) struct Attempt {
     /// Whether its worker was to return a wrong result.
     pub is_made_wrong: bool,
     /// Hashes of what it read and made, if its receipt is known.
-    pub receipt: Option<(Vec<[u8; 32]>, Vec<[u8; 32]>)>,
+    pub receipt: Option<(Hashes, Hashes)>,
 }
 
 /// A batch that the cluster knows.

@@ -1,4 +1,5 @@
 //! Whole runs with real processes and a real Redis.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -82,12 +82,18 @@ impl EmbeddedQueue {
     }
 
     /// Everything that it remembers, for a test that puts it back later.
+    ///
+    /// # Panics
+    /// If the state does not encode, which is a bug.
     #[cfg(feature = "testing")]
     pub fn snapshot(&self) -> Vec<u8> {
         bincode::serialize(&self.shared.lock().state).expect("numbers, bytes and names encode")
     }
 
     /// Puts an older state back, as a server does that has lost what was written last. Whoever led then leads on.
+    ///
+    /// # Panics
+    /// If `snapshot` is none.
     #[cfg(feature = "testing")]
     pub fn put_back(&self, snapshot: &[u8]) {
         let state: State = bincode::deserialize(snapshot).expect("made by `snapshot`");

@@ -138,8 +138,9 @@ impl Driver {
     }
 
     fn heartbeats(&mut self, workers: u64, beaten: &mut u64) {
-        // As many as are due by now.
-        while *beaten * 3_000_000 / workers < self.now_us {
+        // As many as are due by now, once everybody is here.
+        let begin = (workers + 2) * EVENT_US;
+        while begin + *beaten * 3_000_000 / workers < self.now_us {
             let worker = WorkerId(*beaten % workers);
             let running: Vec<AttemptId> = Vec::new();
             self.step(Event::Heartbeat { worker, session: 1, running });

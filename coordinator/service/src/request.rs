@@ -101,6 +101,7 @@ impl Submit {
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "a request is boxed as a whole")]
 pub enum Command {
     /// Take a batch.
     Submit(Submit),

@@ -1,4 +1,5 @@
 //! The service as its users see it: coordinators over the embedded queue, with workers that "prove" instantly.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 #[path = "service/agent.rs"]
 mod agent;

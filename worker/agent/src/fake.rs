@@ -128,7 +128,7 @@ pub fn prove(payload: &[u8], previous_fold: Option<&[u8]>) -> Result<(Vec<u8>, V
     }
     folded.extend(previous_fold.map(<[u8]>::to_vec));
     let fold = one(Kind::Fold, &folded)?;
-    let wrap = one(Kind::Wrap, &[fold.clone()])?;
+    let wrap = one(Kind::Wrap, std::slice::from_ref(&fold))?;
     Ok((one(Kind::Groth16, &[wrap])?, fold))
 }
 
@@ -381,15 +381,15 @@ mod tests {
     #[test]
     fn every_input_bit_and_every_kind_changes_the_result() {
         let payload = SHAPE.payload();
-        let witnesses = results(Kind::Execute, &[payload.clone()]).unwrap();
+        let witnesses = results(Kind::Execute, std::slice::from_ref(&payload)).unwrap();
         assert_eq!(witnesses.len(), 2);
         assert_ne!(witnesses[0], witnesses[1]);
         let block = |witness: &[u8]| results(Kind::Block, &[witness.to_vec()]).unwrap();
         let mut other = witnesses[0].clone();
         *other.last_mut().unwrap() ^= 1;
         assert_ne!(block(&witnesses[0]), block(&other));
-        let wrap = results(Kind::Wrap, &[payload.clone()]).unwrap();
-        assert_ne!(wrap, results(Kind::Groth16, &[payload.clone()]).unwrap());
+        let wrap = results(Kind::Wrap, std::slice::from_ref(&payload)).unwrap();
+        assert_ne!(wrap, results(Kind::Groth16, std::slice::from_ref(&payload)).unwrap());
         assert_ne!(prove(&payload, None).unwrap(), prove(&payload, Some(&wrap[0])).unwrap());
     }
 

@@ -1,4 +1,5 @@
 //! A worker against a coordinator that does what the test says.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
 

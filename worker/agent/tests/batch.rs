@@ -1,4 +1,5 @@
 //! Whole batches of cheap tasks: workers and the real schedule.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
 

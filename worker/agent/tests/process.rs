@@ -1,4 +1,5 @@
 //! Real processes over a real Redis: this test starts itself again as a worker, kills it, and looks for what is lost.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
 

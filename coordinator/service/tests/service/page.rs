@@ -124,6 +124,7 @@ impl Browser {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(clippy::too_many_lines, reason = "one walk through the page")]
 async fn the_page_shows_a_batch_while_it_is_proved() {
     let browser = match Browser::start().await {
         Ok(browser) => browser,

@@ -32,11 +32,8 @@ fn config(file: &str, env: &[(&str, &str)], flags: Settings) -> Result<Config, C
 
 #[test]
 fn the_sample_file_says_the_defaults() {
-    let sample = config(
-        &format!("{SAMPLE}"),
-        &[("ASSAY_REDIS", "redis://r"), ("ASSAY_STORE", "file:///s")],
-        Settings::default(),
-    );
+    let sample =
+        config(SAMPLE, &[("ASSAY_REDIS", "redis://r"), ("ASSAY_STORE", "file:///s")], Settings::default());
     let (sample, plain) = (sample.unwrap(), config(NEEDED, &[], Settings::default()).unwrap());
     assert_eq!(format!("{sample:?}"), format!("{plain:?}"));
     assert_eq!(plain.agent.work_dir, Path::new("/home/me/.cache/assay/worker"));

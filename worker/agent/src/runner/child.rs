@@ -303,6 +303,8 @@ fn prune_logs(dir: &std::path::Path) {
 }
 
 type PartResult = (Hash, Result<Vec<PathBuf>, PartError>);
+/// What a task has made, and device time in ms if the child knows it.
+type Answer = (Vec<NewFile>, Option<u64>);
 
 /// One task with one process.
 struct Drive<'a> {
@@ -388,11 +390,7 @@ impl Drive<'_> {
         }
     }
 
-    fn hear(
-        &mut self,
-        worker: &mut Worker,
-        line: &str,
-    ) -> Result<Option<(Vec<NewFile>, Option<u64>)>, Failure> {
+    fn hear(&mut self, worker: &mut Worker, line: &str) -> Result<Option<Answer>, Failure> {
         match self.talk.hear(line) {
             Meaning::Noise => tracing::debug!(attempt = %self.task.dispatch.attempt, line, "noise"),
             Meaning::Progress(progress) => self.host.progress(progress),

@@ -418,7 +418,7 @@ fn a_lost_result_of_a_part_is_told_and_a_lost_input_is_published_anew() {
     assert!(matches!(events[..], [Event::PartLost { output: 2, .. }]), "{events:?}");
     // Proving it again finds an input lost too.
     let publish = Action::PublishPart { attempt, key, is_again: true };
-    assert_eq!(bench.step(respawn(1, key)), [publish.clone()]);
+    assert_eq!(bench.step(respawn(1, key)), std::slice::from_ref(&publish));
     assert_eq!(bench.refuse(respawn(1, key)), Refused::UnknownPart { attempt, part: key });
     bench.step(Input::PartPublished { attempt, key, result: Err(PublishError::Unavailable) });
     assert!(bench.wait(1_000).contains(&publish));

@@ -143,7 +143,7 @@ impl World {
 
     fn dispatch(&mut self, choice: u8) {
         let attempt = self.next;
-        let stage = if choice % 4 == 0 { Stage::Fold } else { Stage::Wrap };
+        let stage = if choice.is_multiple_of(4) { Stage::Fold } else { Stage::Wrap };
         let memory = u64::from(choice) % 110;
         self.dispatched.insert(AttemptId(attempt), (stage, memory));
         if self.give(dispatch(attempt, stage, memory, self.session)) {
@@ -203,7 +203,7 @@ impl World {
         self.part_ops.remove(&(attempt, key, is_fetch));
         // It may come too late.
         if is_fetch {
-            let error = if choice % 2 == 0 { FetchError::Unavailable } else { FetchError::Lost(0) };
+            let error = if choice.is_multiple_of(2) { FetchError::Unavailable } else { FetchError::Lost(0) };
             let result = if is_good { Ok(()) } else { Err(error) };
             self.give(Input::PartFetched { attempt, key, result });
         } else {
@@ -288,7 +288,7 @@ impl World {
             23 => self.post(true, false),
             24 => self.post(false, false),
             25 => self.ask(choice),
-            26 => self.end_part_op(choice, choice % 3 > 0),
+            26 => self.end_part_op(choice, !choice.is_multiple_of(3)),
             28 if choice < 16 => {
                 self.session += 1;
                 self.unwanted.extend(self.dispatched.keys());
