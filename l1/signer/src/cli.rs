@@ -64,7 +64,7 @@ pub enum Command {
         #[arg(long)]
         dir: PathBuf,
     },
-    /// Delete the key of an epoch that will never be finished; the signer must not be running.
+    /// Delete the keys of an epoch that is over, or will never be finished; the signer must not be running.
     Forget {
         /// The directory.
         #[arg(long)]
@@ -240,9 +240,10 @@ async fn draft(operator: &Operator, args: &EpochArgs) -> Result<Drafted, Failure
     let attesters = keys(&operator.dialer, policy.trunk_id, args.epoch).await?;
     let signers = operator.dialer.peers.ids().collect();
     let members = member_keys(&attesters, &signers, (&policy.trunk_id, args.epoch))?;
-    let aggregate = Attesters::new(members.into_values())?.key();
+    let aggregate = Attesters::new(members.epoch.into_values())?.key();
+    let recovery = Attesters::new(members.recovery.into_values())?.key();
     let keys = EpochKeys::derive(&secret, &policy.trunk_id, (args.epoch, policy.claims), policy.layout());
-    let spec = policy.spec_for(args.epoch, &keys, aggregate, funding);
+    let spec = policy.spec_for(args.epoch, &keys, (aggregate, recovery), funding);
     spec.validate()?;
     Ok(Drafted { spec, keys, attesters })
 }
@@ -256,9 +257,12 @@ async fn run_propose(args: &ProposeArgs) -> Result<(), Failure> {
     let operator = Operator::load(&args.epoch.operator)?;
     let mut announce = [0; 32];
     hex::decode_to_slice(&args.announce, &mut announce)?;
-    let previous = match &args.previous {
-        Some(path) => Some(end_of(&operator.policy, &read_proposal(path)?.1)?),
-        None => None,
+    let (previous, before) = match &args.previous {
+        Some(path) => {
+            let (_, proposal) = read_proposal(path)?;
+            (Some(end_of(&operator.policy, &proposal)?), proposal.attesters)
+        }
+        None => (None, Vec::new()),
     };
     let drafted = draft(&operator, &args.epoch).await?;
     let value = funding_value(&drafted.spec, previous.as_ref());
@@ -272,7 +276,8 @@ async fn run_propose(args: &ProposeArgs) -> Result<(), Failure> {
         announce,
     };
     let graph = Graph::build(&drafted.spec, around)?.proposal(&drafted.keys);
-    let proposal = GraphProposal { spec: drafted.spec, attesters: drafted.attesters, previous, graph };
+    let Drafted { spec, attesters, .. } = drafted;
+    let proposal = GraphProposal { spec, attesters, previous, before, graph };
     let bytes = proposal.encode()?;
     file::write(&args.out, &bytes)?;
     say(&hex::encode(graph_id(&bytes)))

@@ -211,9 +211,7 @@ pub async fn collect(dialer: Dialer, plan: Plan, out: &Path) -> Result<Collected
     let graph = plan.graph;
     let chunks = ChunkDir::beside(out);
     let stored = match SignatureSet::load(out)? {
-        Some(set) if set.graph == graph => {
-            set.signatures.chunks(plan.reviewed.chunk_requests).map(<[_]>::to_vec).collect()
-        }
+        Some(set) if set.graph == graph => plan.reviewed.cut(&set.signatures),
         Some(_) => {
             let detail = "holds the signatures of another graph".to_owned();
             return Err(StoreError::Format { path: out.to_owned(), detail }.into());
@@ -278,7 +276,7 @@ pub async fn keys(dialer: &Dialer, trunk_id: [u8; 32], epoch: u32) -> Result<Vec
             _ => return Err(CollectFailure::Answer { signer, reason: "no key".to_owned() }),
         };
         let right = statement.sender == peer.key && statement.holds(Kind::EpochKey, &scope, 0);
-        if !right || statement.epoch_key().is_none() {
+        if !right || statement.epoch_keys().is_none() {
             return Err(CollectFailure::Answer { signer, reason: "not its own key".to_owned() });
         }
         statements.insert(peer.key, statement);

@@ -173,7 +173,8 @@ impl Collector {
         let mut signed = Vec::new();
         for (index, signatures) in (0..).zip(chunks) {
             let Some(messages) = plan.reviewed.chunk(index) else { break };
-            if plan.reviewed.attesters.first_wrong(messages, signatures).is_some() {
+            let attesters = &plan.reviewed.group_of(index).attesters;
+            if attesters.first_wrong(messages, signatures).is_some() {
                 break;
             }
             signed.extend_from_slice(signatures);
@@ -273,7 +274,7 @@ impl Collector {
     }
 
     fn ask_all(&mut self, request: Request) -> Vec<Effect> {
-        let all: Vec<_> = self.plan.reviewed.members.keys().copied().collect();
+        let all: Vec<_> = self.plan.reviewed.group.members.keys().copied().collect();
         self.ask(all, request)
     }
 
@@ -346,17 +347,18 @@ impl Collector {
     fn partials_hold(&self, signer: PartyId, chunk: u32, nonces: &ChunkNonces, said: &Statement) -> bool {
         let reviewed = &self.plan.reviewed;
         let Some(messages) = reviewed.chunk(chunk) else { return false };
-        let Some(place) = reviewed.place(signer) else { return false };
+        let group = reviewed.group_of(chunk);
+        let Some(place) = group.place(signer) else { return false };
         let Some(partials) = said.pieces::<PARTIAL_BYTES>(messages.len()) else { return false };
-        reviewed.attesters.verify_partials(place, messages, nonces, &partials).is_ok()
+        group.attesters.verify_partials(place, messages, nonces, &partials).is_ok()
     }
 
     fn whole(&self, signatures: &[[u8; 64]]) -> bool {
-        self.plan.reviewed.attesters.first_wrong(&self.plan.reviewed.messages, signatures).is_none()
+        self.plan.reviewed.first_wrong(signatures).is_none()
     }
 
     fn next_chunk(&self) -> u32 {
-        (self.signed.len() / self.plan.reviewed.chunk_requests) as u32
+        self.plan.reviewed.chunk_at(self.signed.len())
     }
 
     /// First chunk of the session whose commits these are: each has a hash for every chunk from there to the end.
@@ -431,7 +433,7 @@ impl Collector {
         let hashes =
             commits.iter().filter_map(|commit| Some((commit.sender, committed(commit, chunks)?))).collect();
         // Each was checked when it came, so all are there.
-        let session = match self.plan.reviewed.in_order(&commits, |_| true) {
+        let session = match self.plan.reviewed.group.in_order(&commits, |_| true) {
             Ok(ordered) => session_id(&ordered),
             Err(_) => return self.begin(),
         };
@@ -458,11 +460,12 @@ impl Collector {
     ) -> Step {
         let said: Vec<Statement> = answers.into_values().filter_map(statement_of).collect();
         let messages = self.plan.reviewed.chunk(chunk).map_or(0, <[_]>::len);
-        let ordered = self.plan.reviewed.in_order(&said, |_| true);
+        let group = self.plan.reviewed.group_of(chunk);
+        let ordered = group.in_order(&said, |_| true);
         let ordered =
             ordered.map_err(|signer| CollectError::Blame { signer, fault: "its nonces are missing" })?;
         let nonces = chunk_nonces(&ordered, messages).map_err(|(error, place)| {
-            match place.and_then(|place| self.plan.reviewed.signer_at(place)) {
+            match place.and_then(|place| group.signer_at(place)) {
                 Some(signer) => CollectError::Blame { signer, fault: "its nonces are no points" },
                 None => CollectError::Musig(error),
             }
@@ -479,12 +482,13 @@ impl Collector {
     ) -> Step {
         let reviewed = &self.plan.reviewed;
         let messages = reviewed.chunk(chunk).unwrap_or_default();
-        let mut partials = vec![Vec::new(); reviewed.members.len()];
+        let group = reviewed.group_of(chunk);
+        let mut partials = vec![Vec::new(); group.members.len()];
         for (signer, reply) in answers {
-            let (Some(place), Reply::Partials(said)) = (reviewed.place(*signer), reply) else { continue };
+            let (Some(place), Reply::Partials(said)) = (group.place(*signer), reply) else { continue };
             partials[place] = said.pieces::<PARTIAL_BYTES>(messages.len()).unwrap_or_default();
         }
-        let signatures = reviewed.attesters.aggregate(messages, nonces, &partials)?;
+        let signatures = group.attesters.aggregate(messages, nonces, &partials)?;
         self.signed.extend_from_slice(&signatures);
         let total = reviewed.messages.len();
         let mut effects = vec![

@@ -1,11 +1,14 @@
 //! A signer as a pure state machine: requests in, effects out; no clock, files, sockets or randomness of its own.
 //!
 //! ```text
-//! free ─ Key ─▶ keyed ─ Propose ─▶ locked to a graph ─ Final ─▶ finished
+//! free ─ Key ─▶ keyed ─ Propose ─▶ locked to a graph ─ Final ─▶ finished ─ Final of the next epoch ─▶ no key
 //!                                     │ ▲ (in memory: Open ▶ Commits ▶ Reveal and Sign each chunk)
 //!                                     └─┘ any number of sessions, each with fresh nonces
 //! ```
-//! On disk are the epoch's key, the graph that the epoch is locked to, and in the end all signatures. A session is in memory
+//! The key of a finished epoch has one more signature to make: the next epoch's opening, which spends what the epoch leaves. It
+//! makes that one only as part of the next epoch's graph, which the next epoch is locked to, and is deleted with its end.
+//!
+//! On disk are the epoch's keys, the graph that the epoch is locked to, and in the end all signatures. A session is in memory
 //! only. Its secret nonces come from one seed per chunk; to sign takes the seed out of the session, so that no path through
 //! this file leads to a second signature with it. A repeated request gets the same answer again, from memory.
 //!
@@ -23,9 +26,10 @@ use crate::identity::{hex32, hexed, secp, Identity, PartyId};
 use crate::limits::{EPOCHS_AHEAD_MAX, KEYS_MAX};
 use crate::musig::MusigError;
 use crate::review::{ReviewError, Reviewed, Reviewer};
-use crate::statement::{epoch_scope, Kind, Statement};
+use crate::statement::{epoch_scope, EpochPublic, Kind, Statement};
 use crate::wire::message::{Reply, Request};
 use crate::wire::proposal::graph_id;
+use session::Secrets;
 pub use session::Session;
 
 /// What is on disk about an epoch that is locked to a graph.
@@ -47,6 +51,8 @@ pub struct Record {
 pub struct Stored {
     /// Epoch keys.
     pub keys: BTreeMap<u32, Zeroizing<[u8; 32]>>,
+    /// Keys for hand-overs. A key without an epoch key that was never locked is one of which nobody heard.
+    pub recovery: BTreeMap<u32, Zeroizing<[u8; 32]>>,
     /// Epochs that are locked to a graph.
     pub records: BTreeMap<u32, Record>,
 }
@@ -55,6 +61,13 @@ pub struct Stored {
 pub enum Effect {
     /// Write the epoch's key durably.
     SaveKey {
+        /// The epoch.
+        epoch: u32,
+        /// The secret.
+        secret: Zeroizing<[u8; 32]>,
+    },
+    /// Write the epoch's recovery key durably, in place of one that is there.
+    SaveRecovery {
         /// The epoch.
         epoch: u32,
         /// The secret.
@@ -128,6 +141,12 @@ pub enum Refused {
         /// The epoch.
         epoch: u32,
     },
+    /// The epoch before does not have all its signatures yet; its key signs this one's opening, and is deleted then.
+    #[error("epoch {epoch} has to be finished first")]
+    Unfinished {
+        /// The epoch before.
+        epoch: u32,
+    },
     /// The proposal names another key than this signer's.
     #[error("the proposal has another key for this signer")]
     OwnKey,
@@ -193,6 +212,7 @@ pub struct SignerMachine<R> {
     trunk_id: [u8; 32],
     reviewer: R,
     keys: BTreeMap<u32, Zeroizing<[u8; 32]>>,
+    recovery: BTreeMap<u32, Zeroizing<[u8; 32]>>,
     records: BTreeMap<u32, Record>,
     /// By epoch.
     signing: BTreeMap<u32, Signing>,
@@ -210,14 +230,14 @@ impl<R: Reviewer> SignerMachine<R> {
         reviewer: R,
         stored: Stored,
     ) -> (Self, Vec<Effect>) {
-        let Stored { mut keys, records } = stored;
-        let over: Vec<u32> =
-            keys.keys().copied().filter(|epoch| records.get(epoch).is_some_and(|of| of.finished)).collect();
+        let Stored { mut keys, recovery, records } = stored;
+        let over: Vec<u32> = keys.keys().copied().filter(|epoch| is_over(&records, *epoch)).collect();
         for epoch in &over {
             keys.remove(epoch);
         }
         let signers = signers.into_iter().collect();
-        let machine = Self { identity, signers, trunk_id, reviewer, keys, records, signing: BTreeMap::new() };
+        let signing = BTreeMap::new();
+        let machine = Self { identity, signers, trunk_id, reviewer, keys, recovery, records, signing };
         (machine, over.into_iter().map(|epoch| Effect::DeleteKey { epoch }).collect())
     }
 
@@ -240,8 +260,17 @@ impl<R: Reviewer> SignerMachine<R> {
     }
 
     fn secret(&self, epoch: u32) -> Result<SecretKey, Refused> {
-        let bytes = self.keys.get(&epoch).ok_or(Refused::NoKey { epoch })?;
-        SecretKey::from_slice(bytes.as_slice()).map_err(|_| Refused::NoKey { epoch })
+        read_secret(&self.keys, epoch)
+    }
+
+    /// What signs a graph of `epoch`.
+    fn secrets(&self, epoch: u32, reviewed: &Reviewed) -> Result<Secrets, Refused> {
+        let before = match (&reviewed.before, epoch.checked_sub(1)) {
+            (Some(_), Some(before)) => Some(self.secret(before)?),
+            (Some(_), None) => return Err(Refused::NoKey { epoch }),
+            (None, _) => None,
+        };
+        Ok(Secrets { own: self.secret(epoch)?, before })
     }
 
     fn public(&self, epoch: u32) -> Result<PublicKey, Refused> {
@@ -253,21 +282,29 @@ impl<R: Reviewer> SignerMachine<R> {
             return Err(Refused::Trunk);
         }
         let mut effects = Vec::new();
+        let record = self.records.get(&epoch);
+        if record.is_some_and(|record| record.finished) {
+            return Err(Refused::Finished { epoch });
+        }
         if !self.keys.contains_key(&epoch) {
             // An epoch that was locked once never gets a second key.
-            if self.records.contains_key(&epoch) {
+            if record.is_some() {
                 return Err(Refused::NoKey { epoch });
             }
             let next = self.records.keys().next_back().map_or(0, |newest| newest.saturating_add(1));
             let far = epoch < next || epoch - next >= EPOCHS_AHEAD_MAX;
-            // 32 random bytes are no key with probability 2^-128; then the next request makes one.
-            if far || self.keys.len() >= KEYS_MAX || SecretKey::from_slice(randomness.as_slice()).is_err() {
+            let [secret, recovery] = fresh_keys(&randomness).ok_or(Refused::Epoch { epoch })?;
+            if far || self.keys.len() >= KEYS_MAX {
                 return Err(Refused::Epoch { epoch });
             }
-            effects.push(Effect::SaveKey { epoch, secret: randomness.clone() });
-            self.keys.insert(epoch, randomness);
+            // Nobody heard of the recovery key before the epoch's is there: a kill in between does no harm.
+            effects.push(Effect::SaveRecovery { epoch, secret: recovery.clone() });
+            effects.push(Effect::SaveKey { epoch, secret: secret.clone() });
+            self.recovery.insert(epoch, recovery);
+            self.keys.insert(epoch, secret);
         }
-        let body = self.public(epoch)?.serialize().to_vec();
+        let recovery = PublicKey::from_secret_key(secp(), &read_secret(&self.recovery, epoch)?);
+        let body = EpochPublic { epoch: self.public(epoch)?, recovery }.body();
         let scope = epoch_scope(&self.trunk_id, epoch);
         let statement = Statement::new(&self.identity, Kind::EpochKey, scope, 0, body);
         effects.push(Effect::Reply(Reply::Key(statement)));
@@ -302,11 +339,7 @@ impl<R: Reviewer> SignerMachine<R> {
         if let Some(record) = self.records.get(&epoch).filter(|record| record.graph != graph) {
             return Err(Refused::OtherGraph { epoch, locked: record.graph });
         }
-        let own = self.public(epoch)?;
-        let everyone = reviewed.members.keys().eq(&self.signers);
-        if !everyone || reviewed.members.get(&self.identity.id()) != Some(&own) {
-            return Err(Refused::OwnKey);
-        }
+        self.check_groups(epoch, &reviewed)?;
         let record = Record { graph, end: reviewed.end.clone(), finished: false };
         let reply = accepted(graph, &reviewed);
         let mut effects = Vec::new();
@@ -317,6 +350,26 @@ impl<R: Reviewer> SignerMachine<R> {
         self.signing.insert(epoch, Signing { reviewed, session: None });
         effects.push(Effect::Reply(reply));
         Ok(effects)
+    }
+
+    /// Every group has all signers, and this one with the key that it has on disk.
+    fn check_groups(&self, epoch: u32, reviewed: &Reviewed) -> Result<(), Refused> {
+        if let (Some(_), Some(before)) = (&reviewed.before, epoch.checked_sub(1)) {
+            // The end of this epoch's signing deletes the key of the one before: that must have all its signatures.
+            if !self.records.get(&before).is_some_and(|record| record.finished) {
+                return Err(Refused::Unfinished { epoch: before });
+            }
+        }
+        let secrets = self.secrets(epoch, reviewed)?;
+        let own = [(&reviewed.group, &secrets.own)];
+        for (group, secret) in own.into_iter().chain(reviewed.before.as_ref().zip(secrets.before.as_ref())) {
+            let key = PublicKey::from_secret_key(secp(), secret);
+            let everyone = group.members.keys().eq(&self.signers);
+            if !everyone || group.members.get(&self.identity.id()) != Some(&key) {
+                return Err(Refused::OwnKey);
+            }
+        }
+        Ok(())
     }
 
     /// The epoch that is locked to `graph`, not finished, and in memory.
@@ -334,10 +387,11 @@ impl<R: Reviewer> SignerMachine<R> {
 
     fn open(&mut self, graph: &[u8; 32], first_chunk: u32, randomness: &Zeroizing<[u8; 32]>) -> Step {
         let epoch = self.locked(graph)?;
-        let secret = self.secret(epoch)?;
+        let signing = self.signing.get(&epoch).ok_or(Refused::NotProposed)?;
+        let secrets = self.secrets(epoch, &signing.reviewed)?;
         let signing = self.signing.get_mut(&epoch).ok_or(Refused::NotProposed)?;
         let session =
-            Session::open(&self.identity, graph, &signing.reviewed, first_chunk, &secret, randomness)?;
+            Session::open(&self.identity, graph, &signing.reviewed, first_chunk, &secrets, randomness)?;
         let commit = session.commit().clone();
         signing.session = Some(session);
         Ok(vec![Effect::Reply(Reply::Opened(commit))])
@@ -369,10 +423,11 @@ impl<R: Reviewer> SignerMachine<R> {
 
     fn sign(&mut self, session: &[u8; 32], chunk: u32, nonces: &[Statement]) -> Step {
         let epoch = self.in_session(session)?;
-        let secret = self.secret(epoch)?;
+        let signing = self.signing.get(&epoch).ok_or(Refused::NotProposed)?;
+        let secrets = self.secrets(epoch, &signing.reviewed)?;
         let signing = self.signing.get_mut(&epoch).ok_or(Refused::NotProposed)?;
         let open = signing.session.as_mut().ok_or(Refused::Session("none is open"))?;
-        let partials = open.sign(&self.identity, &signing.reviewed, chunk, &secret, nonces)?;
+        let partials = open.sign(&self.identity, &signing.reviewed, chunk, &secrets, nonces)?;
         Ok(vec![Effect::Reply(Reply::Partials(partials))])
     }
 
@@ -386,19 +441,23 @@ impl<R: Reviewer> SignerMachine<R> {
             return Ok(vec![reply]);
         }
         let reviewed = &self.signing.get(&epoch).ok_or(Refused::NotProposed)?.reviewed;
-        if let Some(index) = reviewed.attesters.first_wrong(&reviewed.messages, signatures) {
+        if let Some(index) = reviewed.first_wrong(signatures) {
             return Err(Refused::Signature { index });
         }
         let record = Record { finished: true, ..record.clone() };
         self.records.insert(epoch, record.clone());
         self.signing.remove(&epoch);
-        self.keys.remove(&epoch);
-        Ok(vec![
+        let mut effects = vec![
             Effect::SaveSignatures { epoch, graph: *graph, signatures: signatures.to_vec() },
             Effect::SaveRecord { epoch, record },
-            Effect::DeleteKey { epoch },
-            reply,
-        ])
+        ];
+        // The epoch before has signed its last message: this one's opening.
+        if let Some(before) = epoch.checked_sub(1) {
+            self.keys.remove(&before);
+            effects.push(Effect::DeleteKey { epoch: before });
+        }
+        effects.push(reply);
+        Ok(effects)
     }
 
     fn fetch(&self, epoch: u32) -> Step {
@@ -412,6 +471,28 @@ impl<R: Reviewer> SignerMachine<R> {
     pub fn overview(&self) -> (Vec<u32>, BTreeMap<u32, Record>) {
         (self.keys.keys().copied().collect(), self.records.clone())
     }
+}
+
+/// True if an epoch's key has nothing left to sign: the next epoch is finished.
+#[must_use]
+pub fn is_over(records: &BTreeMap<u32, Record>, epoch: u32) -> bool {
+    let next = epoch.checked_add(1).and_then(|next| records.get(&next));
+    next.is_some_and(|record| record.finished)
+}
+
+fn read_secret(keys: &BTreeMap<u32, Zeroizing<[u8; 32]>>, epoch: u32) -> Result<SecretKey, Refused> {
+    let bytes = keys.get(&epoch).ok_or(Refused::NoKey { epoch })?;
+    SecretKey::from_slice(bytes.as_slice()).map_err(|_| Refused::NoKey { epoch })
+}
+
+/// The epoch's key and the recovery key from fresh randomness, which is not kept: neither leads to the other.
+///
+/// `None` with probability 2^-127, if one of them is no key; then the next request makes others.
+fn fresh_keys(randomness: &Zeroizing<[u8; 32]>) -> Option<[Zeroizing<[u8; 32]>; 2]> {
+    let names = ["assay l1 signer epoch key v1", "assay l1 signer recovery key v1"];
+    let keys = names.map(|name| Zeroizing::new(blake3::derive_key(name, randomness.as_slice())));
+    let good = keys.iter().all(|key| SecretKey::from_slice(key.as_slice()).is_ok());
+    good.then_some(keys)
 }
 
 fn accepted(graph: [u8; 32], reviewed: &Reviewed) -> Reply {

@@ -1,8 +1,8 @@
 //! What the parties agreed on beforehand: every field of a spec that is not made for the epoch.
 //!
 //! Made for the epoch are: its number, the commitments to the operator's one-time keys (the keys must match them), the
-//! attesters' aggregate (must be that of the signers' keys) and the funding coin (whose value and script follow). From the
-//! second epoch on the whole spec was announced by the epoch before.
+//! attesters' two aggregates (must be those of the signers' keys) and the funding coin (whose value and script follow). From the
+//! second epoch on the whole spec was announced by the epoch before, and the start is where that one ends.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,7 +11,9 @@ use assay_l1::graph::contract::keys::EpochKeys;
 use assay_l1::graph::contract::scripts::{NoVerifier, VerifierLeaves};
 use assay_l1::graph::contract::spec::{AssertLayout, ContractSpec, GameLocks};
 use assay_l1::graph::terms::{EpochTerms, TermsError};
+use assay_l1::script::unspendable_key;
 use assay_l1::{EpochParams, StoreError, TimeLocks};
+use bitcoin::secp256k1::constants::GENERATOR_X;
 use bitcoin::secp256k1::XOnlyPublicKey;
 use bitcoin::{Amount, OutPoint};
 use serde::{Deserialize, Serialize};
@@ -86,6 +88,8 @@ pub struct Policy {
     pub claim_timeout_blocks: u16,
     /// Blocks after which the sink owns what is left.
     pub sink_blocks: u16,
+    /// Blocks from a ClaimTimeout until another operator may go on.
+    pub handover_blocks: u16,
 }
 
 /// Why a policy cannot be used.
@@ -136,10 +140,14 @@ impl Policy {
     ///
     /// # Errors
     /// `Field` names the value out of range.
+    ///
+    /// # Panics
+    /// Never: a constant is a point.
     pub fn validate(&self) -> Result<(), TermsError> {
-        // Any key but the operator's stands for the attesters here.
+        // Any two keys stand for the attesters' here: the generator is the operator's only if its secret is 1.
+        let generator = XOnlyPublicKey::from_slice(&GENERATOR_X).expect("the generator is a point");
         let funding = OutPoint { vout: 0, ..OutPoint::default() };
-        self.spec(0, ([0; 32], [0; 32]), self.sink, funding).validate()
+        self.spec(0, ([0; 32], [0; 32]), (generator, unspendable_key()), funding).validate()
     }
 
     /// The epoch's spec from what is made for it.
@@ -148,15 +156,17 @@ impl Policy {
         &self,
         epoch: u32,
         (key_commitment, assert_key_commitment): ([u8; 32], [u8; 32]),
-        attesters: XOnlyPublicKey,
+        (attesters, recovery): (XOnlyPublicKey, XOnlyPublicKey),
         funding: OutPoint,
     ) -> ContractSpec {
+        // Where a later epoch starts is not known when it is announced.
+        let start_commitment = if epoch == 0 { self.start_commitment } else { [0; 32] };
         ContractSpec {
             terms: EpochTerms {
                 trunk_id: self.trunk_id,
                 epoch,
                 params: EpochParams {
-                    start_commitment: self.start_commitment,
+                    start_commitment,
                     code_root: self.code_root,
                     verifier_commitment: self.verifier_commitment,
                 },
@@ -170,6 +180,7 @@ impl Policy {
                 collateral: Amount::from_sat(self.collateral_sat),
             },
             attesters,
+            recovery,
             sink: self.sink,
             locks: GameLocks {
                 challenge_blocks: self.challenge_blocks,
@@ -177,6 +188,7 @@ impl Policy {
                 disprove_blocks: self.disprove_blocks,
                 claim_timeout_blocks: self.claim_timeout_blocks,
                 sink_blocks: self.sink_blocks,
+                handover_blocks: self.handover_blocks,
             },
             challenge_deposit: Amount::from_sat(self.challenge_deposit_sat),
             slashed_to_sink: Amount::from_sat(self.slashed_to_sink_sat),
@@ -193,13 +205,13 @@ impl Policy {
         AssertLayout { words: self.assert_words, hashes: self.assert_hashes }
     }
 
-    /// The epoch's spec for the operator's `keys`.
+    /// The epoch's spec for the operator's `keys` and the attesters' keys for the epoch and for a hand-over.
     #[must_use]
     pub fn spec_for(
         &self,
         epoch: u32,
         keys: &EpochKeys,
-        attesters: XOnlyPublicKey,
+        attesters: (XOnlyPublicKey, XOnlyPublicKey),
         funding: OutPoint,
     ) -> ContractSpec {
         self.spec(epoch, (keys.claim_commitment(), keys.assert_commitment()), attesters, funding)
@@ -207,15 +219,12 @@ impl Policy {
 
     /// Name of the first field of `spec` that is not as agreed.
     ///
-    /// The start is the agreement's in epoch 0; a later epoch's was announced with its spec.
+    /// The start is the agreement's in epoch 0 and none in later ones: the epoch before, which the signer knows, says it.
     #[must_use]
     pub fn difference(&self, spec: &ContractSpec) -> Option<&'static str> {
         let terms = &spec.terms;
         let commitments = (terms.key_commitment, spec.assert_key_commitment);
-        let mut own = self.spec(terms.epoch, commitments, spec.attesters, spec.funding);
-        if terms.epoch > 0 {
-            own.terms.params.start_commitment = terms.params.start_commitment;
-        }
+        let own = self.spec(terms.epoch, commitments, (spec.attesters, spec.recovery), spec.funding);
         let params = (&own.terms.params, &terms.params);
         let checks = [
             ("trunk", own.terms.trunk_id == terms.trunk_id),

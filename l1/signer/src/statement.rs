@@ -24,7 +24,7 @@ pub(crate) const STATEMENT_BYTES_MIN: usize = 1 + 32 + 32 + 4 + 4 + 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// The signer's public key for an epoch.
+    /// The signer's public keys for an epoch.
     EpochKey = 1,
     /// Hashes of the nonces of each chunk.
     Commit = 2,
@@ -40,6 +40,26 @@ impl Kind {
             .into_iter()
             .find(|kind| *kind as u8 == byte)
             .ok_or(WireError::Field { field: "statement kind" })
+    }
+}
+
+/// Bytes of a compressed public key.
+const PUBLIC_BYTES: usize = 33;
+
+/// A signer's public keys for an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochPublic {
+    /// Signs the epoch's graph, and its end's spending by the next one; deleted then.
+    pub epoch: PublicKey,
+    /// Signs a hand-over after a ClaimTimeout; kept while the epoch lasts.
+    pub recovery: PublicKey,
+}
+
+impl EpochPublic {
+    /// The body of the statement: both keys, compressed, in this order.
+    #[must_use]
+    pub fn body(&self) -> Vec<u8> {
+        [self.epoch.serialize(), self.recovery.serialize()].concat()
     }
 }
 
@@ -98,15 +118,15 @@ impl Statement {
             && self.sender.verifies(&self.digest(), &self.signature)
     }
 
-    /// The public key in an [`Kind::EpochKey`] statement.
+    /// The public keys in an [`Kind::EpochKey`] statement.
     #[must_use]
-    pub fn epoch_key(&self) -> Option<PublicKey> {
-        let compressed = self.body.len() == 33 && self.kind == Kind::EpochKey;
-        if compressed {
-            PublicKey::from_slice(&self.body).ok()
-        } else {
-            None
+    pub fn epoch_keys(&self) -> Option<EpochPublic> {
+        if self.kind != Kind::EpochKey {
+            return None;
         }
+        let [epoch, recovery] = self.pieces::<PUBLIC_BYTES>(2)?.try_into().ok()?;
+        let read = |bytes: [u8; PUBLIC_BYTES]| PublicKey::from_slice(&bytes).ok();
+        Some(EpochPublic { epoch: read(epoch)?, recovery: read(recovery)? })
     }
 
     /// The body cut in pieces of one size; `None` if it does not have `count` of them.

@@ -3,6 +3,7 @@
 //! ```text
 //! lock                  held by the process that serves the directory
 //! epoch-<n>.key         the epoch's secret, 64 hexadecimal digits, mode 0600; overwritten and removed in the end
+//! epoch-<n>.recovery    the secret for a hand-over, in the same form; removed by `forget` once the epoch is over
 //! epoch-<n>.json        the graph that the epoch is locked to
 //! epoch-<n>.signatures  all signatures of that graph
 //! ```
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use assay_l1::StoreError;
 
 use crate::limits::REQUESTS_MAX;
-use crate::machine::{Effect, Record, Stored};
+use crate::machine::{is_over, Effect, Record, Stored};
 use crate::signatures::SignatureSet;
 use crate::wire::message::Reply;
 
@@ -54,7 +55,11 @@ impl Store {
             let Some((epoch, kind)) = name.to_str().and_then(parse) else { continue };
             match kind {
                 "key" => with_key.push(epoch),
-                "key.new" => secret::delete(&store.path(epoch, "key.new"))?,
+                "key.new" | "recovery.new" => secret::delete(&store.path(epoch, kind))?,
+                "recovery" => {
+                    let key = secret::read(&store.path(epoch, "recovery"))?;
+                    stored.recovery.extend(key.map(|key| (epoch, key)));
+                }
                 "json" => {
                     let record = file::read_json(&store.path(epoch, "json"), RECORD_BYTES_MAX)?;
                     stored.records.extend(record.map(|record| (epoch, record)));
@@ -64,7 +69,7 @@ impl Store {
         }
         for epoch in with_key {
             // A kill may have come between the record and the end of the deletion.
-            if stored.records.get(&epoch).is_some_and(|record| record.finished) {
+            if is_over(&stored.records, epoch) {
                 secret::delete(&store.path(epoch, "key"))?;
                 continue;
             }
@@ -91,6 +96,7 @@ impl Store {
     pub fn carry_out(&self, effect: Effect) -> Result<Option<Reply>, StoreError> {
         match effect {
             Effect::SaveKey { epoch, secret } => secret::write(&self.path(epoch, "key"), &secret)?,
+            Effect::SaveRecovery { epoch, secret } => secret::write(&self.path(epoch, "recovery"), &secret)?,
             Effect::SaveRecord { epoch, record } => self.save_record(epoch, &record)?,
             Effect::SaveSignatures { epoch, graph, signatures } => {
                 SignatureSet { graph, signatures }.save(&self.signatures(epoch))?;
@@ -176,14 +182,17 @@ impl ChunkDir {
     }
 }
 
-/// Deletes the key of an epoch that will never be finished; its record stays, so that it never gets another one.
+/// Deletes both keys of an epoch that is over, or will never be finished; its record stays, so that it never gets others.
+/// True if there was one.
 ///
 /// # Errors
 /// `Storage`, also if the directory is being served.
 pub fn forget(dir: &Path, epoch: u32) -> Result<bool, StoreError> {
     let (store, stored) = Store::open(dir)?;
     store.carry_out(Effect::DeleteKey { epoch })?;
-    Ok(stored.keys.contains_key(&epoch))
+    secret::delete(&store.path(epoch, "recovery.new"))?;
+    secret::delete(&store.path(epoch, "recovery"))?;
+    Ok(stored.keys.contains_key(&epoch) || stored.recovery.contains_key(&epoch))
 }
 
 /// Epochs with a key and locked epochs of a directory that nobody serves.

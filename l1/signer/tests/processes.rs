@@ -27,10 +27,11 @@ use chain::{open_script, spend, Harness, InProcess};
 use epoch::{operator, policy, secret, CODE, START, TRUNK};
 use processes::{text, Fault, Proxy, World};
 
-/// A chain with a coin for the epoch, and the operator's side of it.
+/// A chain with coins for two epochs, and the operator's side of it.
 struct Chain {
     harness: InProcess,
     funding: OutPoint,
+    next_funding: OutPoint,
 }
 
 impl Chain {
@@ -39,13 +40,19 @@ impl Chain {
         let backend = harness.backend();
         backend.miner().unwrap().mine(101, &open_script()).unwrap();
         let coin = backend.utxos(&open_script()).unwrap().into_iter().find(|coin| coin.height == 1).unwrap();
-        // The value does not depend on which coin it is.
-        let (spec, _) = epoch::spec_and_keys(&policy(claims), 0, OutPoint { vout: 0, ..OutPoint::default() });
+        // The values do not depend on which coins they are.
+        let of = |number| {
+            epoch::spec_and_keys(&policy(claims), number, OutPoint { vout: 0, ..OutPoint::default() })
+        };
+        let ((spec, keys), (next, _)) = (of(0), of(1));
+        let graph = epoch::build(&spec, &keys, None, next.id());
         let mut tx = spend(coin.outpoint, coin.txout.value, Sequence::MAX);
         let script_pubkey = assay_l1::graph::transactions::wallet_script(spec.terms.operator_key);
-        tx.output = vec![TxOut { value: funding_value(&spec, None), script_pubkey }];
+        let values = [funding_value(&spec, None), funding_value(&next, Some(graph.end()))];
+        tx.output = values.map(|value| TxOut { value, script_pubkey: script_pubkey.clone() }).to_vec();
         backend.miner().unwrap().mine_exactly(&[tx.clone()], &open_script()).unwrap();
-        Self { harness, funding: OutPoint::new(tx.compute_txid(), 0) }
+        let txid = tx.compute_txid();
+        Self { harness, funding: OutPoint::new(txid, 0), next_funding: OutPoint::new(txid, 1) }
     }
 
     fn mine(&self, tx: &Transaction) -> Result<(), String> {
@@ -94,7 +101,64 @@ fn claim_tx(graph: &Graph, set: &SignatureSet) -> Transaction {
 
 /// The graph of a proposal, built here.
 fn rebuilt(proposal: &GraphProposal) -> Graph {
-    epoch::build(&proposal.spec, &proposal.graph.keys, None, proposal.graph.announce)
+    let (keys, announce) = (&proposal.graph.keys, proposal.graph.announce);
+    epoch::build(&proposal.spec, keys, proposal.previous.as_ref(), announce)
+}
+
+/// Signatures, and the graph that they are of.
+fn collected(world: &World, proposal: &str, signatures: &str) -> (Graph, SignatureSet) {
+    let output = world.collect(proposal, "operator-peers.toml", signatures);
+    assert!(output.status.success(), "{}", text(&output));
+    let set = SignatureSet::load(&world.path(signatures)).unwrap().unwrap();
+    (rebuilt(&read_proposal(world, proposal).1), set)
+}
+
+#[test]
+fn the_chain_takes_the_next_epoch_whose_opening_the_epoch_befores_key_signed_before_it_was_deleted() {
+    let chain = Chain::new(1);
+    let world = World::new(&policy(1));
+    let (funding, next_funding) = (chain.funding.to_string(), chain.next_funding.to_string());
+    let announced = world.spec(1, &next_funding);
+    let proposed = world.propose_epoch((0, None), &funding, &announced, "epoch-0.proposal");
+    assert!(proposed.status.success(), "{}", text(&proposed));
+    let (first, first_set) = collected(&world, "epoch-0.proposal", "epoch-0.signatures");
+    let proposed = world.propose_epoch(
+        (1, Some("epoch-0.proposal")),
+        &next_funding,
+        &"bb".repeat(32),
+        "epoch-1.proposal",
+    );
+    assert!(proposed.status.success(), "{}", text(&proposed));
+    let (next, next_set) = collected(&world, "epoch-1.proposal", "epoch-1.signatures");
+    assert_eq!(hex::encode(next.spec().id()), announced);
+    for signer in &world.signers {
+        let files = signer.lock().unwrap().files();
+        assert!(!files.contains(&"epoch-0.key".to_owned()), "{files:?}");
+        for kept in ["epoch-0.recovery", "epoch-1.key", "epoch-1.recovery"] {
+            assert!(files.contains(&kept.to_owned()), "{files:?}");
+        }
+    }
+
+    let open = |graph: &Graph, mut tx: Transaction| {
+        sign_funding(&mut tx, &graph.node(TxRole::Reconfiguration).unwrap().spent(), &operator());
+        tx
+    };
+    chain.mine(&open(&first, first.node(TxRole::Reconfiguration).unwrap().tx.clone())).unwrap();
+    chain.pass(1);
+    chain.mine(&claim_tx(&first, &first_set)).unwrap();
+    let role = TxRole::Reconfiguration;
+    let spend = next.leaf(role, 0, leaf::CLAIM).unwrap();
+    let item = operator_item(next.node(role).unwrap(), 0, &spend, &operator());
+    let opening = open(&next, complete(&next, &next_set, role, &[(leaf::CLAIM, vec![item])]));
+    assert!(chain.mine(&opening).unwrap_err().contains("nonfinal"));
+    chain.pass(1);
+    // Any other signature of the set is by the new epoch's key.
+    let mut wrong = opening.clone();
+    let mut items: Vec<_> = opening.input[0].witness.iter().map(<[u8]>::to_vec).collect();
+    items[1] = next_set.signatures[1].to_vec();
+    wrong.input[0].witness = bitcoin::Witness::from_slice(&items);
+    assert!(chain.mine(&wrong).unwrap_err().contains("Schnorr"));
+    chain.mine(&opening).unwrap();
 }
 
 fn read_proposal(world: &World, name: &str) -> (Vec<u8>, GraphProposal) {
@@ -137,7 +201,7 @@ fn three_processes_sign_an_epoch_and_the_chain_takes_it_although_one_is_killed_i
     assert!(collected.status.success(), "{}", text(&collected));
     assert_eq!((before.left(), after.left()), (vec![], vec![]), "every kill happened");
 
-    // Everyone has the same signatures, and no key.
+    // Everyone has the same signatures.
     let (bytes, proposal) = read_proposal(&world, "epoch-0.proposal");
     let set = SignatureSet::load(&world.path("epoch-0.signatures")).unwrap().unwrap();
     let graph = rebuilt(&proposal);
@@ -145,7 +209,9 @@ fn three_processes_sign_an_epoch_and_the_chain_takes_it_although_one_is_killed_i
     assert_eq!(set.graph, graph_id(&bytes));
     for signer in &world.signers {
         let mut signer = signer.lock().unwrap();
-        assert_eq!(signer.files(), ["epoch-0.json", "epoch-0.signatures", "lock"]);
+        // The key waits for the next epoch's opening.
+        let files = ["epoch-0.json", "epoch-0.key", "epoch-0.recovery", "epoch-0.signatures", "lock"];
+        assert_eq!(signer.files(), files);
         let own = SignatureSet::load(&signer.keys().join("epoch-0.signatures")).unwrap().unwrap();
         assert_eq!(own, set);
         signer.kill();
@@ -194,10 +260,7 @@ fn a_collector_that_is_killed_goes_on_where_it_was_and_one_without_its_files_get
     world.write_peers("held.toml", &peers);
     let mut collector = world.collect_command("proposal", "held.toml", "signatures").spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(300);
-    let finished = |number: usize| {
-        let files = world.signers[number].lock().unwrap().files();
-        files.contains(&"epoch-0.signatures".to_owned()) && !files.contains(&"epoch-0.key".to_owned())
-    };
+    let finished = |number: usize| world.signers[number].lock().unwrap().finished(0);
     while !held.left().is_empty() || !finished(0) || !finished(1) {
         assert!(Instant::now() < deadline, "two signers finish");
         std::thread::sleep(Duration::from_millis(20));

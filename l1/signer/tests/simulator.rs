@@ -11,14 +11,17 @@ use std::sync::Arc;
 use assay_l1_signer::collector::{CollectError, Collector, Effect, Event, Plan};
 use assay_l1_signer::identity::PartyId;
 use assay_l1_signer::machine::session::{nonces_hash, session_id};
-use assay_l1_signer::review::{Reviewed, Reviewer};
+use assay_l1_signer::musig::Attesters;
+use assay_l1_signer::review::Reviewer;
 use assay_l1_signer::statement::{Kind, Statement};
 use assay_l1_signer::wire::message::{Reply, Request};
 use assay_l1_signer::wire::proposal::graph_id;
+use bitcoin::secp256k1::schnorr::Signature;
+use bitcoin::secp256k1::{Message, Secp256k1};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
-use tiny::{identity, proposal, NonceWatch, Signer, Tiny, MESSAGES, TRUNK};
+use tiny::{identity, proposal, Members, NonceWatch, Signer, Tiny, MESSAGES, TRUNK};
 
 const STEPS_MAX: usize = 20_000;
 
@@ -56,6 +59,8 @@ struct World {
     signers: BTreeMap<PartyId, Signer>,
     liar: Option<(PartyId, Lie)>,
     plan: Plan,
+    /// The keys of the epoch before the plan's.
+    before: Option<Members>,
     collector: Collector,
     chunks: BTreeMap<u32, Vec<[u8; 64]>>,
     all: Option<Vec<[u8; 64]>>,
@@ -74,10 +79,7 @@ impl World {
         let everyone: Vec<_> = identities.iter().map(|identity| identity.id()).collect();
         let mut signers: BTreeMap<_, _> =
             identities.into_iter().map(|own| (own.id(), Signer::new(own, &everyone))).collect();
-        let members = signers.iter_mut().map(|(id, signer)| (*id, signer.key(0, rng.gen()))).collect();
-        let bytes = proposal(0, 1, &members);
-        let reviewed = Tiny.review(&bytes, &BTreeMap::new()).unwrap();
-        let plan = Plan { trunk_id: TRUNK, graph: graph_id(&bytes), proposal: bytes, reviewed };
+        let plan = plan(0, &mut signers, None, &mut rng);
         let liar = lie.map(|lie| (everyone[rng.gen_range(0..3)], lie));
         let collector = Collector::new(plan.clone(), &[], rng.next_u64());
         Self {
@@ -85,6 +87,7 @@ impl World {
             signers,
             liar,
             plan,
+            before: None,
             collector,
             chunks: BTreeMap::new(),
             all: None,
@@ -96,6 +99,19 @@ impl World {
         }
     }
 
+    /// The next epoch, whose first message is for this one's keys; with so many faults.
+    fn next_epoch(&mut self, faults: u32) {
+        let before = self.plan.reviewed.group.members.clone();
+        let epoch = self.plan.reviewed.epoch + 1;
+        self.plan = plan(epoch, &mut self.signers, Some(&before), &mut self.rng);
+        self.before = Some(before);
+        self.collector = Collector::new(self.plan.clone(), &[], self.rng.next_u64());
+        self.chunks.clear();
+        self.all = None;
+        self.over = None;
+        self.faults = faults;
+    }
+
     /// True now and then, as long as faults are left.
     fn fault(&mut self, one_in: u32) -> bool {
         let happens = self.faults > 0 && self.rng.gen_ratio(1, one_in);
@@ -105,7 +121,7 @@ impl World {
 
     fn restart_collector(&mut self) {
         let stored: Vec<_> = match &self.all {
-            Some(all) => all.chunks(2).map(<[_]>::to_vec).collect(),
+            Some(all) => self.plan.reviewed.cut(all),
             None => {
                 let in_order = (0..).map_while(|chunk| self.chunks.get(&chunk).cloned());
                 in_order.collect()
@@ -200,8 +216,8 @@ impl World {
             (Lie::GarbageNonces, Reply::Opened(said)) => {
                 let first = said.chunk;
                 Reply::Opened(changed(&said, &|body| {
-                    for (index, hash) in body[32..].chunks_exact_mut(32).enumerate() {
-                        let count = MESSAGES.saturating_sub(2 * (index + first as usize)).min(2);
+                    for (chunk, hash) in (first..).zip(body[32..].chunks_exact_mut(32)) {
+                        let count = self.plan.reviewed.chunk(chunk).unwrap().len();
                         hash.copy_from_slice(&nonces_hash(&vec![9; 66 * count]));
                     }
                 }))
@@ -209,7 +225,7 @@ impl World {
             // It goes on with the session of a commit that its own machine does not know.
             (Lie::GarbageNonces, reply) => match request {
                 Request::Commits { commits } => {
-                    let ordered = self.plan.reviewed.in_order(commits, |_| true).unwrap();
+                    let ordered = self.plan.reviewed.group.in_order(commits, |_| true).unwrap();
                     Reply::Committed { session: session_id(&ordered) }
                 }
                 Request::Reveal { session, chunk } => {
@@ -251,13 +267,70 @@ impl World {
 
     /// Who has which signatures.
     fn finished(&self) -> Vec<(PartyId, &Vec<[u8; 64]>)> {
+        let epoch = self.plan.reviewed.epoch;
         let has = self.signers.iter();
-        has.filter_map(|(id, signer)| Some((*id, signer.disk.signatures.get(&0)?))).collect()
+        has.filter_map(|(id, signer)| Some((*id, signer.disk.signatures.get(&epoch)?))).collect()
     }
 
-    fn valid(&self, reviewed: &Reviewed, signatures: &[[u8; 64]]) -> bool {
-        reviewed.attesters.first_wrong(&reviewed.messages, signatures).is_none()
+    /// Each signature holds under the key that it is for: checked one by one, not as the product does.
+    fn valid(&self, signatures: &[[u8; 64]]) -> bool {
+        let aggregate = |members: &Members| Attesters::new(members.values().copied()).unwrap().key();
+        let reviewed = &self.plan.reviewed;
+        let own = aggregate(&reviewed.group.members);
+        let first = self.before.as_ref().map_or(own, aggregate);
+        let holds = |(index, (message, signature)): (usize, (&[u8; 32], &[u8; 64]))| {
+            let key = if index == 0 { first } else { own };
+            let signature = Signature::from_slice(signature).unwrap();
+            let message = Message::from_digest(*message);
+            Secp256k1::new().verify_schnorr(&signature, &message, &key).is_ok()
+        };
+        signatures.len() == reviewed.messages.len()
+            && reviewed.messages.iter().zip(signatures).enumerate().all(holds)
     }
+
+    /// Everyone has the same right signatures, and the keys that are still needed.
+    fn check_end(&self) {
+        let all = self.all.clone().unwrap();
+        assert!(self.valid(&all));
+        let finished = self.finished();
+        assert_eq!(finished.len(), 3);
+        let epoch = self.plan.reviewed.epoch;
+        for (signer, signatures) in finished {
+            assert_eq!(signatures, &all);
+            let disk = &self.signers[&signer].disk;
+            assert!(disk.stored.records[&epoch].finished);
+            let keys: Vec<_> = disk.stored.keys.keys().copied().collect();
+            assert_eq!(keys, [epoch], "the key of the epoch before is deleted, this one's opens the next");
+            let recovery: Vec<_> = disk.stored.recovery.keys().copied().collect();
+            assert_eq!(recovery, (0..=epoch).collect::<Vec<_>>());
+        }
+    }
+
+    /// Nobody gives anything for the epoch any more.
+    fn check_silence(&mut self) {
+        let (graph, epoch) = (self.plan.graph, self.plan.reviewed.epoch);
+        for signer in self.signers.values_mut() {
+            let open = Request::Open { graph, first_chunk: 0 };
+            let key = Request::Key { trunk_id: TRUNK, epoch };
+            for request in [open, key, Request::Propose { proposal: self.plan.proposal.clone() }] {
+                let refused = matches!(signer.ask(&request, [3; 32], None), Some(Reply::Refused { .. }));
+                assert!(refused, "{request:?}");
+            }
+        }
+    }
+}
+
+/// A plan for an epoch of these signers.
+fn plan(
+    epoch: u32,
+    signers: &mut BTreeMap<PartyId, Signer>,
+    before: Option<&Members>,
+    rng: &mut StdRng,
+) -> Plan {
+    let members = signers.iter_mut().map(|(id, signer)| (*id, signer.key(epoch, rng.gen()))).collect();
+    let bytes = proposal(epoch, 1, &members, before);
+    let reviewed = Tiny.review(&bytes, &BTreeMap::new()).unwrap();
+    Plan { trunk_id: TRUNK, graph: graph_id(&bytes), proposal: bytes, reviewed }
 }
 
 /// Two valid nonces, in the other order or repeated: valid points, not those committed to.
@@ -277,26 +350,12 @@ proptest! {
     #[test]
     fn on_a_bad_network_and_with_kills_at_any_step_all_end_with_the_same_signatures(seed: u64, faults in 0u32..45) {
         let mut world = World::new(seed, faults, None);
-        world.run().unwrap();
-        let all = world.all.clone().unwrap();
-        prop_assert!(world.valid(&world.plan.reviewed, &all));
-        let finished = world.finished();
-        prop_assert_eq!(finished.len(), 3);
-        for (signer, signatures) in finished {
-            prop_assert_eq!(signatures, &all);
-            let disk = &world.signers[&signer].disk;
-            prop_assert!(disk.stored.records[&0].finished);
-            prop_assert!(disk.stored.keys.is_empty(), "the key is deleted");
-        }
-        prop_assert!(world.watch.uses() >= 3 * MESSAGES);
-        // Nobody gives anything for the epoch any more.
-        for signer in world.signers.values_mut() {
-            let open = Request::Open { graph: world.plan.graph, first_chunk: 0 };
-            let key = Request::Key { trunk_id: TRUNK, epoch: 0 };
-            for request in [open, key, Request::Propose { proposal: world.plan.proposal.clone() }] {
-                let refused = matches!(signer.ask(&request, [3; 32], None), Some(Reply::Refused { .. }));
-                prop_assert!(refused, "{:?}", request);
-            }
+        for epoch in 1..=3 {
+            world.run().unwrap();
+            world.check_end();
+            prop_assert!(world.watch.uses() >= epoch * 3 * MESSAGES);
+            world.check_silence();
+            world.next_epoch(faults);
         }
     }
 
@@ -314,6 +373,23 @@ proptest! {
             if *signer != liar {
                 prop_assert!(honest.disk.stored.keys.contains_key(&0), "and nobody has deleted its key");
             }
+        }
+    }
+
+    #[test]
+    fn a_liar_in_a_later_epoch_is_named_and_the_key_before_is_kept(seed: u64, faults in 0u32..30, lie in 0..LIES.len()) {
+        let mut world = World::new(seed, 0, None);
+        world.run().unwrap();
+        world.next_epoch(faults);
+        let liar = *world.signers.keys().nth(seed as usize % 3).unwrap();
+        world.liar = Some((liar, LIES[lie]));
+        match world.run().unwrap_err() {
+            CollectError::Blame { signer, .. } => prop_assert_eq!(signer, liar),
+            other => prop_assert!(false, "{:?}", other),
+        }
+        prop_assert!(world.all.is_none() && world.finished().is_empty());
+        for (_, honest) in world.signers.iter().filter(|(signer, _)| **signer != liar) {
+            prop_assert!(honest.disk.stored.keys.contains_key(&0), "the opening is not signed yet");
         }
     }
 
@@ -339,7 +415,7 @@ fn byzantine(seed: u64) -> u32 {
             league.push(signer);
         }
     }
-    let proposals: Vec<_> = (0..3).map(|salt| proposal(0, salt, &members)).collect();
+    let proposals: Vec<_> = (0..3).map(|salt| proposal(0, salt, &members, None)).collect();
     let mut watch = NonceWatch::default();
     let [first, _, third, _] = &mut league[..] else { panic!("two runs of two signers") };
     let (session, mut said) = until_nonces(&mut [&mut target, first, third], &proposals[0], &mut rng);
@@ -467,7 +543,7 @@ fn a_request_asked_again_gets_the_same_answer_and_a_changed_one_gets_none() {
     let everyone: Vec<_> = (11..14).map(|byte| identity(byte).id()).collect();
     let mut signers: Vec<_> = (11..14).map(|byte| Signer::new(identity(byte), &everyone)).collect();
     let members = signers.iter_mut().map(|signer| (signer.identity.id(), signer.key(0, rng.gen()))).collect();
-    let bytes = proposal(0, 1, &members);
+    let bytes = proposal(0, 1, &members, None);
     let reviewed = Tiny.review(&bytes, &BTreeMap::new()).unwrap();
     let mut watch = NonceWatch::default();
     let mut each: Vec<&mut Signer> = signers.iter_mut().collect();
@@ -501,7 +577,7 @@ fn an_epoch_is_locked_to_its_first_graph_also_after_a_kill() {
     let everyone = [identity(11).id()];
     let mut signer = Signer::new(identity(11), &everyone);
     let members = BTreeMap::from([(identity(11).id(), signer.key(0, [5; 32]))]);
-    let propose = |salt| Request::Propose { proposal: proposal(0, salt, &members) };
+    let propose = |salt| Request::Propose { proposal: proposal(0, salt, &members, None) };
     // Killed before the record was on disk, it may still choose.
     assert_eq!(signer.ask(&propose(9), [1; 32], Some(0)), None);
     assert!(matches!(signer.ask(&propose(1), [1; 32], None), Some(Reply::Accepted { requests: 5, .. })));
@@ -517,4 +593,35 @@ fn an_epoch_is_locked_to_its_first_graph_also_after_a_kill() {
         }
         assert!(matches!(signer.ask(&propose(1), [1; 32], None), Some(Reply::Accepted { .. })));
     }
+}
+
+#[test]
+fn the_next_epoch_waits_until_this_one_has_all_its_signatures_and_uses_this_ones_key() {
+    let everyone = [identity(11).id()];
+    let mut signer = Signer::new(identity(11), &everyone);
+    let members = |epoch, signer: &mut Signer| {
+        BTreeMap::from([(everyone[0], signer.key(epoch, [epoch as u8 + 5; 32]))])
+    };
+    let (zero, one) = (members(0, &mut signer), members(1, &mut signer));
+    assert_ne!(zero, one);
+    let first = proposal(0, 1, &zero, None);
+    let refuse = |signer: &mut Signer, proposal: &[u8], part: &str| match signer.ask(
+        &Request::Propose { proposal: proposal.to_vec() },
+        [1; 32],
+        None,
+    ) {
+        Some(Reply::Refused { again: false, reason }) => assert!(reason.contains(part), "{reason}"),
+        other => panic!("{other:?}"),
+    };
+    let second = proposal(1, 1, &one, Some(&zero));
+    refuse(&mut signer, &second, "epoch 0 has to be finished first");
+    let accepted = signer.ask(&Request::Propose { proposal: first }, [1; 32], None);
+    assert!(matches!(accepted, Some(Reply::Accepted { .. })));
+    refuse(&mut signer, &second, "epoch 0 has to be finished first");
+    // As if all had been signed.
+    signer.disk.stored.records.get_mut(&0).unwrap().finished = true;
+    signer.kill();
+    refuse(&mut signer, &proposal(1, 1, &one, Some(&one)), "another key for this signer");
+    let accepted = signer.ask(&Request::Propose { proposal: second }, [1; 32], None);
+    assert!(matches!(accepted, Some(Reply::Accepted { requests: 5, .. })));
 }

@@ -5,7 +5,7 @@
 #[path = "common/epoch.rs"]
 mod epoch;
 
-use assay_l1::graph::contract::build::{Graph, GraphError, TxRole};
+use assay_l1::graph::contract::build::{EndKind, EpochEnd, Graph, GraphError, Start, TxRole};
 use assay_l1::graph::contract::review::{compare, ProposedTx, Refusal};
 use assay_l1::graph::contract::spec::ContractSpec;
 use assay_l1_signer::musig::Attesters;
@@ -17,9 +17,12 @@ use assay_l1_signer::wire::proposal::{decode_end, encode_end, graph_id, GraphPro
 use assay_l1_signer::wire::WireError;
 use bitcoin::hashes::Hash;
 use bitcoin::sighash::TapSighashType;
-use bitcoin::{absolute, transaction, Amount, OutPoint, ScriptBuf, Sequence, TapLeafHash, Txid, Witness};
+use bitcoin::{
+    absolute, transaction, Amount, OutPoint, ScriptBuf, Sequence, TapLeafHash, Txid, Witness, XOnlyPublicKey,
+};
 use epoch::{identity, policy, reviewer, signers, spec_and_keys, valid, Ends, ANNOUNCE, TRUNK};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 fn funding() -> OutPoint {
@@ -52,11 +55,13 @@ fn judge_fast(policy: &Policy, own: &Graph, bytes: &[u8], thorough: bool) -> Res
     let epoch = proposal.spec.terms.epoch;
     let members =
         member_keys(&proposal.attesters, &signers(), (&TRUNK, epoch)).map_err(|error| error.to_string())?;
-    let same_key = Attesters::new(members.into_values()).unwrap().key() == proposal.spec.attesters;
-    if !same_key || proposal.previous.is_some() {
+    let is = |keys: BTreeMap<_, _>, key| Attesters::new(keys.into_values()).unwrap().key() == key;
+    let same_keys =
+        is(members.epoch, proposal.spec.attesters) && is(members.recovery, proposal.spec.recovery);
+    if !same_keys || proposal.previous.is_some() || !proposal.before.is_empty() {
         return Err("attesters or epoch before".to_owned());
     }
-    if proposal.spec != *own.spec() || proposal.graph.announce != own.end().announced {
+    if proposal.spec != *own.spec() || proposal.graph.announce != own.announced() {
         return if thorough {
             judge(bytes).map_err(|error| error.to_string())
         } else {
@@ -76,7 +81,8 @@ fn the_valid_proposal_passes_and_everyone_gets_the_same_messages() {
     let reviewed = reviewer(&policy(1)).review(bytes, &Ends::new()).unwrap();
     let own: Vec<_> = graph.requests().map(|request| request.message).collect();
     assert_eq!(*reviewed.messages, own);
-    assert_eq!(reviewed.attesters.key(), proposal.spec.attesters);
+    assert_eq!(reviewed.group.attesters.key(), proposal.spec.attesters);
+    assert!(reviewed.before.is_none());
     assert_eq!(decode_end(&reviewed.end).unwrap(), *graph.end());
     judge_fast(&policy(1), graph, bytes, true).unwrap();
 }
@@ -101,6 +107,11 @@ fn bytes_that_differ_anywhere_are_refused() {
     }
     let longer = [bytes.as_slice(), &[0]].concat();
     assert_eq!(GraphProposal::decode(&longer).unwrap_err(), WireError::Surplus { count: 1 });
+}
+
+/// A key that is nobody's here.
+fn other_key() -> XOnlyPublicKey {
+    XOnlyPublicKey::from_slice(&identity(99).id().0).unwrap()
 }
 
 type Change<'a> = &'a dyn Fn(&mut ProposedTx);
@@ -157,6 +168,7 @@ fn mutations(good: &ProposedTx) -> Vec<(String, ProposedTx)> {
         add(format!("request {at} type"), &|tx| {
             tx.requests[at].sighash = TapSighashType::AllPlusAnyoneCanPay;
         });
+        add(format!("request {at} signer"), &|tx| tx.requests[at].signer = other_key());
         add(format!("request {at} message"), &|tx| tx.requests[at].message[31] ^= 1);
         add(format!("request {at} twice"), &|tx| tx.requests.push(tx.requests[at]));
         add(format!("request {at} gone"), &|tx| {
@@ -195,9 +207,8 @@ fn every_field_of_every_transaction_that_differs_is_refused() {
 #[test]
 fn every_field_of_the_spec_that_differs_is_refused_by_its_name() {
     type Change<'a> = &'a dyn Fn(&mut ContractSpec);
-    let key = identity(99).id();
-    let key = bitcoin::XOnlyPublicKey::from_slice(&key.0).unwrap();
-    let policy_fields: [(&str, Change<'_>); 19] = [
+    let key = other_key();
+    let policy_fields: [(&str, Change<'_>); 21] = [
         ("trunk", &|spec| spec.terms.trunk_id[0] ^= 1),
         ("start", &|spec| spec.terms.params.start_commitment[0] ^= 1),
         ("code root", &|spec| spec.terms.params.code_root[0] ^= 1),
@@ -213,9 +224,11 @@ fn every_field_of_the_spec_that_differs_is_refused_by_its_name() {
         ("game's locks", &|spec| spec.locks.disprove_blocks -= 1),
         ("game's locks", &|spec| spec.locks.claim_timeout_blocks += 1),
         ("game's locks", &|spec| spec.locks.sink_blocks += 1),
+        ("game's locks", &|spec| spec.locks.handover_blocks -= 1),
         ("challenge deposit", &|spec| spec.challenge_deposit += Amount::from_sat(1)),
         ("slashed part", &|spec| spec.slashed_to_sink += Amount::from_sat(1)),
         ("assert layout", &|spec| spec.layout.words += 1),
+        ("assert layout", &|spec| spec.layout.hashes += 1),
         ("verifier leaves", &|spec| spec.verifier_leaves[0] ^= 1),
     ];
     let with = |change: Change<'_>| {
@@ -227,7 +240,14 @@ fn every_field_of_the_spec_that_differs_is_refused_by_its_name() {
         assert_eq!(with(change), ReviewError::Policy { field });
     }
     assert_eq!(with(&|spec| spec.attesters = key), ReviewError::Attesters);
-    assert_eq!(with(&|spec| spec.terms.epoch = 1), ReviewError::Statement { index: 0 });
+    assert_eq!(with(&|spec| spec.recovery = key), ReviewError::Recovery);
+    // Later epochs have no start of their own, and the statements are about epoch 0.
+    assert_eq!(with(&|spec| spec.terms.epoch = 1), ReviewError::Policy { field: "start" });
+    let later = |spec: &mut ContractSpec| {
+        spec.terms.epoch = 1;
+        spec.terms.params.start_commitment = [0; 32];
+    };
+    assert_eq!(with(&later), ReviewError::Statement { index: 0 });
     let keys = ReviewError::Graph(Refusal::Graph(GraphError::Keys));
     assert_eq!(with(&|spec| spec.terms.key_commitment[0] ^= 1), keys);
     assert_eq!(with(&|spec| spec.assert_key_commitment[0] ^= 1), keys);
@@ -278,31 +298,66 @@ fn the_epoch_before_is_the_one_that_the_signer_signed() {
         spec: second.0,
         attesters: epoch::statements(1),
         previous: Some(first.end().clone()),
+        before: epoch::statements(0),
         graph: graph.proposal(&second.1),
     };
     let bytes = proposal.encode().unwrap();
     assert_eq!(GraphProposal::decode(&bytes).unwrap(), proposal);
-    let judge = |bytes: &[u8], ends: &Ends| reviewer(&policy).review(bytes, ends).map(drop);
+    let judge = |bytes: &[u8], ends: &Ends| reviewer(&policy).review(bytes, ends);
+    let refused =
+        |proposal: &GraphProposal, ends: &Ends| judge(&proposal.encode().unwrap(), ends).unwrap_err();
     let ends = Ends::from([(0, encode_end(first.end()))]);
-    judge(&bytes, &ends).unwrap();
+    let reviewed = judge(&bytes, &ends).unwrap();
+    assert_eq!(reviewed.before.unwrap().attesters.key(), spec.attesters, "the opening is the epoch before's");
+    let signers: Vec<_> = graph.requests().map(|request| request.signer).collect();
+    assert_eq!(signers[0], spec.attesters);
+    assert!(signers[1..].iter().all(|signer| *signer == proposal.spec.attesters));
     assert_eq!(judge(&bytes, &Ends::new()).unwrap_err(), ReviewError::Previous);
-    for change in 0..3 {
+
+    let changes: [(&str, &dyn Fn(&mut EpochEnd)); 8] = [
+        ("number", &|end| end.epoch = 4),
+        ("trunk", &|end| end.trunk_id[0] ^= 1),
+        ("connector", &|end| end.connector.vout ^= 1),
+        ("start", &|end| end.start = Start::Commitment([1; 32])),
+        ("lock", &|end| end.lock ^= 1),
+        ("signer", &|end| end.signer = other_key()),
+        ("announcement", &|end| end.kind = EndKind::Announced([1; 32])),
+        ("kind", &|end| end.kind = EndKind::Halted),
+    ];
+    for (name, change) in changes {
         let mut other = proposal.clone();
         let end = other.previous.as_mut().unwrap();
-        match change {
-            0 => end.connector.vout ^= 1,
-            1 => end.announced[0] ^= 1,
-            _ => other.previous = None,
-        }
-        assert_eq!(judge(&other.encode().unwrap(), &ends).unwrap_err(), ReviewError::Previous);
+        change(end);
+        let encoded = encode_end(end);
+        assert_eq!(decode_end(&encoded).unwrap(), *end, "{name}");
+        assert_eq!(refused(&other, &ends), ReviewError::Previous, "{name}");
+        // With a record that agrees the graph is another one, or there is none.
+        let agreeing = Ends::from([(0, encoded)]);
+        judge(&other.encode().unwrap(), &agreeing).expect_err(name);
     }
+    let mut none = proposal.clone();
+    none.previous = None;
+    assert_eq!(refused(&none, &ends), ReviewError::Previous);
+
     // The signer's record says that another spec was announced.
     let mut end = first.end().clone();
-    end.announced[0] ^= 1;
-    let mut other = proposal.clone();
-    other.previous = Some(end.clone());
-    let refused = judge(&other.encode().unwrap(), &Ends::from([(0, encode_end(&end))])).unwrap_err();
-    assert_eq!(refused, ReviewError::Graph(Refusal::Graph(GraphError::NotAnnounced)));
+    end.kind = EndKind::Announced([1; 32]);
+    let other = GraphProposal { previous: Some(end.clone()), ..proposal.clone() };
+    let not_announced = ReviewError::Graph(Refusal::Graph(GraphError::NotAnnounced));
+    assert_eq!(refused(&other, &Ends::from([(0, encode_end(&end))])), not_announced);
+
+    // The statements of the epoch before's keys: all of them, in order, about that epoch; and none where there is none.
+    let with = |change: &dyn Fn(&mut Vec<Statement>)| {
+        let mut other = proposal.clone();
+        change(&mut other.before);
+        refused(&other, &ends)
+    };
+    assert_eq!(with(&|all| all.swap(0, 1)), ReviewError::Before);
+    assert_eq!(with(&|all| drop(all.pop())), ReviewError::Before);
+    assert_eq!(with(&|all| all.clear()), ReviewError::Before);
+    assert_eq!(with(&|all| *all = epoch::statements(1)), ReviewError::Before);
+    let surplus = GraphProposal { before: epoch::statements(0), ..good().0.clone() };
+    assert_eq!(refused(&surplus, &Ends::new()), ReviewError::Before);
 }
 
 proptest! {

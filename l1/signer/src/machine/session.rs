@@ -1,12 +1,14 @@
 //! One run of MuSig2 over a graph's messages, in memory only.
 
+use std::collections::BTreeMap;
+
 use bitcoin::secp256k1::SecretKey;
 use zeroize::Zeroizing;
 
 use super::Refused;
-use crate::identity::Identity;
+use crate::identity::{Identity, PartyId};
 use crate::musig::{ChunkNonces, MusigError, NonceSeed, NONCE_BYTES};
-use crate::review::Reviewed;
+use crate::review::{Group, Reviewed};
 use crate::statement::{Kind, Statement};
 
 /// The nonces of a chunk.
@@ -22,8 +24,23 @@ enum Chunk {
 /// What all signers have committed to.
 struct Fixed {
     id: [u8; 32],
-    /// Of each signer, in the order of the aggregate's keys, the hashes of its chunks.
-    hashes: Vec<Vec<[u8; 32]>>,
+    /// Of each signer, the hashes of its chunks.
+    hashes: BTreeMap<PartyId, Vec<[u8; 32]>>,
+}
+
+/// A signer's secret keys for a graph.
+pub(super) struct Secrets {
+    /// Of the epoch.
+    pub(super) own: SecretKey,
+    /// Of the epoch before; there if that one has to sign anything.
+    pub(super) before: Option<SecretKey>,
+}
+
+impl Secrets {
+    /// The key that signs a chunk.
+    fn of(&self, reviewed: &Reviewed, chunk: u32) -> &SecretKey {
+        self.before.as_ref().filter(|_| reviewed.is_early(chunk)).unwrap_or(&self.own)
+    }
 }
 
 /// An open session.
@@ -41,7 +58,7 @@ pub fn nonces_hash(nonces: &[u8]) -> [u8; 32] {
     blake3::derive_key("assay l1 signer nonces v1", nonces)
 }
 
-/// The session's id: the hash of all commits, in the order of the aggregate's keys.
+/// The session's id: the hash of all commits, in the order of the epoch's aggregate's keys.
 #[must_use]
 pub fn session_id(commits: &[&Statement]) -> [u8; 32] {
     let digests: Vec<_> = commits.iter().map(|commit| commit.digest()).collect();
@@ -69,7 +86,7 @@ impl Session {
         graph: &[u8; 32],
         reviewed: &Reviewed,
         first_chunk: u32,
-        secret: &SecretKey,
+        secrets: &Secrets,
         randomness: &Zeroizing<[u8; 32]>,
     ) -> Result<Self, Refused> {
         let count = reviewed.chunks();
@@ -82,7 +99,8 @@ impl Session {
         let mut body = blake3::derive_key("assay l1 signer attempt v1", randomness.as_slice()).to_vec();
         for (chunk, seed) in (first_chunk..).zip(&seeds) {
             let messages = reviewed.chunk(chunk).ok_or(Refused::Chunk { chunk })?;
-            let public = reviewed.attesters.nonces(seed, secret, messages);
+            let attesters = &reviewed.group_of(chunk).attesters;
+            let public = attesters.nonces(seed, secrets.of(reviewed, chunk), messages);
             body.extend(nonces_hash(public.as_flattened()));
             nonces.push(public);
         }
@@ -111,7 +129,8 @@ impl Session {
         commits: &[Statement],
     ) -> Result<[u8; 32], Refused> {
         let right = |commit: &Statement| commit.holds(Kind::Commit, graph, self.first_chunk);
-        let commits = reviewed.in_order(commits, right).map_err(|signer| Refused::Statement { signer })?;
+        let commits =
+            reviewed.group.in_order(commits, right).map_err(|signer| Refused::Statement { signer })?;
         if !commits.contains(&&self.commit) {
             return Err(Refused::Session("the commits are of another one"));
         }
@@ -123,9 +142,10 @@ impl Session {
         }
         let count = self.chunks.len() as u32;
         let hashes = |commit: &&Statement| {
-            committed(commit, count).ok_or(Refused::Statement { signer: commit.sender })
+            let signer = commit.sender;
+            Ok((signer, committed(commit, count).ok_or(Refused::Statement { signer })?))
         };
-        let hashes = commits.iter().map(hashes).collect::<Result<_, _>>()?;
+        let hashes = commits.iter().map(hashes).collect::<Result<_, Refused>>()?;
         self.fixed = Some(Fixed { id, hashes });
         Ok(id)
     }
@@ -149,17 +169,20 @@ impl Session {
         identity: &Identity,
         reviewed: &Reviewed,
         chunk: u32,
-        secret: &SecretKey,
+        secrets: &Secrets,
         nonces: &[Statement],
     ) -> Result<Statement, Refused> {
         let index = self.index(chunk)?;
         let fixed = self.fixed.as_ref().ok_or(Refused::Session("no commits yet"))?;
         let session = fixed.id;
         let right = |statement: &Statement| statement.holds(Kind::Nonces, &session, chunk);
-        let nonces = reviewed.in_order(nonces, right).map_err(|signer| Refused::Statement { signer })?;
-        for (statement, hashes) in nonces.iter().zip(&fixed.hashes) {
-            if nonces_hash(&statement.body) != hashes[index] {
-                return Err(Refused::Nonces { signer: statement.sender });
+        let group = reviewed.group_of(chunk);
+        let nonces = group.in_order(nonces, right).map_err(|signer| Refused::Statement { signer })?;
+        for statement in &nonces {
+            let signer = statement.sender;
+            let hash = fixed.hashes.get(&signer).and_then(|hashes| hashes.get(index));
+            if hash != Some(&nonces_hash(&statement.body)) {
+                return Err(Refused::Nonces { signer });
             }
         }
         let heard = heard(&nonces);
@@ -169,12 +192,12 @@ impl Session {
             Chunk::Fresh(_) => {}
         }
         let messages = reviewed.chunk(chunk).ok_or(Refused::Chunk { chunk })?;
-        let sums = sums(reviewed, &nonces, messages.len())?;
+        let sums = sums(group, &nonces, messages.len())?;
         // The seed leaves the session here, and dies within `sign`.
         let Chunk::Fresh(seed) = std::mem::replace(&mut self.chunks[index], Chunk::Spent) else {
             return Err(Refused::Spent { chunk });
         };
-        let partials = reviewed.attesters.sign(seed, secret, messages, &sums)?;
+        let partials = group.attesters.sign(seed, secrets.of(reviewed, chunk), messages, &sums)?;
         let body = partials.as_flattened().to_vec();
         let partials = Statement::new(identity, Kind::Partials, session, chunk, body);
         self.chunks[index] = Chunk::Signed { heard, partials: partials.clone() };
@@ -183,9 +206,9 @@ impl Session {
 }
 
 /// Adds up the nonces in statements that are in the order of the aggregate's keys.
-fn sums(reviewed: &Reviewed, nonces: &[&Statement], messages: usize) -> Result<ChunkNonces, Refused> {
+fn sums(group: &Group, nonces: &[&Statement], messages: usize) -> Result<ChunkNonces, Refused> {
     chunk_nonces(nonces, messages).map_err(|error| match error {
-        (_, Some(index)) => match reviewed.signer_at(index) {
+        (_, Some(index)) => match group.signer_at(index) {
             Some(signer) => Refused::Nonces { signer },
             None => Refused::Musig(MusigError::Count),
         },

@@ -1,15 +1,16 @@
 //! The wire form of a graph: everything that a signer needs to build it again, and every transaction to compare with.
 //!
 //! Layout, integers little endian; lists are a count (u32) and their items, byte strings a length (u32) and the bytes:
-//! mark `ASGP`, version 1; spec (terms as a byte string, attesters (32), sink (32), the locks of [`GameLocks`] (2 each), words (2),
-//! hashes (2), deposit (8), slashed part (8), commitment to the assert keys (32), verifier leaves (32), funding outpoint (36));
-//! announced id (32); statements of the attesters' keys; the epoch before (a byte string, empty for none); one-time keys;
-//! transactions in the order of their roles. Signature scripts and witnesses are empty.
+//! mark `ASGP`, version 2; spec (terms as a byte string, attesters (32), recovery (32), sink (32), the locks of [`GameLocks`]
+//! (2 each), words (2), hashes (2), deposit (8), slashed part (8), commitment to the assert keys (32), verifier leaves (32),
+//! funding outpoint (36)); announced id (32); statements of the attesters' keys; the epoch before (a byte string, empty for
+//! none); statements of its attesters' keys; one-time keys; transactions in the order of their roles. Signature scripts and
+//! witnesses are empty.
 
 use std::collections::BTreeMap;
 
 use assay_l1::graph::connector::{Leaf, ScriptOutput};
-use assay_l1::graph::contract::build::{EpochEnd, TxRole};
+use assay_l1::graph::contract::build::{EndKind, EpochEnd, Start, TxRole};
 use assay_l1::graph::contract::keys::{EpochKeys, GameKeys};
 use assay_l1::graph::contract::review::{Proposal, ProposedTx};
 use assay_l1::graph::contract::sign::SigningRequest;
@@ -27,7 +28,7 @@ use super::{put_bytes, put_count, Reader, WireError};
 use crate::limits::{PARTIES_MAX, PROPOSAL_BYTES_MAX, REQUESTS_MAX};
 use crate::statement::{Statement, STATEMENT_BYTES_MIN};
 
-const MARK: [u8; 5] = *b"ASGP\x01";
+const MARK: [u8; 5] = *b"ASGP\x02";
 /// Values of an assertion, at most, of either size.
 const VALUES_MAX: usize = SLOTS_MAX * SLOT_HASHES_MAX as usize;
 const TX_BYTES_MAX: usize = 100_000;
@@ -45,6 +46,8 @@ pub struct GraphProposal {
     pub attesters: Vec<Statement>,
     /// The epoch before, as this one builds on it.
     pub previous: Option<EpochEnd>,
+    /// The attesters' keys for the epoch before, which sign this one's opening; empty if there is none.
+    pub before: Vec<Statement>,
     /// One-time keys, announcement and transactions.
     pub graph: Proposal,
 }
@@ -64,9 +67,9 @@ impl GraphProposal {
         let mut out = MARK.to_vec();
         put_spec(&mut out, &self.spec);
         out.extend(self.graph.announce);
-        put_count(&mut out, self.attesters.len());
-        self.attesters.iter().for_each(|statement| statement.put(&mut out));
+        put_statements(&mut out, &self.attesters);
         put_bytes(&mut out, &self.previous.as_ref().map(encode_end).unwrap_or_default());
+        put_statements(&mut out, &self.before);
         put_count(&mut out, self.graph.keys.0.len());
         self.graph.keys.0.iter().for_each(|keys| put_keys(&mut out, keys));
         put_count(&mut out, self.graph.transactions.len());
@@ -105,10 +108,10 @@ impl GraphProposal {
 fn read(reader: &mut Reader<'_>) -> Result<GraphProposal, WireError> {
     let spec = read_spec(reader)?;
     let announce = reader.array("announcement")?;
-    let attesters = reader.count("attesters", PARTIES_MAX, STATEMENT_BYTES_MIN)?;
-    let attesters = (0..attesters).map(|_| Statement::read(reader)).collect::<Result<_, _>>()?;
+    let attesters = read_statements(reader, "attesters")?;
     let previous = reader.bytes("epoch before", LEAVES_MAX * (5 + SCRIPT_BYTES_MAX))?;
     let previous = if previous.is_empty() { None } else { Some(decode_end(previous)?) };
+    let before = read_statements(reader, "attesters before")?;
     let claims = reader.count("one-time keys", CLAIMS_MAX as usize, 5 * 67 * HASH_BYTES)?;
     let keys = (0..claims).map(|_| read_keys(reader)).collect::<Result<_, _>>()?;
     let count = reader.count("transactions", TRANSACTIONS_MAX, 7)?;
@@ -118,13 +121,24 @@ fn read(reader: &mut Reader<'_>) -> Result<GraphProposal, WireError> {
         transactions.insert(role, read_transaction(reader)?);
     }
     let graph = Proposal { spec_id: spec.id(), announce, keys: EpochKeys(keys), transactions };
-    Ok(GraphProposal { spec, attesters, previous, graph })
+    Ok(GraphProposal { spec, attesters, previous, before, graph })
+}
+
+fn put_statements(out: &mut Vec<u8>, statements: &[Statement]) {
+    put_count(out, statements.len());
+    statements.iter().for_each(|statement| statement.put(out));
+}
+
+fn read_statements(reader: &mut Reader<'_>, field: &'static str) -> Result<Vec<Statement>, WireError> {
+    let count = reader.count(field, PARTIES_MAX, STATEMENT_BYTES_MIN)?;
+    (0..count).map(|_| Statement::read(reader)).collect()
 }
 
 fn put_spec(out: &mut Vec<u8>, spec: &ContractSpec) {
     let locks = &spec.locks;
     put_bytes(out, &spec.terms.encode());
     out.extend(spec.attesters.serialize());
+    out.extend(spec.recovery.serialize());
     out.extend(spec.sink.serialize());
     for blocks in [
         locks.challenge_blocks,
@@ -132,6 +146,7 @@ fn put_spec(out: &mut Vec<u8>, spec: &ContractSpec) {
         locks.disprove_blocks,
         locks.claim_timeout_blocks,
         locks.sink_blocks,
+        locks.handover_blocks,
         spec.layout.words,
         spec.layout.hashes,
     ] {
@@ -148,6 +163,7 @@ fn read_spec(reader: &mut Reader<'_>) -> Result<ContractSpec, WireError> {
     let terms = EpochTerms::decode(reader.bytes("terms", 1_024)?);
     let terms = terms.map_err(|_| WireError::Field { field: "terms" })?;
     let attesters = read_key(reader, "attesters' key")?;
+    let recovery = read_key(reader, "recovery key")?;
     let sink = read_key(reader, "sink")?;
     let locks = GameLocks {
         challenge_blocks: reader.u16("challenge lock")?,
@@ -155,6 +171,7 @@ fn read_spec(reader: &mut Reader<'_>) -> Result<ContractSpec, WireError> {
         disprove_blocks: reader.u16("disprove lock")?,
         claim_timeout_blocks: reader.u16("claim timeout")?,
         sink_blocks: reader.u16("sink lock")?,
+        handover_blocks: reader.u16("hand-over lock")?,
     };
     let layout = AssertLayout { words: reader.u16("words")?, hashes: reader.u16("hashes")? };
     if usize::from(layout.words.max(layout.hashes)) > VALUES_MAX {
@@ -163,6 +180,7 @@ fn read_spec(reader: &mut Reader<'_>) -> Result<ContractSpec, WireError> {
     Ok(ContractSpec {
         terms,
         attesters,
+        recovery,
         sink,
         locks,
         challenge_deposit: Amount::from_sat(reader.u64("challenge deposit")?),
@@ -189,12 +207,33 @@ fn read_outpoint(reader: &mut Reader<'_>) -> Result<OutPoint, WireError> {
     Ok(OutPoint::new(txid, reader.u32("outpoint")?))
 }
 
-/// Bytes of an epoch's end: number (4), connector (36), announced id (32), value (8), leaves: kind (1), script or hash.
+/// Bytes of an epoch's end: number (4), trunk (32), connector (36), lock (2), signer (32), how it ends: 0 and the announced id
+/// (32), or 1; where the next one starts: 0 and the state (32), or 1 and the 67 hashes of the one-time key; value (8), leaves:
+/// kind (1), script or hash.
 #[must_use]
 pub fn encode_end(end: &EpochEnd) -> Vec<u8> {
     let mut out = end.epoch.to_le_bytes().to_vec();
+    out.extend(end.trunk_id);
     put_outpoint(&mut out, end.connector);
-    out.extend(end.announced);
+    out.extend(end.lock.to_le_bytes());
+    out.extend(end.signer.serialize());
+    match &end.kind {
+        EndKind::Announced(id) => {
+            out.push(0);
+            out.extend(id);
+        }
+        EndKind::Halted => out.push(1),
+    }
+    match &end.start {
+        Start::Commitment(state) => {
+            out.push(0);
+            out.extend(state);
+        }
+        Start::Signed(key) => {
+            out.push(1);
+            put_key(&mut out, key);
+        }
+    }
     out.extend(end.output.txout().value.to_sat().to_le_bytes());
     put_count(&mut out, end.output.leaves().len());
     for leaf in end.output.leaves() {
@@ -219,8 +258,26 @@ pub fn encode_end(end: &EpochEnd) -> Vec<u8> {
 pub fn decode_end(bytes: &[u8]) -> Result<EpochEnd, WireError> {
     let mut reader = Reader::new(bytes);
     let epoch = reader.u32("epoch before")?;
+    let trunk_id = reader.array("trunk before")?;
     let connector = read_outpoint(&mut reader)?;
-    let announced = reader.array("announcement before")?;
+    let lock = reader.u16("lock before")?;
+    let signer = read_key(&mut reader, "signer before")?;
+    let kind = match reader.u8("kind of end")? {
+        0 => EndKind::Announced(reader.array("announcement before")?),
+        1 => EndKind::Halted,
+        _ => return Err(WireError::Field { field: "kind of end" }),
+    };
+    let start = match reader.u8("kind of start")? {
+        0 => Start::Commitment(reader.array("start")?),
+        1 => Start::Signed(read_one_time_key(&mut reader, ValueSize::Bytes32)?),
+        _ => return Err(WireError::Field { field: "kind of start" }),
+    };
+    let output = read_output(&mut reader)?;
+    reader.finish()?;
+    Ok(EpochEnd { epoch, trunk_id, connector, output, start, lock, signer, kind })
+}
+
+fn read_output(reader: &mut Reader<'_>) -> Result<ScriptOutput, WireError> {
     let value = Amount::from_sat(reader.u64("connector before")?);
     let count = reader.count("leaves before", LEAVES_MAX, 5)?;
     let mut leaves = Vec::with_capacity(count);
@@ -231,34 +288,35 @@ pub fn decode_end(bytes: &[u8]) -> Result<EpochEnd, WireError> {
             _ => return Err(WireError::Field { field: "leaf before" }),
         });
     }
-    reader.finish()?;
-    let output = ScriptOutput::from_leaves(leaves, value);
-    let output = output.map_err(|_| WireError::Field { field: "leaves before" })?;
-    Ok(EpochEnd { epoch, connector, output, announced })
+    ScriptOutput::from_leaves(leaves, value).map_err(|_| WireError::Field { field: "leaves before" })
+}
+
+fn put_key(out: &mut Vec<u8>, key: &OneTimeKey) {
+    key.hashes().iter().for_each(|hash| out.extend(hash));
+}
+
+fn read_one_time_key(reader: &mut Reader<'_>, size: ValueSize) -> Result<OneTimeKey, WireError> {
+    let field = "one-time key";
+    let hashes = (0..size.digits()).map(|_| reader.array(field)).collect::<Result<_, _>>()?;
+    OneTimeKey::from_hashes(size, hashes).ok_or(WireError::Field { field })
 }
 
 fn put_keys(out: &mut Vec<u8>, keys: &GameKeys) {
-    let put = |out: &mut Vec<u8>, key: &OneTimeKey| key.hashes().iter().for_each(|hash| out.extend(hash));
-    keys.claim.0.iter().for_each(|key| put(out, key));
+    keys.claim.0.iter().for_each(|key| put_key(out, key));
     for list in [&keys.words, &keys.hashes] {
         put_count(out, list.len());
-        list.iter().for_each(|key| put(out, key));
+        list.iter().for_each(|key| put_key(out, key));
     }
 }
 
 fn read_keys(reader: &mut Reader<'_>) -> Result<GameKeys, WireError> {
-    fn one(reader: &mut Reader<'_>, size: ValueSize) -> Result<OneTimeKey, WireError> {
-        let field = "one-time key";
-        let hashes = (0..size.digits()).map(|_| reader.array(field)).collect::<Result<_, _>>()?;
-        OneTimeKey::from_hashes(size, hashes).ok_or(WireError::Field { field })
-    }
     fn list(reader: &mut Reader<'_>, size: ValueSize) -> Result<Vec<OneTimeKey>, WireError> {
         let count = reader.count("assert keys", VALUES_MAX, size.digits() * HASH_BYTES)?;
-        (0..count).map(|_| one(reader, size)).collect()
+        (0..count).map(|_| read_one_time_key(reader, size)).collect()
     }
     let mut claim = Vec::with_capacity(5);
     for _ in 0..5 {
-        claim.push(one(reader, ValueSize::Bytes32)?);
+        claim.push(read_one_time_key(reader, ValueSize::Bytes32)?);
     }
     let claim = <[OneTimeKey; 5]>::try_from(claim).map_err(|_| WireError::Field { field: "claim keys" })?;
     let words = list(reader, ValueSize::Bytes32)?;
@@ -326,6 +384,7 @@ fn put_transaction(out: &mut Vec<u8>, proposed: &ProposedTx) -> Result<(), WireE
         out.extend(small(request.leaf)?.to_le_bytes());
         out.extend(request.leaf_hash.to_byte_array());
         out.push(request.sighash as u8);
+        out.extend(request.signer.serialize());
         out.extend(request.message);
     }
     Ok(())
@@ -340,7 +399,7 @@ fn read_transaction(reader: &mut Reader<'_>) -> Result<ProposedTx, WireError> {
         deserialize::<TxOut>(bytes).map_err(|_| WireError::Field { field: "spent output" })
     };
     let spent = (0..count).map(|_| spent(reader)).collect::<Result<_, _>>()?;
-    let count = reader.count("signing requests", INPUTS_MAX + LEAVES_MAX, 76)?;
+    let count = reader.count("signing requests", INPUTS_MAX + LEAVES_MAX, 108)?;
     let requests = (0..count).map(|_| read_request(reader)).collect::<Result<_, _>>()?;
     Ok(ProposedTx { tx, spent, requests })
 }
@@ -354,6 +413,7 @@ fn read_request(reader: &mut Reader<'_>) -> Result<SigningRequest, WireError> {
         leaf_hash: TapLeafHash::from_byte_array(reader.array(field)?),
         sighash: TapSighashType::from_consensus_u8(reader.u8(field)?)
             .map_err(|_| WireError::Field { field: "signature type" })?,
+        signer: read_key(reader, "signer")?,
         message: reader.array(field)?,
     })
 }

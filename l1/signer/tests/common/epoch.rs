@@ -13,7 +13,7 @@ use assay_l1_signer::identity::{Identity, PartyId};
 use assay_l1_signer::musig::Attesters;
 use assay_l1_signer::policy::{Policy, VerifierSet};
 use assay_l1_signer::review::{member_keys, ContractReviewer};
-use assay_l1_signer::statement::{epoch_scope, Kind, Statement};
+use assay_l1_signer::statement::{epoch_scope, EpochPublic, Kind, Statement};
 use assay_l1_signer::wire::proposal::GraphProposal;
 use bitcoin::key::Keypair;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
@@ -71,6 +71,7 @@ pub(crate) fn policy(claims: u32) -> Policy {
         disprove_blocks: 8,
         claim_timeout_blocks: 4,
         sink_blocks: 200,
+        handover_blocks: 5,
     }
 }
 
@@ -79,9 +80,14 @@ pub(crate) fn statements(epoch: u32) -> Vec<Statement> {
     let scope = epoch_scope(&TRUNK, epoch);
     let mut all: Vec<_> = (11..14)
         .map(|byte: u8| {
-            let key = SecretKey::from_slice(&[byte + 100; 32]).unwrap();
-            let key = PublicKey::from_secret_key(&Secp256k1::new(), &key);
-            Statement::new(&identity(byte), Kind::EpochKey, scope, 0, key.serialize().to_vec())
+            let public = |byte: u8| {
+                let key = SecretKey::from_slice(&[byte; 32]).unwrap();
+                PublicKey::from_secret_key(&Secp256k1::new(), &key)
+            };
+            let number = 10 * epoch as u8;
+            let keys =
+                EpochPublic { epoch: public(byte + 100 + number), recovery: public(byte + 150 + number) };
+            Statement::new(&identity(byte), Kind::EpochKey, scope, 0, keys.body())
         })
         .collect();
     all.sort_by_key(|statement| statement.sender);
@@ -90,7 +96,8 @@ pub(crate) fn statements(epoch: u32) -> Vec<Statement> {
 
 pub(crate) fn spec_and_keys(policy: &Policy, epoch: u32, funding: OutPoint) -> (ContractSpec, EpochKeys) {
     let members = member_keys(&statements(epoch), &signers(), (&TRUNK, epoch)).unwrap();
-    let attesters = Attesters::new(members.into_values()).unwrap().key();
+    let aggregate = |keys: BTreeMap<_, _>| Attesters::new(keys.into_values()).unwrap().key();
+    let attesters = (aggregate(members.epoch), aggregate(members.recovery));
     let keys = EpochKeys::derive(&secret(), &TRUNK, (epoch, policy.claims), policy.layout());
     (policy.spec_for(epoch, &keys, attesters, funding), keys)
 }
@@ -112,8 +119,13 @@ pub(crate) fn build(
 pub(crate) fn valid(policy: &Policy, funding: OutPoint) -> (GraphProposal, Graph) {
     let (spec, keys) = spec_and_keys(policy, 0, funding);
     let graph = build(&spec, &keys, None, ANNOUNCE);
-    let proposal =
-        GraphProposal { spec, attesters: statements(0), previous: None, graph: graph.proposal(&keys) };
+    let proposal = GraphProposal {
+        spec,
+        attesters: statements(0),
+        previous: None,
+        before: Vec::new(),
+        graph: graph.proposal(&keys),
+    };
     (proposal, graph)
 }
 

@@ -62,6 +62,13 @@ impl Signer {
         self.child = Some(child);
     }
 
+    /// True once the record on disk says that an epoch has all its signatures.
+    pub(crate) fn finished(&self, epoch: u32) -> bool {
+        let record = std::fs::read(self.keys().join(format!("epoch-{epoch}.json")));
+        let record = record.map(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).unwrap());
+        record.is_ok_and(|record| record["finished"] == true)
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -149,15 +156,42 @@ impl World {
         command
     }
 
+    fn epoch_command(&self, name: &str, epoch: u32, funding: &str) -> Command {
+        let mut command = self.command(name, "operator-peers.toml");
+        command.arg("--secret").arg(self.path("secret")).args([
+            "--epoch",
+            &epoch.to_string(),
+            "--funding",
+            funding,
+        ]);
+        command
+    }
+
     pub(crate) fn propose(&self, funding: &str, out: &str) -> Output {
-        self.command("propose", "operator-peers.toml")
-            .arg("--secret")
-            .arg(self.path("secret"))
-            .args(["--epoch", "0", "--funding", funding, "--announce", &"aa".repeat(32)])
-            .arg("--out")
-            .arg(self.path(out))
-            .output()
-            .unwrap()
+        self.propose_epoch((0, None), funding, &"aa".repeat(32), out)
+    }
+
+    /// Proposes an epoch after the one in this proposal.
+    pub(crate) fn propose_epoch(
+        &self,
+        (epoch, previous): (u32, Option<&str>),
+        funding: &str,
+        announce: &str,
+        out: &str,
+    ) -> Output {
+        let mut command = self.epoch_command("propose", epoch, funding);
+        command.args(["--announce", announce]).arg("--out").arg(self.path(out));
+        if let Some(previous) = previous {
+            command.arg("--previous").arg(self.path(previous));
+        }
+        command.output().unwrap()
+    }
+
+    /// Id of an epoch's spec.
+    pub(crate) fn spec(&self, epoch: u32, funding: &str) -> String {
+        let output = self.epoch_command("spec", epoch, funding).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     pub(crate) fn collect_command(&self, proposal: &str, peers: &str, out: &str) -> Command {

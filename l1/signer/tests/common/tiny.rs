@@ -7,25 +7,26 @@ use std::sync::Arc;
 
 use assay_l1_signer::identity::{Identity, PartyId};
 use assay_l1_signer::machine::{Effect, SignerMachine, Stored};
-use assay_l1_signer::musig::Attesters;
-use assay_l1_signer::review::{ReviewError, Reviewed, Reviewer};
+use assay_l1_signer::review::{Group, ReviewError, Reviewed, Reviewer};
 use assay_l1_signer::statement::Statement;
 use assay_l1_signer::wire::message::{Reply, Request};
 use bitcoin::secp256k1::PublicKey;
 use zeroize::Zeroizing;
 
 pub(crate) const TRUNK: [u8; 32] = [7; 32];
-/// Messages of a graph: two chunks of two and one of one.
+/// Messages of a graph: two chunks of two and one of one; with an epoch before, one of one for its keys and two of two.
 pub(crate) const MESSAGES: usize = 5;
 
 /// Reads what [`proposal`] writes.
 pub(crate) struct Tiny;
 
-/// Epoch, salt, and each signer with its key.
-pub(crate) fn proposal(epoch: u32, salt: u8, members: &BTreeMap<PartyId, PublicKey>) -> Vec<u8> {
+pub(crate) type Members = BTreeMap<PartyId, PublicKey>;
+
+/// Epoch, salt, number of signers, and each signer with its key; then the same for the epoch before, if it has a message.
+pub(crate) fn proposal(epoch: u32, salt: u8, members: &Members, before: Option<&Members>) -> Vec<u8> {
     let mut bytes = epoch.to_le_bytes().to_vec();
-    bytes.push(salt);
-    for (signer, key) in members {
+    bytes.extend([salt, members.len() as u8]);
+    for (signer, key) in members.iter().chain(before.into_iter().flatten()) {
         bytes.extend(signer.0);
         bytes.extend(key.serialize());
     }
@@ -39,11 +40,13 @@ impl Reviewer for Tiny {
             let id = PartyId(bytes[..32].try_into().unwrap());
             (id, PublicKey::from_slice(&bytes[32..]).unwrap())
         };
-        let members: BTreeMap<_, _> = proposal[5..].chunks_exact(65).map(member).collect();
-        let attesters = Attesters::new(members.values().copied())?;
+        let (now, before) = proposal[6..].split_at(65 * usize::from(proposal[5]));
+        let group = |bytes: &[u8]| Group::new(bytes.chunks_exact(65).map(member).collect());
+        let before = (!before.is_empty()).then(|| group(before)).transpose()?;
         let message = |index: usize| *blake3::hash(&[proposal, &index.to_le_bytes()].concat()).as_bytes();
         let messages = Arc::new((0..MESSAGES).map(message).collect());
-        Ok(Reviewed { epoch, members, attesters, messages, chunk_requests: 2, end: vec![proposal[4]] })
+        let end = vec![proposal[4]];
+        Ok(Reviewed { epoch, group: group(now)?, before, messages, chunk_requests: 2, end })
     }
 }
 
@@ -62,6 +65,7 @@ impl Disk {
     pub(crate) fn carry_out(&mut self, effect: Effect) -> Option<Reply> {
         match effect {
             Effect::SaveKey { epoch, secret } => drop(self.stored.keys.insert(epoch, secret)),
+            Effect::SaveRecovery { epoch, secret } => drop(self.stored.recovery.insert(epoch, secret)),
             Effect::SaveRecord { epoch, record } => drop(self.stored.records.insert(epoch, record)),
             Effect::SaveSignatures { epoch, signatures, .. } => {
                 self.signatures.insert(epoch, signatures);
@@ -76,7 +80,8 @@ impl Disk {
     }
 
     pub(crate) fn copy(&self) -> Stored {
-        Stored { keys: self.stored.keys.clone(), records: self.stored.records.clone() }
+        let Stored { keys, recovery, records } = &self.stored;
+        Stored { keys: keys.clone(), recovery: recovery.clone(), records: records.clone() }
     }
 }
 
@@ -135,7 +140,7 @@ impl Signer {
 
     pub(crate) fn key(&mut self, epoch: u32, randomness: [u8; 32]) -> PublicKey {
         match self.ask(&Request::Key { trunk_id: TRUNK, epoch }, randomness, None) {
-            Some(Reply::Key(statement)) => statement.epoch_key().unwrap(),
+            Some(Reply::Key(statement)) => statement.epoch_keys().unwrap().epoch,
             other => panic!("{other:?}"),
         }
     }
