@@ -32,7 +32,7 @@ mod window;
 pub mod wots;
 
 pub use backend::*;
-pub use bitcoin::Network;
+pub use bitcoin::{Network, Txid};
 pub use consensus::{verify_transaction, ConsensusError};
 pub use enforcement::enforcement_summary;
 pub use error::Class;

@@ -140,6 +140,12 @@ pub enum CommandError {
 }
 
 impl CommandError {
+    /// Whether the command was asked for something that makes no sense; nothing was written then.
+    #[must_use]
+    pub fn is_bad_input(&self) -> bool {
+        matches!(self, Self::Argument { .. } | Self::Terms(_))
+    }
+
     /// What a caller may do about it.
     #[must_use]
     pub fn class(&self) -> Class {
