@@ -124,6 +124,9 @@ pub enum Error {
     /// A command about what stands on Bitcoin failed.
     #[error(transparent)]
     L1(Box<assay_l1::sync::command::CommandError>),
+    /// A command about the contract failed.
+    #[error("{0}")]
+    Contract(#[source] assay_l1_signer::cli::Failure),
     /// Kept batches cannot be executed.
     #[error(transparent)]
     Replay(#[from] ReplayError),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use assay_client::cli::{CancelArgs, FetchArgs, StatusArgs, SubmitArgs, WatchArgs, WorkersArgs};
 use assay_l1::sync::command::{InspectArgs, NodeArgs};
 use assay_l1::Txid;
+use assay_l1_signer::cli::SignerArgs;
+use assay_l1_signer::picture::GraphArgs;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::pipeline::Until;
@@ -281,7 +283,9 @@ pub enum CacheCommand {
 #[command(after_long_help = "\
 Examples:
   assay l1 sync --from-genesis --claim out/1-2-0a1b2c3d/claim.json --regtest-dir out/chain/bitcoin-regtest --confirmations 1
-  assay l1 inspect --height 120 --tag 0011223344556677 --regtest-dir out/chain/bitcoin-regtest")]
+  assay l1 inspect --height 120 --tag 0011223344556677 --regtest-dir out/chain/bitcoin-regtest
+  assay l1 signer serve --dir epochs --identity id --peers peers.toml --policy policy.toml
+  assay l1 graph --proposal epoch-0.proposal --policy policy.toml --svg epoch-0.svg")]
 pub struct L1Args {
     /// What to do.
     #[command(subcommand)]
@@ -295,6 +299,10 @@ pub enum L1Command {
     Sync(Box<L1SyncArgs>),
     /// Print what a transaction or a block holds for a rollup
     Inspect(Box<InspectArgs>),
+    /// Draw an epoch's contract: every transaction, what it spends and when
+    Graph(GraphArgs),
+    /// Sign an epoch's contract: the signers' process, and the operator's side
+    Signer(SignerArgs),
 }
 
 /// `assay l1 sync`.

@@ -3,6 +3,7 @@
 use std::io::{sink, stdout, Write};
 
 use assay_l1::sync::command::{run_inspect, run_sync, CommandError, SyncArgs};
+use assay_l1_signer::picture::run_graph;
 use assay_lvm::{sample, Chain};
 use serde_json::json;
 
@@ -17,6 +18,8 @@ pub(super) fn run(arguments: L1Args) -> Result<(), Error> {
     match arguments.command {
         L1Command::Sync(flags) => sync(*flags),
         L1Command::Inspect(flags) => run_inspect(&flags, &mut stdout()).map_err(failed),
+        L1Command::Graph(flags) => run_graph(&flags, &mut stdout()).map_err(Error::Contract),
+        L1Command::Signer(flags) => assay_l1_signer::cli::run(flags).map_err(Error::Contract),
     }
 }
 

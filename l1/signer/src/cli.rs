@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use assay_l1::graph::contract::build::{funding_value, EpochEnd, Graph, Surroundings};
+use assay_l1::graph::contract::build::{funding_value, Graph, Surroundings};
 use assay_l1::graph::contract::keys::EpochKeys;
 use assay_l1::graph::contract::spec::ContractSpec;
 use assay_l1::graph::transactions::wallet_script;
@@ -260,7 +260,7 @@ async fn run_propose(args: &ProposeArgs) -> Result<(), Failure> {
     let (previous, before) = match &args.previous {
         Some(path) => {
             let (_, proposal) = read_proposal(path)?;
-            (Some(end_of(&operator.policy, &proposal)?), proposal.attesters)
+            (Some(graph_of(&operator.policy, &proposal)?.end().clone()), proposal.attesters)
         }
         None => (None, Vec::new()),
     };
@@ -283,15 +283,16 @@ async fn run_propose(args: &ProposeArgs) -> Result<(), Failure> {
     say(&hex::encode(graph_id(&bytes)))
 }
 
-fn read_proposal(path: &Path) -> Result<(Vec<u8>, GraphProposal), Failure> {
+/// Reads a proposal's file.
+pub(crate) fn read_proposal(path: &Path) -> Result<(Vec<u8>, GraphProposal), Failure> {
     let bytes = file::read(path, PROPOSAL_BYTES_MAX as u64)?;
     let bytes = bytes.ok_or_else(|| format!("there is no file {}", path.display()))?;
     let proposal = GraphProposal::decode(&bytes)?;
     Ok((bytes, proposal))
 }
 
-/// Builds a proposal's graph again, for its end.
-fn end_of(policy: &Policy, proposal: &GraphProposal) -> Result<EpochEnd, Failure> {
+/// A proposal's graph, built again.
+pub(crate) fn graph_of(policy: &Policy, proposal: &GraphProposal) -> Result<Graph, Failure> {
     let value = funding_value(&proposal.spec, proposal.previous.as_ref());
     let coin = TxOut { value, script_pubkey: wallet_script(proposal.spec.terms.operator_key) };
     let verifier = policy.verifier.leaves();
@@ -302,7 +303,7 @@ fn end_of(policy: &Policy, proposal: &GraphProposal) -> Result<EpochEnd, Failure
         previous: proposal.previous.as_ref(),
         announce: proposal.graph.announce,
     };
-    Ok(Graph::build(&proposal.spec, around)?.end().clone())
+    Ok(Graph::build(&proposal.spec, around)?)
 }
 
 async fn run_collect(args: &CollectArgs) -> Result<(), Failure> {

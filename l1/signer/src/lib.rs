@@ -36,6 +36,7 @@ pub mod limits;
 pub mod machine;
 pub mod musig;
 pub mod peers;
+pub mod picture;
 pub mod policy;
 pub mod review;
 pub mod serve;
