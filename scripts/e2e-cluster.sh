@@ -5,6 +5,7 @@
 #   scripts/e2e-cluster.sh PATH/TO/assay PATH/TO/assay-worker [SEED]     on 2 cores about 30 minutes
 #
 #   KILLS=0    nothing is killed: the plain run, whose time bench/cluster.sh compares with `assay prove`
+#   WORKERS=1  one worker for everything, as on a machine of its own; only without kills
 #   BATCH=…    another batch
 #
 # SEED chooses order and moments of the kills; it is printed. The folder of keys (zkVM keys, Groth16 parameters) is the user's.
@@ -16,6 +17,8 @@ worker=$(realpath "${2:?$usage}")
 seed=${3:-$RANDOM}
 RANDOM=$seed
 kills=${KILLS:-6}
+workers=${WORKERS:-2}
+[ "$workers" = 2 ] || [ "$kills" = 0 ] || { echo "WORKERS=1 needs KILLS=0" >&2; exit 2; }
 batch=${BATCH:-sample}
 work=$(mktemp -d)
 passed=0
@@ -39,7 +42,7 @@ free_port() {
   echo "$port"
 }
 
-# start NAME: (again) one of the four, its log appended to NAME.log. The two workers share the memory of one machine: one proves
+# start NAME: (again) one of the processes, its log appended to NAME.log. Two workers share the memory of one machine: one proves
 # shards, the other one everything else.
 start() {
   local redis="redis://127.0.0.1:$redis_port" store="file://$work/store"
@@ -55,6 +58,9 @@ start() {
     shards)
       "$worker" --redis "$redis" --store "$store" --cpu --work-dir shards --name shards --memory 15 --kinds shard,reduce \
         >>shards.log 2>&1 &
+      ;;
+    single)
+      "$worker" --redis "$redis" --store "$store" --cpu --work-dir single --name single >>single.log 2>&1 &
       ;;
     others)
       "$worker" --redis "$redis" --store "$store" --cpu --work-dir others --name others --memory 18 \
@@ -101,9 +107,13 @@ main() {
   wait_for 600 "the coordinator does not print a key" grep -q '^  first key' coordinator.log
   ASSAY_KEY=$(sed -n 's/^  first key *\([^ ]*\).*/\1/p' coordinator.log | head -1)
   export ASSAY_KEY
-  start shards
-  start others
-  wait_for 600 "the workers do not register" bash -c "'$assay' workers | grep -c 'shards\|others' | grep -q 2"
+  if [ "$workers" = 1 ]; then
+    start single
+  else
+    start shards
+    start others
+  fi
+  wait_for 600 "the workers do not register" bash -c "'$assay' workers | grep -c 'single\\|shards\\|others' | grep -q '$workers'"
 
   before=$SECONDS
   "$assay" submit "$batch" --json >submit.json || fail "the batch is refused"

@@ -37,7 +37,8 @@ fn host(c: &mut Criterion) {
 }
 
 fn mainnet_block() -> Option<assay_lvm::Batch> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(MAINNET_BLOCK);
+    // Benches run in their package's folder.
+    let path = Path::new("..").join(MAINNET_BLOCK);
     if !path.exists() {
         println!("skipped: {} is absent", path.display());
         return None;

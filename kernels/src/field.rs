@@ -65,7 +65,17 @@ pub trait Arch: Copy + Send + Sync + 'static {
     fn load_integers<F: LaneField>(self, integers: &[[u64; 4]; LANES]) -> Self::Lanes<F>;
 
     /// Loads what [`Lanes::pack`] made. Free of multiplications.
-    fn unpack<F: LaneField>(self, packed: &[Packed; LANES]) -> Self::Lanes<F>;
+    #[inline(always)]
+    fn unpack<F: LaneField>(self, packed: &[Packed; LANES]) -> Self::Lanes<F> {
+        self.unpack_words(packed.each_ref().map(|element| &element.0))
+    }
+
+    /// [`Arch::unpack`] of words from anywhere, which must be below the modulus. Whatever form they are in, linear maps with
+    /// coefficients of this architecture take them to results in the same form.
+    fn unpack_words<F: LaneField>(self, words: [&[u64; 4]; LANES]) -> Self::Lanes<F>;
+
+    /// [`Arch::unpack`] of the same element in every lane.
+    fn unpack_splat<F: LaneField>(self, packed: &Packed) -> Self::Lanes<F>;
 
     /// The same element in every lane.
     fn splat<F: LaneField>(self, element: F) -> Self::Lanes<F>;
@@ -179,11 +189,24 @@ pub trait Routine<A: Arch> {
     fn run(self, arch: A) -> Self::Output;
 }
 
+/// Set to `portable`, this variable keeps [`dispatch`] from the vector instructions: for tests and benches.
+pub const ARCH_VARIABLE: &str = "ASSAY_CPU_ARCH";
+
+/// The vector instructions that [`dispatch`] uses, decided at its first call.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn vectors() -> Option<Ifma> {
+    static CHOICE: std::sync::OnceLock<Option<Ifma>> = std::sync::OnceLock::new();
+    *CHOICE.get_or_init(|| {
+        Ifma::detect().filter(|_| std::env::var_os(ARCH_VARIABLE).is_none_or(|name| name != Portable::NAME))
+    })
+}
+
 /// Runs `kernel` on the best instruction set this machine has.
 #[inline]
 pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
-    if let Some(arch) = Ifma::detect() {
+    if let Some(arch) = vectors() {
         return arch.enter(kernel);
     }
     kernel.run(Portable)
@@ -193,7 +216,7 @@ pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
 #[must_use]
 pub fn arch_name() -> &'static str {
     #[cfg(target_arch = "x86_64")]
-    if Ifma::detect().is_some() {
+    if vectors().is_some() {
         return Ifma::NAME;
     }
     Portable::NAME

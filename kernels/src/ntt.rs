@@ -8,8 +8,8 @@
 //! `r * k1 + k0`, where `rev` reverses the `k` bits.
 //!
 //! Method: one radix-3 pass (decimation in frequency; its transpose on the way back), then on each third the radix-2
-//! transforms in which a block has one constant twiddle (`x^2h - z^2 = (x^h - z)(x^h + z)`), two levels a pass, depth first
-//! so that blocks are finished in cache. The twiddles are in bit-reversed order, so one table of `m / 2` serves every level.
+//! transforms in which a block has one constant twiddle (`x^2h - z^2 = (x^h - z)(x^h + z)`), eight elements at a time and up to
+//! eight levels a pass. The twiddles are in bit-reversed order, so one table of `m / 2` serves every level.
 
 mod radix2;
 
@@ -186,10 +186,9 @@ impl Domain {
         let high = powers(step, bits - low_bits);
         let mut start = self.size_inverse;
         for part in coefficients.chunks_mut(self.part) {
-            part.par_chunks_mut(low.len()).zip(&high).for_each(|(chunk, high)| {
-                let factor = start * high;
-                chunk.iter_mut().zip(&low).for_each(|(value, low)| *value *= factor * low);
-            });
+            part.par_chunks_mut(low.len())
+                .zip(&high)
+                .for_each(|(chunk, high)| radix2::scale(chunk, &low, start * high));
             start *= shift;
         }
     }

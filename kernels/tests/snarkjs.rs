@@ -78,7 +78,7 @@ fn snarkjs() -> Result<PathBuf, String> {
     if !program.exists() {
         std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         for name in ["package.json", "package-lock.json"] {
-            let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snarkjs").join(name);
+            let from = Path::new("tests/snarkjs").join(name);
             std::fs::copy(from, folder.join(name)).map_err(|error| error.to_string())?;
         }
         run(Command::new("npm")

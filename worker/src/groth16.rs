@@ -201,6 +201,12 @@ impl Parameters {
     }
 }
 
+/// Whether a folder holds parameters of any circuit.
+pub fn has_parameters(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "pk"))
+}
+
 /// A finished Groth16 proof, encoded.
 pub struct Proved {
     /// `ark_groth16::Proof<Bn254>`, arkworks compressed.

@@ -33,9 +33,10 @@ use crate::stages::{Event, FileRef, Job, KeysJob, KeysOutcome, Outcome, PartKind
 const GIB: u64 = 1 << 30;
 
 /// Memory to set aside for a task of each kind, for `assay_schedule::Limits::memory_bytes`: what a process of its own was seen
-/// to take on two cores (`bench/RESULTS.md`), with some room. A controller and a prover fit into 24 GiB together.
+/// to take on two cores (`bench/RESULTS.md`), with some room. A controller and two provers, which keep two cores busy, fit into
+/// 24 GiB together.
 pub const MEMORY_BYTES: PerKind<u64> =
-    PerKind([4 * GIB, 4 * GIB, 14 * GIB, 14 * GIB, 4 * GIB, 18 * GIB, 8 * GIB]);
+    PerKind([4 * GIB, 3 * GIB, 8 * GIB, 8 * GIB, 3 * GIB, 18 * GIB, 8 * GIB]);
 
 /// A child that takes more than this share of its weight is killed. The largest shard of a mainnet block took a fifth more
 /// than a usual one.

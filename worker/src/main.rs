@@ -1,7 +1,7 @@
 //! `assay-worker`: a worker of a cluster, and the children that it has the proving done by.
 
 use std::io::stdout;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use assay_lvm::RunLimits;
 use assay_schedule::Kind;
 use assay_worker::child::{watched_stdin, ALLOCATOR};
 use assay_worker::cluster;
+use assay_worker::groth16::has_parameters;
 use assay_worker::jobs::{JobsConfig, StageJobs, MEMORY_BYTES, MEMORY_LIMIT_PERCENT};
 use assay_worker::stages::{serve, StageConfig};
 use clap::Parser;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
     let program = Program {
         version: cluster::version(RunLimits::default()),
         build: format!("assay-worker {package} (sp1 {zkvm})"),
+        task_bytes: MEMORY_BYTES[Kind::Shard],
     };
     cli::main(&program, runner)
 }
@@ -74,7 +76,7 @@ fn runner(config: &Config, flags: ProveFlags) -> Result<ChildRunner<StageJobs>, 
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/assay/keys"));
     let cache_dir =
         flags.keys_dir.or_else(home).ok_or("no place for keys: set --keys-dir, ASSAY_KEYS or HOME")?;
-    if agent.kinds.contains(&Kind::Groth16) && !has_parameters(&cache_dir) {
+    if agent.kinds.contains(&Kind::Groth16) && !has_parameters(&cache_dir.join("groth16")) {
         // Made here they would be under another key than everybody else's, and every proof refused.
         return Err(format!(
             "there are no Groth16 parameters in {}: run `assay setup` on one machine and copy that folder to all others, or leave \
@@ -102,12 +104,6 @@ fn runner(config: &Config, flags: ProveFlags) -> Result<ChildRunner<StageJobs>, 
     tracing::info!("looking up the programs' keys; the first time they are computed");
     let jobs = StageJobs::start(jobs, RunLimits::default()).map_err(|error| error.to_string())?;
     Ok(ChildRunner::new(jobs, settings))
-}
-
-/// Whether there are parameters of any circuit.
-fn has_parameters(keys: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(keys.join("groth16")) else { return false };
-    entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "pk"))
 }
 
 /// The child's side.

@@ -14,7 +14,7 @@ use ark_serialize::CanonicalDeserialize;
 use assay_kernels::groth16::{specialise, Groth16Error};
 use assay_lvm::RunLimits;
 use assay_worker::cluster::Rules;
-use assay_worker::groth16::Statement;
+use assay_worker::groth16::{has_parameters, Statement};
 use assay_worker::stages::{Groth16SetupJob, Hex32, Job, KeysJob, KeysOutcome, Outcome};
 use serde::{Deserialize, Serialize};
 
@@ -132,11 +132,6 @@ fn special(all: &VerifyingKey<Bn254>, fold_program: [u32; 8]) -> Result<Verifyin
     let constants =
         [(0, inputs.vkey_hash), (2, inputs.exit_code), (3, inputs.vk_root), (4, inputs.proof_nonce)];
     specialise(all, &constants.map(|(number, value)| (number, public_input(&value.0))))
-}
-
-fn has_parameters(folder: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(folder) else { return false };
-    entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "pk"))
 }
 
 /// What the keys depend on.

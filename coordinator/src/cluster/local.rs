@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_agent::agent::{Agent, AgentConfig, Signal};
-use assay_agent::config::Machine;
+use assay_agent::config::{cpu_slots, Machine};
 use assay_agent::key::WorkerKey;
 use assay_agent::runner::child::{ChildRunner, ChildSettings};
 use assay_agent::runner::Device;
+use assay_schedule::Kind;
 use assay_worker::child::ALLOCATOR;
-use assay_worker::jobs::{JobsConfig, StageJobs, MEMORY_LIMIT_PERCENT};
+use assay_worker::jobs::{JobsConfig, StageJobs, MEMORY_BYTES, MEMORY_LIMIT_PERCENT};
 use tokio::sync::mpsc;
 
 use super::connect::Opened;
@@ -22,8 +23,8 @@ use crate::config::Config;
 const GRACE: Duration = Duration::from_secs(5);
 /// A wrap proof says nothing for twenty minutes on a slow machine.
 const SILENCE_MAX: Duration = Duration::from_secs(3600);
-/// Parts of one controller that are asked for at the same time: one is being proved, the next one is ready.
-const PARTS: u32 = 2;
+/// Parts of one controller that are asked for at the same time: some are being proved, the next ones are ready.
+const PARTS: u32 = 4;
 /// Longest name of a worker, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -35,7 +36,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker for one task and one controller at a time, with the prover's memory of `config`. `program` is this
+    /// A worker for one controller and as many tasks at a time as the prover's memory of `config` allows. `program` is this
     /// program, for children.
     ///
     /// # Errors
@@ -53,6 +54,7 @@ impl Worker {
         agent.name = if (1..=NAME_BYTES_MAX).contains(&name.len()) { name } else { "coordinator".to_owned() };
         agent.build = concat!("assay ", env!("CARGO_PKG_VERSION"), " (in the coordinator)").to_owned();
         agent.devices = vec![(Device::Cpu, machine.cpu)];
+        agent.slots = cpu_slots(memory_bytes, MEMORY_BYTES[Kind::Shard], machine.cores);
         let allocator = ALLOCATOR.iter().filter(|(name, _)| std::env::var_os(name).is_none());
         let jobs = JobsConfig {
             program,

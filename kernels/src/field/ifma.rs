@@ -82,9 +82,15 @@ impl Arch for Ifma {
     }
 
     #[inline(always)]
-    fn unpack<F: LaneField>(self, packed: &[Packed; LANES]) -> IfmaLanes<F> {
+    fn unpack_words<F: LaneField>(self, words: [&[u64; 4]; LANES]) -> IfmaLanes<F> {
         // SAFETY: `self` proves the features.
-        unsafe { load_words(packed.each_ref().map(|element| &element.0)) }
+        unsafe { load_words(words) }
+    }
+
+    #[inline(always)]
+    fn unpack_splat<F: LaneField>(self, packed: &Packed) -> IfmaLanes<F> {
+        // SAFETY: `self` proves the features.
+        unsafe { splat_limbs(split(packed.0)) }
     }
 
     #[inline(always)]

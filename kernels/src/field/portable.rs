@@ -40,8 +40,13 @@ impl Arch for Portable {
     }
 
     #[inline(always)]
-    fn unpack<F: LaneField>(self, packed: &[Packed; LANES]) -> PortableLanes<F> {
-        PortableLanes(packed.map(|words| F::from_montgomery_words(words.0)))
+    fn unpack_words<F: LaneField>(self, words: [&[u64; 4]; LANES]) -> PortableLanes<F> {
+        PortableLanes(words.map(|words| F::from_montgomery_words(*words)))
+    }
+
+    #[inline(always)]
+    fn unpack_splat<F: LaneField>(self, packed: &Packed) -> PortableLanes<F> {
+        PortableLanes([F::from_montgomery_words(packed.0); LANES])
     }
 
     #[inline(always)]

@@ -61,6 +61,11 @@ impl<F: LaneField> Kernel for Check<F> {
         let each = |f: fn(F, F) -> F| -> [F; LANES] { std::array::from_fn(|i| f(x[i], y[i])) };
         assert_eq!(a.store(), x);
         assert_eq!(arch.unpack::<F>(&a.pack()).store(), x);
+        assert_eq!(arch.unpack_splat::<F>(&a.pack()[3]).store(), [x[3]; LANES]);
+        // Words in a foreign form stay in it through a linear map.
+        let words = x.each_ref().map(|element| element.montgomery_words());
+        let foreign = arch.unpack_words::<F>(words).mul(b).pack();
+        assert_eq!(foreign.map(|words| F::from_montgomery_words(words.0)), each(|x, y| x * y));
         assert_eq!(arch.load_integers::<F>(&x.map(|v| v.into_bigint().0)).store(), x);
         assert_eq!(a.store_integers(), x.map(|v| v.into_bigint().0));
         assert_eq!(a.add(b).store(), each(|x, y| x + y));
@@ -226,4 +231,20 @@ fn dispatch_runs_the_architecture_it_names() {
         }
     }
     assert_eq!(dispatch(Name), arch_name());
+}
+
+/// [`dispatch`] decides once, so the library's other tests run again in a process of their own.
+#[test]
+fn everything_holds_without_vector_instructions() {
+    if std::env::var_os(ARCH_VARIABLE).is_some() {
+        assert_eq!(arch_name(), Portable::NAME);
+        return;
+    }
+    let mut again = std::process::Command::new(std::env::current_exe().expect("the test binary has a path"));
+    let filters = ["field::", "groth16::", "merkle::", "msm::", "ntt::", "poseidon2::"];
+    let run =
+        again.args(filters).env(ARCH_VARIABLE, Portable::NAME).output().expect("the test binary starts");
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success(), "{said}");
+    assert!(said.contains("field::tests::everything_holds_without_vector_instructions ... ok"), "{said}");
 }

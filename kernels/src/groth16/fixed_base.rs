@@ -83,7 +83,7 @@ impl<P: Point> FixedBase<P> {
                 if sums[at].is_infinity() {
                     sums[at] = addend;
                 } else {
-                    pairs.push(&sums[at], &addend, at as u32);
+                    pairs.push(sums[at], addend, at as u32);
                 }
             }
             pairs.flush(|at, sum| sums[at as usize] = sum);

@@ -10,6 +10,8 @@ use rayon::prelude::*;
 
 /// Entries of a task. A bucket with more is shared by several tasks.
 const TASK: usize = 1 << 14;
+/// Entries between the one that is read and the one whose point is asked for.
+const AHEAD: usize = 24;
 /// Columns that the weighted sum adds at once.
 const COLUMNS: usize = 512;
 
@@ -33,6 +35,17 @@ pub(crate) fn sums<P: Point>(sorted: &Sorted, points: &[P]) -> Vec<P> {
     sums
 }
 
+/// Adds `addends` to the sums of the same buckets; no sums yet stand for zeros.
+pub(crate) fn add<P: Point>(sums: &mut Vec<P>, addends: Vec<P>) {
+    if sums.is_empty() {
+        *sums = addends;
+        return;
+    }
+    sums.par_chunks_mut(TASK)
+        .zip(addends.par_chunks(TASK))
+        .for_each_init(|| Pairs::new(false), |pairs, (sums, addends)| add_columns(sums, addends, pairs));
+}
+
 /// The sums of the buckets that a range of entries meets, starting with the bucket returned.
 fn slice_sums<P: Point>(
     sorted: &Sorted,
@@ -53,25 +66,52 @@ fn slice_sums<P: Point>(
     }
     let entries = &sorted.entries[range];
     let signed = |at: usize| points[(entries[at] / 2) as usize].negated_if(entries[at] % 2 == 1);
-    let mut current = halve(&mut lengths, pairs, signed);
+    let soon = |at: usize| {
+        if let Some(entry) = entries.get(at + AHEAD) {
+            prefetch(&points[(entry / 2) as usize]);
+        }
+    };
+    let mut current = halve(&mut lengths, pairs, signed, soon);
     while lengths.iter().any(|&length| length > 1) {
         let level = current;
-        current = halve(&mut lengths, pairs, |at| level[at]);
+        current = halve(&mut lengths, pairs, |at| level[at], |_| ());
     }
     let mut rest = current.into_iter();
     let sums = lengths.iter().map(|&length| if length == 0 { None } else { rest.next() });
     (first, sums.map(|sum| sum.unwrap_or(P::INFINITY)).collect())
 }
 
-/// Adds neighbours within each bucket; an odd one out is kept.
+/// Asks for a value that is needed soon and lies in whole cache lines.
 #[inline(always)]
-fn halve<P: Point>(lengths: &mut [usize], pairs: &mut Pairs<P>, point: impl Fn(usize) -> P) -> Vec<P> {
+#[allow(unsafe_code, reason = "a hint to the cache, for memory that a reference vouches for")]
+fn prefetch<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
+        let from = std::ptr::from_ref(value).cast::<i8>();
+        for at in (0..size_of::<T>()).step_by(64) {
+            // SAFETY: within `value`; every x86-64 has the instruction.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.add(at)) };
+        }
+    }
+}
+
+/// Adds neighbours within each bucket; an odd one out is kept. `soon` hears of an index before it is read.
+#[inline(always)]
+fn halve<P: Point>(
+    lengths: &mut [usize],
+    pairs: &mut Pairs<P>,
+    point: impl Fn(usize) -> P,
+    soon: impl Fn(usize),
+) -> Vec<P> {
     let total = lengths.iter().map(|length| length.div_ceil(2)).sum();
     let mut out = vec![P::INFINITY; total];
     let (mut from, mut to) = (0, 0);
     for length in lengths {
         for _ in 0..*length / 2 {
-            pairs.push(&point(from), &point(from + 1), to as u32);
+            soon(from);
+            soon(from + 1);
+            pairs.push(point(from), point(from + 1), to as u32);
             from += 2;
             to += 1;
             if pairs.is_full() {
@@ -115,14 +155,17 @@ pub(crate) fn weighted<P: Point>(sums: &[P]) -> Projective<P::Curve> {
 }
 
 fn add_columns<P: Point>(sums: &mut [P], addends: &[P], pairs: &mut Pairs<P>) {
-    for (column, (sum, addend)) in sums.iter_mut().zip(addends).enumerate() {
+    for (column, addend) in addends.iter().enumerate() {
         if addend.is_infinity() {
             continue;
         }
-        if sum.is_infinity() {
-            *sum = *addend;
-        } else {
-            pairs.push(sum, addend, column as u32);
+        if sums[column].is_infinity() {
+            sums[column] = *addend;
+            continue;
+        }
+        pairs.push(sums[column], *addend, column as u32);
+        if pairs.is_full() {
+            pairs.flush(|column, sum| sums[column as usize] = sum);
         }
     }
     pairs.flush(|column, sum| sums[column as usize] = sum);

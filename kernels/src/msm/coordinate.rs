@@ -1,5 +1,6 @@
 //! Coordinates of points on eight lanes: the base field and its quadratic extension, `u^2 = -1`.
 
+use super::Point;
 use crate::field::{Arch, Lanes, Packed, LANES};
 use ark_bn254::{Fq, Fq2};
 
@@ -8,57 +9,76 @@ pub trait Coordinate: 'static {
     /// Eight elements.
     type Lanes<A: Arch>: Copy;
 
-    /// Loads elements `8 * group ..` of columns of packed parts. Free of multiplications.
-    fn load<A: Arch>(arch: A, columns: &[Vec<Packed>], group: usize) -> Self::Lanes<A>;
+    /// Loads x (`at` 0) or y (1) of eight points. Free of multiplications.
+    fn load<A: Arch, P: Point<Coordinate = Self>>(arch: A, points: &[P; LANES], at: usize) -> Self::Lanes<A>;
 
     /// The inverse of [`Coordinate::load`].
-    fn store<A: Arch>(value: Self::Lanes<A>, columns: &mut [Vec<Packed>], group: usize);
+    fn store<A: Arch, P: Point<Coordinate = Self>>(value: Self::Lanes<A>, points: &mut [P; LANES], at: usize);
 
     /// `a - b`.
     fn sub<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>) -> Self::Lanes<A>;
 
-    /// `a * b`.
+    /// `a - b` below `4p`, for a factor of a product.
+    fn difference<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>) -> Self::Lanes<A>;
+
+    /// `a - b - c`.
+    fn sub_both<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>, c: Self::Lanes<A>) -> Self::Lanes<A>;
+
+    /// `a * b`, for factors below `4p`.
     fn mul<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>) -> Self::Lanes<A>;
 
     /// `a * a`.
     fn square<A: Arch>(a: Self::Lanes<A>) -> Self::Lanes<A>;
 
-    /// `4 * a`.
+    /// `4 * a` for a factor of a product with a reduced element, `a` below `4p`.
     fn quadruple<A: Arch>(a: Self::Lanes<A>) -> Self::Lanes<A>;
 
-    /// The norm in the base field, zero only for zero.
+    /// The norm in the base field of `a` below `4p`, zero only for zero, itself below `4p`.
     fn norm<A: Arch>(a: Self::Lanes<A>) -> A::Lanes<Fq>;
 
-    /// `a / b`, from the inverse of the norm of `b`.
+    /// `a / b`, both below `4p`, from the inverse of the norm of `b`.
     fn divide<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>, norm_inverse: A::Lanes<Fq>) -> Self::Lanes<A>;
 }
 
+/// Loads one part of eight points.
 #[inline(always)]
-fn eight(column: &[Packed], group: usize) -> &[Packed; LANES] {
-    column[LANES * group..].first_chunk().expect("columns are padded to whole groups")
+fn load_part<A: Arch, P: Point>(arch: A, points: &[P; LANES], part: usize) -> A::Lanes<Fq> {
+    arch.unpack_words(points.each_ref().map(|point| point.part(part)))
 }
 
 #[inline(always)]
-fn put(column: &mut [Packed], group: usize, values: [Packed; LANES]) {
-    column[LANES * group..][..LANES].copy_from_slice(&values);
+fn store_part<P: Point>(values: [Packed; LANES], points: &mut [P; LANES], part: usize) {
+    for (point, value) in points.iter_mut().zip(values) {
+        *point.part_mut(part) = value.0;
+    }
 }
 
 impl Coordinate for Fq {
     type Lanes<A: Arch> = A::Lanes<Fq>;
 
     #[inline(always)]
-    fn load<A: Arch>(arch: A, columns: &[Vec<Packed>], group: usize) -> A::Lanes<Fq> {
-        arch.unpack(eight(&columns[0], group))
+    fn load<A: Arch, P: Point<Coordinate = Self>>(arch: A, points: &[P; LANES], at: usize) -> A::Lanes<Fq> {
+        load_part(arch, points, at)
     }
 
     #[inline(always)]
-    fn store<A: Arch>(value: A::Lanes<Fq>, columns: &mut [Vec<Packed>], group: usize) {
-        put(&mut columns[0], group, value.pack());
+    fn store<A: Arch, P: Point<Coordinate = Self>>(value: A::Lanes<Fq>, points: &mut [P; LANES], at: usize) {
+        store_part(value.pack(), points, at);
     }
 
     #[inline(always)]
     fn sub<A: Arch>(a: A::Lanes<Fq>, b: A::Lanes<Fq>) -> A::Lanes<Fq> {
         a.sub(b)
+    }
+
+    #[inline(always)]
+    fn difference<A: Arch>(a: A::Lanes<Fq>, b: A::Lanes<Fq>) -> A::Lanes<Fq> {
+        a.sub_raw(b).carry()
+    }
+
+    #[inline(always)]
+    fn sub_both<A: Arch>(a: A::Lanes<Fq>, b: A::Lanes<Fq>, c: A::Lanes<Fq>) -> A::Lanes<Fq> {
+        a.sub_raw(b).sub_raw(c).carry().shrink()
     }
 
     #[inline(always)]
@@ -71,7 +91,7 @@ impl Coordinate for Fq {
         a.square()
     }
 
-    /// Below `8p`, which a product with a reduced element allows.
+    /// Below `16p`, which a product with a reduced element allows.
     #[inline(always)]
     fn quadruple<A: Arch>(a: A::Lanes<Fq>) -> A::Lanes<Fq> {
         let twice = a.add_raw(a);
@@ -93,14 +113,22 @@ impl Coordinate for Fq2 {
     type Lanes<A: Arch> = [A::Lanes<Fq>; 2];
 
     #[inline(always)]
-    fn load<A: Arch>(arch: A, columns: &[Vec<Packed>], group: usize) -> [A::Lanes<Fq>; 2] {
-        [arch.unpack(eight(&columns[0], group)), arch.unpack(eight(&columns[1], group))]
+    fn load<A: Arch, P: Point<Coordinate = Self>>(
+        arch: A,
+        points: &[P; LANES],
+        at: usize,
+    ) -> [A::Lanes<Fq>; 2] {
+        [load_part(arch, points, 2 * at), load_part(arch, points, 2 * at + 1)]
     }
 
     #[inline(always)]
-    fn store<A: Arch>(value: [A::Lanes<Fq>; 2], columns: &mut [Vec<Packed>], group: usize) {
-        put(&mut columns[0], group, value[0].pack());
-        put(&mut columns[1], group, value[1].pack());
+    fn store<A: Arch, P: Point<Coordinate = Self>>(
+        value: [A::Lanes<Fq>; 2],
+        points: &mut [P; LANES],
+        at: usize,
+    ) {
+        store_part(value[0].pack(), points, 2 * at);
+        store_part(value[1].pack(), points, 2 * at + 1);
     }
 
     #[inline(always)]
@@ -108,7 +136,21 @@ impl Coordinate for Fq2 {
         [a[0].sub(b[0]), a[1].sub(b[1])]
     }
 
-    /// Karatsuba: three products. Sums of two reduced elements are below `4p`.
+    #[inline(always)]
+    fn difference<A: Arch>(a: [A::Lanes<Fq>; 2], b: [A::Lanes<Fq>; 2]) -> [A::Lanes<Fq>; 2] {
+        [a[0].sub_raw(b[0]).carry(), a[1].sub_raw(b[1]).carry()]
+    }
+
+    #[inline(always)]
+    fn sub_both<A: Arch>(
+        a: [A::Lanes<Fq>; 2],
+        b: [A::Lanes<Fq>; 2],
+        c: [A::Lanes<Fq>; 2],
+    ) -> [A::Lanes<Fq>; 2] {
+        std::array::from_fn(|i| a[i].sub_raw(b[i]).sub_raw(c[i]).carry().shrink())
+    }
+
+    /// Karatsuba: three products. Sums of two factors are below `8p`.
     #[inline(always)]
     fn mul<A: Arch>(a: [A::Lanes<Fq>; 2], b: [A::Lanes<Fq>; 2]) -> [A::Lanes<Fq>; 2] {
         let low = a[0].mul(b[0]);
@@ -141,6 +183,6 @@ impl Coordinate for Fq2 {
         b: [A::Lanes<Fq>; 2],
         norm_inverse: A::Lanes<Fq>,
     ) -> [A::Lanes<Fq>; 2] {
-        Self::mul::<A>(a, [b[0].mul(norm_inverse), b[1].neg().mul(norm_inverse)])
+        Self::mul::<A>(a, [b[0].mul(norm_inverse), b[1].mul(norm_inverse).neg()])
     }
 }

@@ -7,12 +7,15 @@
 use ark_bn254::Fr;
 use ark_ff::{BigInt, PrimeField};
 use rayon::prelude::*;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use zeroize::Zeroize;
 
 /// Bits of a scalar after negation, and one for the carry.
 const BITS: u32 = 254;
 const SIGN: u64 = 1 << 63;
+/// Scalars from which on several threads sort.
+const SHARED: usize = 1 << 19;
 
 /// Recoded scalars; wiped when dropped.
 pub(crate) struct Digits {
@@ -36,8 +39,8 @@ impl Drop for Digits {
 }
 
 impl Digits {
-    /// Recodes `count` scalars for the window that `points` of their number make cheapest.
-    pub(crate) fn new(count: usize, scalar: impl Fn(usize) -> Fr + Sync) -> Self {
+    /// Recodes `count` scalars for the window that is cheapest for so many, sorted `chunk` at a time.
+    pub(crate) fn new(count: usize, chunk: usize, scalar: impl Fn(usize) -> Fr + Sync) -> Self {
         let half = Fr::MODULUS_MINUS_ONE_DIV_TWO;
         let mut words: Vec<[u64; 4]> = (0..count)
             .into_par_iter()
@@ -53,7 +56,8 @@ impl Digits {
             })
             .collect();
         let long = |words: &&[u64; 4]| words[1] | words[2] | (words[3] & !SIGN) != 0;
-        let window = window_for(words.par_iter().with_min_len(1 << 12).filter(long).count());
+        let long = words.par_iter().with_min_len(1 << 12).filter(long).count();
+        let window = window_for(long, count.div_ceil(chunk));
         let offset = offset(window);
         words.par_iter_mut().with_min_len(1 << 12).for_each(|words| {
             let sign = words[3] & SIGN;
@@ -104,14 +108,13 @@ impl Digits {
         }
     }
 
-    /// Sorts window `window` by counting, in parallel.
-    pub(crate) fn sort(&self, window: u32) -> Sorted {
+    /// Sorts window `window` of the scalars `scalars` by counting, in parallel.
+    pub(crate) fn sort(&self, window: u32, scalars: Range<usize>) -> Sorted {
         let buckets = self.buckets();
-        let chunk = self.words.len().div_ceil(rayon::current_num_threads()).max(1);
-        let ranges: Vec<_> = (0..self.words.len())
-            .step_by(chunk)
-            .map(|start| start..(start + chunk).min(self.words.len()))
-            .collect();
+        let threads = if scalars.len() < SHARED { 1 } else { rayon::current_num_threads() };
+        let chunk = scalars.len().div_ceil(threads).max(1);
+        let ranges: Vec<_> =
+            scalars.clone().step_by(chunk).map(|start| start..(start + chunk).min(scalars.end)).collect();
         let mut places: Vec<Vec<u32>> = ranges
             .par_iter()
             .map(|range| {
@@ -150,9 +153,12 @@ impl Digits {
     }
 }
 
-/// The window that makes `windows * (entries + 3 * buckets)` least.
-fn window_for(long_scalars: usize) -> u32 {
-    let cost = |window: &u32| u64::from(BITS.div_ceil(*window)) * (long_scalars as u64 + (3 << (window - 1)));
+/// The window with the least work: in additions, a bucket costs three in the end and half a one for every chunk.
+fn window_for(long_scalars: usize, chunks: usize) -> u32 {
+    let per_bucket = 6 + chunks as u64;
+    let cost = |window: &u32| {
+        u64::from(BITS.div_ceil(*window)) * (2 * long_scalars as u64 + (per_bucket << (window - 1)))
+    };
     (4..=20).min_by_key(cost).unwrap_or(4)
 }
 
@@ -182,7 +188,7 @@ mod tests {
         scalars.extend([half, half + Fr::from(1u64), half - Fr::from(1u64)]);
         scalars.extend((0..254).map(|bit| Fr::from(2u64).pow([bit])));
         for window in 4..=20 {
-            let mut digits = Digits::new(scalars.len(), |at| scalars[at]);
+            let mut digits = Digits::new(scalars.len(), 1 << 18, |at| scalars[at]);
             // Move the constant to another window size.
             let old = offset(digits.window);
             let new = offset(window);
@@ -214,9 +220,9 @@ mod tests {
     fn entries_are_sorted_by_bucket() {
         let mut rng = ark_std::test_rng();
         let scalars: Vec<Fr> = (0..1000).map(|_| Fr::rand(&mut rng)).collect();
-        let digits = Digits::new(scalars.len(), |at| scalars[at]);
+        let digits = Digits::new(scalars.len(), 1 << 18, |at| scalars[at]);
         for window in 0..digits.windows() {
-            let sorted = digits.sort(window);
+            let sorted = digits.sort(window, 0..scalars.len());
             let mut seen = 0;
             for (bucket, &end) in sorted.ends.iter().enumerate() {
                 for entry in &sorted.entries[seen..end as usize] {

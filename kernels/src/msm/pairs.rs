@@ -10,16 +10,15 @@ use super::Point;
 use crate::field::{dispatch, Arch, Kernel, LaneField, Lanes, Packed, LANES};
 use ark_bn254::Fq;
 use ark_ff::{batch_inversion, One, Zero};
-use std::marker::PhantomData;
 
 /// Additions in a full batch: scratch stays in a second-level cache of a megabyte, and an inversion costs 3 ns an addition.
 pub(crate) const BATCH: usize = 2048;
 
 /// Pairs of points that wait for their sums.
 pub(crate) struct Pairs<P: Point> {
-    /// x and y parts of the left points; the sums replace them.
-    left: Vec<Vec<Packed>>,
-    right: Vec<Vec<Packed>>,
+    /// The left points; the sums replace them.
+    left: Vec<P>,
+    right: Vec<P>,
     targets: Vec<u32>,
     exceptions: Vec<(usize, P)>,
     /// Whether a point at infinity may be among the operands.
@@ -29,10 +28,9 @@ pub(crate) struct Pairs<P: Point> {
 impl<P: Point> Pairs<P> {
     /// No pairs. `infinities` says whether operands may be infinity from the start; sums that are infinity set it anyway.
     pub(crate) fn new(infinities: bool) -> Self {
-        let columns = || vec![vec![Packed::default(); BATCH]; 2 * P::WIDTH];
         Self {
-            left: columns(),
-            right: columns(),
+            left: Vec::with_capacity(BATCH),
+            right: Vec::with_capacity(BATCH),
             targets: Vec::with_capacity(BATCH),
             exceptions: Vec::new(),
             infinities,
@@ -47,10 +45,10 @@ impl<P: Point> Pairs<P> {
 
     /// Adds a pair whose sum is for `target`.
     #[inline(always)]
-    pub(crate) fn push(&mut self, left: &P, right: &P, target: u32) {
-        let at = self.targets.len();
+    pub(crate) fn push(&mut self, left: P, right: P, target: u32) {
+        self.left.push(left);
+        self.right.push(right);
         self.targets.push(target);
-        self.set(at, left, right);
     }
 
     /// Computes all sums and gives them to `sink` with their targets.
@@ -60,11 +58,7 @@ impl<P: Point> Pairs<P> {
             return;
         }
         self.add();
-        for (at, &target) in self.targets.iter().enumerate() {
-            let mut sum = P::INFINITY;
-            for (part, column) in self.left.iter().enumerate() {
-                *sum.part_mut(part) = column[at].0;
-            }
+        for (&target, &sum) in self.targets.iter().zip(&self.left) {
             sink(target, sum);
         }
         for (at, sum) in self.exceptions.drain(..) {
@@ -72,21 +66,21 @@ impl<P: Point> Pairs<P> {
             sink(self.targets[at], sum);
         }
         self.targets.clear();
+        self.left.clear();
+        self.right.clear();
     }
 
     fn add(&mut self) {
-        let count = self.targets.len();
-        for at in count..count.next_multiple_of(LANES) {
-            self.neutralise(at);
-        }
+        let count = self.targets.len().next_multiple_of(LANES);
+        let (zero, other) = neutral();
+        self.left.resize(count, zero);
+        self.right.resize(count, other);
         if self.infinities {
             self.extract_exceptions();
         }
-        let groups = count.div_ceil(LANES);
-        if !dispatch(Add::<P> { left: &mut self.left, right: &self.right, groups, point: PhantomData }) {
+        if !dispatch(Add { left: &mut self.left, right: &self.right }) {
             self.extract_exceptions();
-            let done =
-                dispatch(Add::<P> { left: &mut self.left, right: &self.right, groups, point: PhantomData });
+            let done = dispatch(Add { left: &mut self.left, right: &self.right });
             assert!(done, "no two x are equal any more");
         }
     }
@@ -95,40 +89,26 @@ impl<P: Point> Pairs<P> {
     #[cold]
     fn extract_exceptions(&mut self) {
         for at in 0..self.targets.len() {
-            let (mut left, mut right) = (P::INFINITY, P::INFINITY);
-            for part in 0..2 * P::WIDTH {
-                *left.part_mut(part) = self.left[part][at].0;
-                *right.part_mut(part) = self.right[part][at].0;
-            }
+            let (left, right) = (self.left[at], self.right[at]);
             if left.same_x(&right) || left.is_infinity() || right.is_infinity() {
                 self.exceptions.push((at, left.add_slowly(&right)));
-                self.neutralise(at);
+                (self.left[at], self.right[at]) = neutral();
             }
-        }
-    }
-
-    /// Puts numbers with different x in a slot whose sum nobody wants.
-    fn neutralise(&mut self, at: usize) {
-        let mut other = P::INFINITY;
-        other.part_mut(0)[0] = 1;
-        self.set(at, &P::INFINITY, &other);
-    }
-
-    #[inline(always)]
-    fn set(&mut self, at: usize, left: &P, right: &P) {
-        for part in 0..2 * P::WIDTH {
-            self.left[part][at] = Packed(*left.part(part));
-            self.right[part][at] = Packed(*right.part(part));
         }
     }
 }
 
-/// The sums of the first `groups * 8` pairs, in place of the left points; `false`, and nothing done, if two x are equal.
+/// Numbers with different x, for a slot whose sum nobody wants.
+fn neutral<P: Point>() -> (P, P) {
+    let mut other = P::INFINITY;
+    other.part_mut(0)[0] = 1;
+    (P::INFINITY, other)
+}
+
+/// The sums of pairs, whole groups of eight, in place of the left points; `false`, and nothing done, if two x are equal.
 struct Add<'a, P: Point> {
-    left: &'a mut [Vec<Packed>],
-    right: &'a [Vec<Packed>],
-    groups: usize,
-    point: PhantomData<P>,
+    left: &'a mut [P],
+    right: &'a [P],
 }
 
 impl<P: Point> Kernel for Add<'_, P> {
@@ -136,15 +116,13 @@ impl<P: Point> Kernel for Add<'_, P> {
 
     #[inline(always)]
     fn run<A: Arch>(self, arch: A) -> bool {
-        type On<P, A> = <<P as Point>::Coordinate as Coordinate>::Lanes<A>;
-        let load = |columns: &[Vec<Packed>], at: usize, group| -> On<P, A> {
-            P::Coordinate::load(arch, &columns[at * P::WIDTH..], group)
-        };
-        let mut norms: Vec<(A::Lanes<Fq>, A::Lanes<Fq>)> = Vec::with_capacity(self.groups);
+        let (left, _) = self.left.as_chunks_mut::<LANES>();
+        let (right, _) = self.right.as_chunks::<LANES>();
+        let mut norms: Vec<(A::Lanes<Fq>, A::Lanes<Fq>)> = Vec::with_capacity(left.len());
         let mut product = arch.one::<Fq>();
-        for group in 0..self.groups {
-            let difference = P::Coordinate::sub::<A>(load(self.right, 0, group), load(self.left, 0, group));
-            let norm = P::Coordinate::norm::<A>(difference);
+        for (left, right) in left.iter().zip(right) {
+            let (x1, x2) = (P::Coordinate::load(arch, left, 0), P::Coordinate::load(arch, right, 0));
+            let norm = P::Coordinate::norm::<A>(P::Coordinate::difference::<A>(x2, x1));
             norms.push((product, norm));
             product = product.mul(norm);
         }
@@ -158,23 +136,23 @@ impl<P: Point> Kernel for Add<'_, P> {
         let scaled = s.eq_mask(arch.one()) == 0;
         let t = if scaled { s.double().double() } else { s };
         let mut inverse = arch.load(&totals).mul(t);
-        for (group, (before, norm)) in norms.into_iter().enumerate().rev() {
+        for ((before, norm), (left, right)) in norms.into_iter().zip(left.iter_mut().zip(right)).rev() {
             let norm_inverse = before.mul(inverse);
             inverse = inverse.mul(norm);
-            let (x1, x2) = (load(self.left, 0, group), load(self.right, 0, group));
-            let (y1, y2) = (load(self.left, 1, group), load(self.right, 1, group));
-            let run = P::Coordinate::sub::<A>(x2, x1);
-            let rise = P::Coordinate::sub::<A>(y2, y1);
+            let (x1, x2) = (P::Coordinate::load(arch, left, 0), P::Coordinate::load(arch, right, 0));
+            let (y1, y2) = (P::Coordinate::load(arch, left, 1), P::Coordinate::load(arch, right, 1));
+            let run = P::Coordinate::difference::<A>(x2, x1);
+            let rise = P::Coordinate::difference::<A>(y2, y1);
             let slope = P::Coordinate::divide::<A>(rise, run, norm_inverse);
             let square = P::Coordinate::square::<A>(slope);
-            let x3 = P::Coordinate::sub::<A>(P::Coordinate::sub::<A>(square, x1), x2);
-            let mut back = P::Coordinate::sub::<A>(x1, x3);
+            let x3 = P::Coordinate::sub_both::<A>(square, x1, x2);
+            let mut back = P::Coordinate::difference::<A>(x1, x3);
             if scaled {
                 back = P::Coordinate::quadruple::<A>(back);
             }
             let y3 = P::Coordinate::sub::<A>(P::Coordinate::mul::<A>(slope, back), y1);
-            P::Coordinate::store::<A>(x3, &mut self.left[..P::WIDTH], group);
-            P::Coordinate::store::<A>(y3, &mut self.left[P::WIDTH..], group);
+            P::Coordinate::store::<A, P>(x3, left, 0);
+            P::Coordinate::store::<A, P>(y3, left, 1);
         }
         true
     }
@@ -202,7 +180,7 @@ mod tests {
         let mut operands: Vec<(P, P)> = points.chunks(2).map(|pair| (pair[0], pair[1])).collect();
         for round in 0..2 {
             let mut pairs = Pairs::new(round == 1);
-            operands.iter().enumerate().for_each(|(at, (left, right))| pairs.push(left, right, at as u32));
+            operands.iter().enumerate().for_each(|(at, (left, right))| pairs.push(*left, *right, at as u32));
             let mut found = vec![P::INFINITY; operands.len()];
             pairs.flush(|target, sum| found[target as usize] = sum);
             for ((left, right), sum) in operands.iter().zip(&found) {
@@ -215,7 +193,7 @@ mod tests {
         // Without a hint that infinity may occur, a doubling and a cancellation are still noticed.
         let mut pairs = Pairs::new(false);
         let cases = [(points[5], points[5]), (points[3], minus), (points[0], points[1])];
-        cases.iter().enumerate().for_each(|(at, (left, right))| pairs.push(left, right, at as u32));
+        cases.iter().enumerate().for_each(|(at, (left, right))| pairs.push(*left, *right, at as u32));
         let mut found = vec![points[9]; cases.len()];
         pairs.flush(|target, sum| found[target as usize] = sum);
         for ((left, right), sum) in cases.iter().zip(&found) {
@@ -233,14 +211,11 @@ mod tests {
     fn portable_agrees<P: Point + PartialEq + std::fmt::Debug>() {
         let points = points::<P>(16);
         let mut pairs = Pairs::new(false);
-        points.chunks(2).enumerate().for_each(|(at, pair)| pairs.push(&pair[0], &pair[1], at as u32));
-        assert!(Add::<P> { left: &mut pairs.left, right: &pairs.right, groups: 1, point: PhantomData }
-            .run(Portable));
+        points.chunks(2).enumerate().for_each(|(at, pair)| pairs.push(pair[0], pair[1], at as u32));
+        assert!(Add { left: &mut pairs.left, right: &pairs.right }.run(Portable));
         for (at, pair) in points.chunks(2).enumerate() {
             let expected = pair[0].add_slowly(&pair[1]);
-            for part in 0..2 * P::WIDTH {
-                assert_eq!(pairs.left[part][at].0, *expected.part(part));
-            }
+            assert_eq!(pairs.left[at], expected);
         }
     }
 

@@ -4,7 +4,7 @@ use super::coordinate::Coordinate;
 use ark_bn254::{g1, g2, Fq, Fq2, Fr, G1Affine, G2Affine};
 use ark_ec::short_weierstrass::{Affine, SWCurveConfig};
 use ark_ec::{AffineRepr, CurveGroup};
-use ark_ff::{BigInt, PrimeField};
+use ark_ff::{BigInt, BigInteger, PrimeField};
 
 /// A stored affine point other than infinity.
 pub trait Point: Copy + Send + Sync + 'static {
@@ -58,13 +58,17 @@ pub trait Point: Copy + Send + Sync + 'static {
         (0..Self::WIDTH).all(|part| self.part(part) == other.part(part))
     }
 
-    /// The point with y negated if `negate`.
+    /// The point with y negated if `negate`. Without a branch: signs of digits cannot be predicted.
     #[inline(always)]
     fn negated_if(mut self, negate: bool) -> Self {
-        if negate {
-            for part in Self::WIDTH..2 * Self::WIDTH {
-                let words = self.part_mut(part);
-                *words = (-fq(*words)).0 .0;
+        for part in Self::WIDTH..2 * Self::WIDTH {
+            let words = self.part_mut(part);
+            let mut negative = Fq::MODULUS;
+            negative.sub_with_borrow(&BigInt::new(*words));
+            let is_zero = words.iter().fold(0, |bits, word| bits | word) == 0;
+            let mask = u64::from(negate & !is_zero).wrapping_neg();
+            for (word, other) in words.iter_mut().zip(negative.0) {
+                *word ^= (*word ^ other) & mask;
             }
         }
         self
@@ -83,9 +87,9 @@ pub trait Point: Copy + Send + Sync + 'static {
     }
 }
 
-/// A point of G1: 64 bytes.
+/// A point of G1: 64 bytes, a cache line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct G1Point {
     /// Montgomery limbs of x.
     pub x: [u64; 4],
@@ -93,9 +97,9 @@ pub struct G1Point {
     pub y: [u64; 4],
 }
 
-/// A point of G2: 128 bytes; a coordinate is `c0 + c1 u`.
+/// A point of G2: 128 bytes, two cache lines; a coordinate is `c0 + c1 u`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct G2Point {
     /// Montgomery limbs of x.
     pub x: [[u64; 4]; 2],

@@ -20,6 +20,11 @@ fn agrees<P: Point>(points: &[P], scalars: &[Fr]) {
     let affine: Vec<_> = points.iter().map(Point::affine).collect();
     let expected = Projective::<P::Curve>::msm_unchecked(&affine, scalars);
     assert!(msm(points, |at| scalars[at], &|_, _| ()) == expected, "{} points", points.len());
+    // So small that sums of buckets meet, double and cancel across chunks.
+    for chunk in [1 + points.len() / 7, 1 + points.len() / 2] {
+        let sum = msm_in_chunks(points, chunk, |at| scalars[at], &|_, _| ());
+        assert!(sum == expected, "{} points, {chunk} at a time", points.len());
+    }
 }
 
 /// Zeros, ones, minus ones, bytes and full scalars.

@@ -1,153 +1,353 @@
-//! The power-of-two transforms: one constant twiddle a block, two levels a pass, depth first.
+//! The power-of-two transforms: a block has one constant twiddle, eight elements are worked on at once.
+//!
+//! A pass loads up to `2^LEVELS` vectors of eight elements, takes them through as many levels as it can without touching
+//! memory in between, and stores them. There are two kinds of passes: in a *column* pass the eight lanes are neighbours, which
+//! are in the same block on every level; in the *base* pass, the one of the smallest blocks, each lane is a block of its own.
+//!
+//! Values keep arkworks' form throughout and only the twiddles have the architecture's own one: transforms are linear.
 
 use ark_bn254::Fr;
-use ark_ff::{Field, One};
+use ark_ff::{AdditiveGroup, Field, One};
 use rayon::prelude::*;
 
-/// Blocks of up to this many elements (128 KiB) are finished level by level.
-const CACHED: usize = 1 << 12;
-/// Blocks of at least this many elements are shared among threads.
-const SHARED: usize = 1 << 14;
-/// Columns that one task of a shared pass handles.
-const COLUMNS: usize = 1 << 11;
+use crate::field::{dispatch, Arch, Kernel, LaneField, Lanes, Packed, LANES};
 
-/// `w^rev(b)` for `b < m / 2`, `w` of order `m`: the twiddle of block `b` on every level.
+/// Levels of a pass: its vectors take up to 80 KiB. Sums grow by `2p` a level, and products take factors below `32p`.
+const LEVELS: u32 = 8;
+/// Levels of the smallest transform that has a column pass: eight blocks of eight elements.
+const MIN_COLUMNS: u32 = 6;
+/// Elements that one task of a base pass handles at least.
+const GRAIN: usize = 1 << 12;
+
+/// `w^rev(b)` for `b < m / 2`, `w` of order `m`: the twiddle of block `b` on every level; and then -1. In the form of the
+/// architecture that [`dispatch`] picks.
 #[derive(Debug, Clone)]
-pub(super) struct Twiddles(Vec<Fr>);
+pub(super) struct Twiddles(Vec<Packed>);
+
+/// Which transform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Natural order in, bit-reversed out.
+    Split,
+    /// Bit-reversed order in, natural out.
+    Merge,
+}
 
 impl Twiddles {
     /// The table of a transform of `size` points with root `root`.
     pub(super) fn new(size: usize, root: Fr) -> Self {
-        let mut table = Vec::with_capacity((size / 2).max(1));
-        table.push(Fr::one());
+        let half = (size / 2).max(1);
+        let mut first = vec![Fr::one()];
         // Doubling: rev(b + 2^j) = rev(b) + m / 2^(j + 2).
         let mut exponent = size / 4;
-        while table.len() < size / 2 {
+        while first.len() < half.min(LANES) {
             let factor = root.pow([exponent as u64]);
-            let known = table.len();
-            table.resize(2 * known, Fr::one());
-            let (from, to) = table.split_at_mut(known);
-            to.par_iter_mut().zip(&*from).with_min_len(1 << 10).for_each(|(to, from)| *to = *from * factor);
+            for index in 0..first.len() {
+                first.push(first[index] * factor);
+            }
             exponent /= 2;
         }
+        first.resize(LANES, Fr::ZERO);
+        let mut table = Vec::with_capacity(half.max(LANES) + 1);
+        table.extend(dispatch(Pack(&first)));
+        while table.len() < half {
+            let factor = root.pow([exponent as u64]);
+            let known = table.len();
+            table.resize(2 * known, Packed::default());
+            let (from, to) = table.split_at_mut(known);
+            let chunks = to.par_chunks_mut(GRAIN).zip(from.par_chunks(GRAIN));
+            chunks.for_each(|(to, from)| dispatch(Scale { to, from, factor }));
+            exponent /= 2;
+        }
+        table.truncate(half);
+        table.push(dispatch(Pack(&[-Fr::one(); LANES]))[0]);
         Self(table)
     }
 
-    /// The twiddle of block `block`, or its inverse.
-    fn get(&self, block: usize, inverse: bool) -> Fr {
-        if !inverse || block == 0 {
-            return self.0[block];
+    /// `out[rev(k)] = sum_j in[j] * w^(jk)`, with `w^-1` if `inverse`.
+    pub(super) fn split(&self, values: &mut [Fr], inverse: bool) {
+        self.transform(values, Way::Split, inverse);
+    }
+
+    /// `out[j] = sum_k in[rev(k)] * w^(jk)`, with `w^-1` if `inverse`.
+    pub(super) fn merge(&self, values: &mut [Fr], inverse: bool) {
+        self.transform(values, Way::Merge, inverse);
+    }
+
+    fn transform(&self, values: &mut [Fr], way: Way, inverse: bool) {
+        let plan = Plan { twiddles: self, way, inverse };
+        let levels = values.len().trailing_zeros();
+        if levels < MIN_COLUMNS {
+            return plan.base(values, 0, levels);
+        }
+        let passes = levels.div_ceil(LEVELS).max(2);
+        let levels: Vec<u32> = (0..passes).map(|pass| (levels + pass) / passes).rev().collect();
+        plan.block(values, 0, &levels);
+    }
+}
+
+/// A transform with its direction.
+#[derive(Clone, Copy)]
+struct Plan<'a> {
+    twiddles: &'a Twiddles,
+    way: Way,
+    inverse: bool,
+}
+
+impl Plan<'_> {
+    /// Transforms one block by passes of `levels`, at least two.
+    fn block(self, values: &mut [Fr], block: usize, levels: &[u32]) {
+        let (first, rest) = (levels[0], &levels[1..]);
+        if self.way == Way::Split {
+            self.columns(values, block, first);
+        }
+        if let [base] = rest {
+            self.base(values, block << first, *base);
+        } else {
+            let inner = values.par_chunks_mut(values.len() >> first).enumerate();
+            inner.for_each(|(index, values)| self.block(values, (block << first) + index, rest));
+        }
+        if self.way == Way::Merge {
+            self.columns(values, block, first);
+        }
+    }
+
+    /// The upper `levels` levels of one block.
+    fn columns(self, values: &mut [Fr], block: usize, levels: u32) {
+        let stride = values.len() >> levels;
+        let tasks = (values.len() / GRAIN).clamp(1, 4 * rayon::current_num_threads());
+        let width = stride.div_ceil(tasks).next_multiple_of(LANES);
+        let mut parts: Vec<Vec<&mut [Fr]>> = Vec::new();
+        parts.resize_with(stride.div_ceil(width), || Vec::with_capacity(1 << levels));
+        for row in values.chunks_exact_mut(stride) {
+            row.chunks_mut(width).zip(&mut parts).for_each(|(part, rows)| rows.push(part));
+        }
+        let plan = self;
+        parts.into_par_iter().for_each(|mut rows| dispatch(Columns { plan, rows: &mut rows, block, levels }));
+    }
+
+    /// All `levels` levels of consecutive blocks, the first of which is `first`.
+    fn base(self, values: &mut [Fr], first: usize, levels: u32) {
+        let group = LANES << levels;
+        let size = group.max(GRAIN);
+        let plan = self;
+        values.par_chunks_mut(size).enumerate().for_each(|(chunk, values)| {
+            dispatch(Base { plan, values, first: first + chunk * (size >> levels), levels });
+        });
+    }
+
+    /// Where the twiddle of a block stands. That of an inverse transform stands there with the wrong sign.
+    #[inline(always)]
+    fn index(self, block: usize) -> usize {
+        if !self.inverse {
+            return block;
+        }
+        if block == 0 {
+            return self.twiddles.0.len() - 1;
         }
         // w^-e = -w^(m/2 - e), and m/2 - e keeps the lowest set bit of e and flips the bits above it; in reversed order
         // those are the bits below the highest one.
         let top = 1 << (usize::BITS - 1 - block.leading_zeros());
-        -self.0[3 * top - 1 - block]
+        3 * top - 1 - block
     }
 
-    /// Natural order in, bit-reversed out: `out[rev(k)] = sum_j in[j] * w^(jk)`, with `w^-1` if `inverse`.
-    pub(super) fn split(&self, values: &mut [Fr], inverse: bool) {
-        self.split_block(values, 0, inverse);
+    /// Reduces what [`Plan::levels`] leaves.
+    #[inline(always)]
+    fn finish<A: Arch>(self, lanes: A::Lanes<Fr>) -> A::Lanes<Fr> {
+        match self.way {
+            Way::Split => lanes.carry().shrink(),
+            Way::Merge => lanes,
+        }
     }
 
-    /// Bit-reversed order in, natural out: `out[j] = sum_k in[rev(k)] * w^(jk)`, with `w^-1` if `inverse`.
-    pub(super) fn merge(&self, values: &mut [Fr], inverse: bool) {
-        self.merge_block(values, 0, inverse);
-    }
-
-    fn split_block(&self, values: &mut [Fr], block: usize, inverse: bool) {
-        if values.len() <= CACHED {
-            let mut size = values.len();
-            let mut first = block;
-            while size > 1 {
-                for (index, chunk) in values.chunks_exact_mut(size).enumerate() {
-                    let twiddle = self.get(first + index, inverse);
-                    let (left, right) = chunk.split_at_mut(size / 2);
-                    left.iter_mut().zip(right).for_each(|(x, y)| split2(x, y, twiddle));
+    /// Takes `rows`, a power of two, through all their levels. `twiddle(level, index)` is that of a block of that level, if
+    /// it is not one.
+    #[inline(always)]
+    fn levels<A: Arch>(
+        self,
+        rows: &mut [A::Lanes<Fr>],
+        twiddle: impl Fn(u32, usize) -> Option<A::Lanes<Fr>> + Copy,
+    ) {
+        let levels = rows.len().trailing_zeros();
+        for step in 0..levels {
+            let level = if self.way == Way::Split { step } else { levels - 1 - step };
+            for (index, block) in rows.chunks_exact_mut(rows.len() >> level).enumerate() {
+                let (left, right) = block.split_at_mut(block.len() / 2);
+                let twiddle = twiddle(level, index);
+                let negated = self.inverse && twiddle.is_some();
+                for (x, y) in left.iter_mut().zip(right) {
+                    match self.way {
+                        Way::Split => split::<A>(x, y, twiddle, negated),
+                        Way::Merge => merge::<A>(x, y, twiddle, negated),
+                    }
                 }
-                size /= 2;
-                first *= 2;
             }
-            return;
         }
-        let outer = self.get(block, inverse);
-        let inner = [self.get(2 * block, inverse), self.get(2 * block + 1, inverse)];
-        each_column(values, |a, b, c, d| {
-            split2(a, c, outer);
-            split2(b, d, outer);
-            split2(a, b, inner[0]);
-            split2(c, d, inner[1]);
-        });
-        each_quarter(values, |index, quarter| self.split_block(quarter, 4 * block + index, inverse));
-    }
-
-    fn merge_block(&self, values: &mut [Fr], block: usize, inverse: bool) {
-        if values.len() <= CACHED {
-            let mut size = 2;
-            while size <= values.len() {
-                let first = block * (values.len() / size);
-                for (index, chunk) in values.chunks_exact_mut(size).enumerate() {
-                    let twiddle = self.get(first + index, inverse);
-                    let (left, right) = chunk.split_at_mut(size / 2);
-                    left.iter_mut().zip(right).for_each(|(x, y)| merge2(x, y, twiddle));
-                }
-                size *= 2;
-            }
-            return;
-        }
-        each_quarter(values, |index, quarter| self.merge_block(quarter, 4 * block + index, inverse));
-        let outer = self.get(block, inverse);
-        let inner = [self.get(2 * block, inverse), self.get(2 * block + 1, inverse)];
-        each_column(values, |a, b, c, d| {
-            merge2(a, b, inner[0]);
-            merge2(c, d, inner[1]);
-            merge2(a, c, outer);
-            merge2(b, d, outer);
-        });
     }
 }
 
-/// `(x + t y, x - t y)`.
+/// `(x + t y, x - t y)`, for `-t` if `negated`. Takes values below `32p`, carried or not; the bound grows by `2p`.
 #[inline(always)]
-fn split2(x: &mut Fr, y: &mut Fr, twiddle: Fr) {
-    let product = *y * twiddle;
-    *y = *x - product;
-    *x += product;
-}
-
-/// `(x + y, t (x - y))`, the transpose of [`split2`].
-#[inline(always)]
-fn merge2(x: &mut Fr, y: &mut Fr, twiddle: Fr) {
-    let difference = *x - *y;
-    *x += *y;
-    *y = difference * twiddle;
-}
-
-/// Calls `op` with the four elements of every column of a block cut in quarters.
-fn each_column(values: &mut [Fr], op: impl Fn(&mut Fr, &mut Fr, &mut Fr, &mut Fr) + Sync) {
-    let quarter = values.len() / 4;
-    let shared = values.len() >= SHARED;
-    let (low, high) = values.split_at_mut(2 * quarter);
-    let ((a, b), (c, d)) = (low.split_at_mut(quarter), high.split_at_mut(quarter));
-    let run = |a: &mut [Fr], b: &mut [Fr], c: &mut [Fr], d: &mut [Fr]| {
-        for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
-            op(a, b, c, d);
-        }
+fn split<A: Arch>(x: &mut A::Lanes<Fr>, y: &mut A::Lanes<Fr>, twiddle: Option<A::Lanes<Fr>>, negated: bool) {
+    let product = match twiddle {
+        Some(twiddle) => y.carry().mul_raw(twiddle),
+        None => y.carry().shrink(),
     };
-    if !shared {
-        return run(a, b, c, d);
-    }
-    let pairs = a.par_chunks_mut(COLUMNS).zip(b.par_chunks_mut(COLUMNS));
-    pairs
-        .zip(c.par_chunks_mut(COLUMNS).zip(d.par_chunks_mut(COLUMNS)))
-        .for_each(|((a, b), (c, d))| run(a, b, c, d));
+    let (sum, difference) = (x.add_raw(product), x.sub_raw(product));
+    (*x, *y) = if negated { (difference, sum) } else { (sum, difference) };
 }
 
-/// Calls `op` with every quarter of a block, in parallel if they are large.
-fn each_quarter(values: &mut [Fr], op: impl Fn(usize, &mut [Fr]) + Sync) {
-    let quarter = values.len() / 4;
-    if values.len() >= SHARED {
-        values.par_chunks_mut(quarter).enumerate().for_each(|(index, chunk)| op(index, chunk));
-    } else {
-        values.chunks_mut(quarter).enumerate().for_each(|(index, chunk)| op(index, chunk));
+/// `(x + y, t (x - y))`, the transpose of [`split`], for `-t` if `negated`. Takes and gives reduced values.
+#[inline(always)]
+fn merge<A: Arch>(x: &mut A::Lanes<Fr>, y: &mut A::Lanes<Fr>, twiddle: Option<A::Lanes<Fr>>, negated: bool) {
+    let difference = if negated { y.sub_raw(*x) } else { x.sub_raw(*y) }.carry();
+    *x = x.add_raw(*y).shrink();
+    *y = match twiddle {
+        Some(twiddle) => difference.mul(twiddle),
+        None => difference.shrink(),
+    };
+}
+
+/// The upper levels of a block, eight columns at a time. `rows[r]` is the same range of columns of row `r`.
+struct Columns<'a, 'b> {
+    plan: Plan<'a>,
+    rows: &'a mut [&'b mut [Fr]],
+    block: usize,
+    levels: u32,
+}
+
+impl Kernel for Columns<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<A: Arch>(self, arch: A) {
+        let Self { plan, rows, block, levels } = self;
+        let mut lanes = vec![arch.zero::<Fr>(); 1 << levels];
+        for column in (0..rows[0].len()).step_by(LANES) {
+            for (lanes, row) in lanes.iter_mut().zip(rows.iter()) {
+                *lanes = load(arch, eight(&row[column..]).each_ref());
+            }
+            plan.levels::<A>(&mut lanes, |level, index| {
+                let block = (block << level) + index;
+                (block != 0).then(|| arch.unpack_splat(&plan.twiddles.0[plan.index(block)]))
+            });
+            for (lanes, row) in lanes.iter().zip(rows.iter_mut()) {
+                let finished = plan.finish::<A>(*lanes).pack();
+                row[column..][..LANES]
+                    .copy_from_slice(&finished.map(|words| Fr::from_montgomery_words(words.0)));
+            }
+        }
+    }
+}
+
+/// All levels of consecutive blocks, eight blocks at a time.
+struct Base<'a> {
+    plan: Plan<'a>,
+    values: &'a mut [Fr],
+    first: usize,
+    levels: u32,
+}
+
+impl Kernel for Base<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<A: Arch>(self, arch: A) {
+        let Self { plan, values, first, levels } = self;
+        let size = 1 << levels;
+        let mut lanes = vec![arch.zero::<Fr>(); size];
+        for (group, values) in values.chunks_mut(LANES * size).enumerate() {
+            let first = first + group * LANES;
+            // A transform of fewer than eight blocks is one of a single block: the other lanes do the same.
+            let blocks = values.len() / size;
+            let of = |lane: usize| lane.min(blocks - 1);
+            for (at, lanes) in lanes.iter_mut().enumerate() {
+                *lanes = load(arch, std::array::from_fn(|lane| &values[of(lane) * size + at]));
+            }
+            plan.levels::<A>(&mut lanes, |level, index| {
+                let block = |lane| plan.index(((first + of(lane)) << level) + index);
+                Some(arch.unpack_words(std::array::from_fn(|lane| &plan.twiddles.0[block(lane)].0)))
+            });
+            for (at, lanes) in lanes.iter().enumerate() {
+                let finished = plan.finish::<A>(*lanes).pack();
+                for (lane, words) in finished.iter().enumerate().take(blocks) {
+                    values[lane * size + at] = Fr::from_montgomery_words(words.0);
+                }
+            }
+        }
+    }
+}
+
+/// Eight elements as they lie.
+#[inline(always)]
+fn load<A: Arch>(arch: A, elements: [&Fr; LANES]) -> A::Lanes<Fr> {
+    arch.unpack_words(elements.map(|element| element.montgomery_words()))
+}
+
+#[inline(always)]
+fn eight(values: &[Fr]) -> &[Fr; LANES] {
+    values.first_chunk().expect("rows are whole vectors")
+}
+
+/// Eight elements in the architecture's form.
+struct Pack<'a>(&'a [Fr]);
+
+impl Kernel for Pack<'_> {
+    type Output = [Packed; LANES];
+
+    #[inline(always)]
+    fn run<A: Arch>(self, arch: A) -> [Packed; LANES] {
+        arch.load(eight(self.0)).pack()
+    }
+}
+
+/// Multiplies values by `factor` times their weights.
+pub(super) fn scale(values: &mut [Fr], weights: &[Fr], factor: Fr) {
+    dispatch(Weigh { values, weights, factor });
+}
+
+struct Weigh<'a> {
+    values: &'a mut [Fr],
+    weights: &'a [Fr],
+    factor: Fr,
+}
+
+impl Kernel for Weigh<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<A: Arch>(self, arch: A) {
+        let Self { values, weights, factor } = self;
+        let whole = values.len() / LANES * LANES;
+        let (groups, rest) = values.split_at_mut(whole);
+        let factors = arch.splat(factor);
+        for (values, weights) in groups.chunks_exact_mut(LANES).zip(weights.chunks_exact(LANES)) {
+            let weights = arch.load(eight(weights)).mul(factors);
+            let finished = load(arch, eight(values).each_ref()).mul(weights).pack();
+            values.copy_from_slice(&finished.map(|words| Fr::from_montgomery_words(words.0)));
+        }
+        for (value, weight) in rest.iter_mut().zip(&weights[whole..]) {
+            *value *= factor * weight;
+        }
+    }
+}
+
+/// `to = factor * from`, whole vectors.
+struct Scale<'a> {
+    to: &'a mut [Packed],
+    from: &'a [Packed],
+    factor: Fr,
+}
+
+impl Kernel for Scale<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<A: Arch>(self, arch: A) {
+        let factor = arch.splat(self.factor);
+        for (to, from) in self.to.chunks_exact_mut(LANES).zip(self.from.chunks_exact(LANES)) {
+            let from = arch.unpack::<Fr>(from.first_chunk().expect("a whole vector"));
+            to.copy_from_slice(&from.mul(factor).pack());
+        }
     }
 }

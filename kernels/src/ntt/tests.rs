@@ -3,7 +3,7 @@ use ark_ff::UniformRand;
 use ark_poly::{EvaluationDomain, MixedRadixEvaluationDomain, Radix2EvaluationDomain};
 use ark_std::test_rng;
 
-const POWERS: [usize; 8] = [1, 2, 4, 64, 1 << 12, 1 << 13, 1 << 14, 1 << 15];
+const POWERS: [usize; 13] = [1, 2, 4, 8, 16, 32, 64, 128, 1 << 12, 1 << 13, 1 << 14, 1 << 15, 1 << 17];
 const MIXED: [usize; 6] = [3, 6, 48, 3 << 12, 3 << 13, 3 << 14];
 
 fn random(size: usize) -> Vec<Fr> {

@@ -10,9 +10,9 @@ use std::sync::OnceLock;
 
 use assay_kernels::device::{Argument, Device, DeviceError, Launch};
 
-/// `kernels/cuda`.
+/// `kernels/cuda`: tests run in their package's folder, and a path of build time may be one of another clone.
 pub(crate) fn sources() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda")
+    PathBuf::from("cuda")
 }
 
 /// BLAKE3 over the names and contents of all files below `folders`, in order of the names.

@@ -1,7 +1,8 @@
 //! Operator, vigilante and backup operator of the contract, as pure state machines.
 //!
-//! Layer: above `assay-l1`'s graph, below whatever talks to a node. No sockets, files, clock or randomness: a machine takes an
-//! [`Event`] (a block, an answer) and returns [`Effect`]s (transactions to broadcast, questions, alarms). The same events give the
+//! Layer: above `assay-l1`'s graph and the signers' files. The machines have no sockets, files, clock or randomness: one takes an
+//! [`Event`] (a block, an answer) and returns [`Effect`]s (transactions to broadcast, questions, alarms). [`service`] runs them as
+//! processes. The same events give the
 //! same states and effects. Keys and the contract ([`Context`]) are given with each step and are no part of the state.
 //!
 //! # How a shell uses it
@@ -20,10 +21,10 @@
 //! * Whoever is honest is never slashed as long as its transactions are mined within each period.
 //!
 //! # Non-goals
-//! Executing batches, verifying proofs, signing with one-time keys, and talking to nodes: the shell's.
+//! Executing batches and verifying proofs: the caller's. Making epochs: the signers'.
 //!
-//! Reading order: [`contract`], [`View`], [`Event`], [`Effect`], [`Operator`], [`Vigilante`], [`sender`]; `sim` runs them under
-//! attack.
+//! Reading order: [`contract`], [`View`], [`Event`], [`Effect`], [`Operator`], [`Vigilante`], [`sender`], [`service`]; `sim` runs them
+//! under attack.
 
 pub mod contract;
 mod event;
@@ -32,6 +33,7 @@ pub mod fees;
 mod operator;
 mod party;
 pub mod sender;
+pub mod service;
 #[cfg(feature = "simulate")]
 pub mod sim;
 mod types;

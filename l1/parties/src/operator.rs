@@ -20,7 +20,7 @@ use crate::fees::FeePolicy;
 use crate::party::{Context, Party, StepError};
 use crate::sender::{Draft, Sender, Want};
 use crate::types::{ClaimId, EpochIndex, Height, TxId, Values, NEW_ROOT, PREV_ROOT};
-use crate::view::{Readiness, View};
+use crate::view::{Readiness, Standing, View};
 
 /// Batches that wait for their claim, at most.
 pub const BATCHES_MAX: usize = 4_096;
@@ -142,6 +142,9 @@ impl Operator {
                 let fresh = Batch { values: *values, on_chain: false };
                 let known = self.batches.get(&values[PREV_ROOT]);
                 let full = self.batches.len() >= BATCHES_MAX;
+                if self.is_settled(context, values) {
+                    return;
+                }
                 if known.is_some_and(|known| known.values != *values) || (known.is_none() && full) {
                     let [a, b, c, d, e, f, g, h, ..] = values[PREV_ROOT];
                     effects.push(Effect::Alarm(Alarm::Batch([a, b, c, d, e, f, g, h])));
@@ -177,8 +180,36 @@ impl Operator {
                 }
             }
             Event::Restarted if !self.weak.forget_restarts => self.asked.clear(),
+            Event::Connected(_) => self.forget_settled(context),
             _ => {}
         }
+    }
+
+    /// Values of this operator's claims whose acceptance is final: what a reorganisation or a slash can void is not among them.
+    fn settled<'a>(&'a self, context: Context<'a>) -> impl Iterator<Item = Values> + 'a {
+        let view = &self.party.view;
+        let claims = Self::mine(context).into_iter().flat_map(|(epoch, known)| {
+            (0..known.spec().terms.claims_max).map(move |claim| ClaimId { epoch, claim })
+        });
+        claims.filter_map(|claim| match view.standing(claim) {
+            Standing::Accepted(height) if view.is_final(height) => view.values(claim),
+            _ => None,
+        })
+    }
+
+    /// True if a settled claim has these values: the batch needs nothing more.
+    fn is_settled(&self, context: Context<'_>, values: &Values) -> bool {
+        self.settled(context).any(|settled| settled == *values)
+    }
+
+    /// Forgets batches whose claims are settled, so that there is room for those that come.
+    fn forget_settled(&mut self, context: Context<'_>) {
+        if self.batches.is_empty() {
+            return;
+        }
+        let settled: BTreeMap<[u8; 32], Values> =
+            self.settled(context).map(|values| (values[PREV_ROOT], values)).collect();
+        self.batches.retain(|root, batch| settled.get(root) != Some(&batch.values));
     }
 
     fn ask(&mut self, what: Asked, effect: impl FnOnce() -> Effect, effects: &mut Vec<Effect>) {

@@ -212,6 +212,14 @@ impl Sender {
         effects.extend(self.jobs.values().map(|job| Effect::Broadcast(job.package.clone())));
     }
 
+    /// The fee that a transaction of its own pays; `None` if it is not on its way.
+    #[must_use]
+    pub fn fee(&self, txid: &Txid) -> Option<Amount> {
+        let is_it = |job: &&Job| job.package.last().is_some_and(|tx| tx.compute_txid() == *txid);
+        let split = self.split.as_ref().filter(|split| split.tx.compute_txid() == *txid);
+        self.jobs.values().find(is_it).map(|job| job.fee).or(split.map(|split| split.fee))
+    }
+
     /// True if it is on its way.
     #[must_use]
     pub fn has(&self, id: TxId) -> bool {

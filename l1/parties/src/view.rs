@@ -143,7 +143,9 @@ impl View {
                 };
                 self.confirmed.insert(id, Confirmed { height: block.height, tx: Arc::clone(tx), values });
             }
-            let mine = tx.output.iter().enumerate().filter(|(_, output)| output.script_pubkey == self.wallet);
+            // A coinbase cannot be spent for 100 blocks: it is nothing to count on.
+            let outputs = tx.output.iter().enumerate().filter(|_| !tx.is_coinbase());
+            let mine = outputs.filter(|(_, output)| output.script_pubkey == self.wallet);
             let mine: Vec<_> = mine.map(|(vout, output)| (vout as u32, output.value)).collect();
             for (vout, value) in mine {
                 let outpoint = OutPoint::new(tx.compute_txid(), vout);

@@ -185,7 +185,11 @@ impl ConnectorInput {
 }
 
 /// Signature of input `index` for a script path, over the whole transaction.
-pub(crate) fn sign_leaf(
+///
+/// # Panics
+/// If `index` is no input of `tx`, or `spent` has not one output for each.
+#[must_use]
+pub fn sign_leaf(
     tx: &Transaction,
     index: usize,
     spent: &[TxOut],
@@ -257,7 +261,8 @@ pub fn reclaim(
 }
 
 /// Witness of a leaf that wants one signature.
-pub(crate) fn leaf_witness(signature: &[u8; 64], spend: &LeafSpend) -> Witness {
+#[must_use]
+pub fn leaf_witness(signature: &[u8; 64], spend: &LeafSpend) -> Witness {
     let mut witness = Witness::new();
     witness.push(signature);
     witness.push(spend.script.as_bytes());

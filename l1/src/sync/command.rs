@@ -36,7 +36,11 @@ pub struct NodeArgs {
 }
 
 impl NodeArgs {
-    fn open(&self) -> Result<Arc<dyn BitcoinBackend>, CommandError> {
+    /// Opens the back end.
+    ///
+    /// # Errors
+    /// `Argument` if none is named; `Backend`.
+    pub fn open(&self) -> Result<Arc<dyn BitcoinBackend>, CommandError> {
         let spec = match (&self.regtest_dir, &self.bitcoind) {
             (Some(dir), None) => BackendSpec::InProcess { dir: dir.clone() },
             (None, Some(url)) => BackendSpec::bitcoind(url, self.cookie.as_deref())?,

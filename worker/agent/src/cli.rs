@@ -91,7 +91,7 @@ pub struct Arguments<E: Args> {
     /// Memory of all tasks together, GiB [default: five sixths of the machine's]
     #[arg(long, value_name = "GIB")]
     pub memory: Option<u64>,
-    /// Tasks at the same time [default: one for each device]
+    /// Tasks at the same time [default: one for each GPU; without GPUs what memory and cores allow]
     #[arg(long, value_name = "N")]
     pub slots: Option<u32>,
     /// Controllers (block and fold tasks) at the same time, beside the slots [default: 1]

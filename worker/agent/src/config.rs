@@ -174,6 +174,8 @@ pub struct Machine {
     pub gpus: Vec<(Device, String)>,
     /// Its memory.
     pub memory_bytes: u64,
+    /// Cores of the processor.
+    pub cores: u32,
     /// Its name.
     pub host: String,
 }
@@ -186,6 +188,7 @@ impl Machine {
             cpu: crate::devices::cpu_model(),
             gpus: crate::devices::gpus(),
             memory_bytes: crate::devices::memory_bytes(),
+            cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
             host: host.trim().to_owned(),
         }
     }
@@ -198,6 +201,9 @@ pub struct Program {
     pub version: u32,
     /// What receipts say about it.
     pub build: String,
+    /// Memory that one of many tasks takes, bytes. A worker without GPUs takes as many at the same time as it has memory and
+    /// cores for: one alone leaves cores idle.
+    pub task_bytes: u64,
 }
 
 impl Config {
@@ -306,8 +312,7 @@ fn agent(
         return wrong("worker.memory_gib", "at least 1", (config.memory_bytes >> 30).to_string());
     }
     config.devices = devices(worker.devices.as_deref().unwrap_or("auto"), machine)?;
-    let devices = u32::try_from(config.devices.len()).unwrap_or(u32::MAX);
-    config.slots = worker.slots.unwrap_or(devices);
+    config.slots = worker.slots.unwrap_or_else(|| slots(program, machine, &config));
     config.controllers = worker.controllers.unwrap_or(1);
     if config.slots > SLOTS_MAX || config.controllers > SLOTS_MAX {
         let got = config.slots.max(config.controllers).to_string();
@@ -339,6 +344,20 @@ fn kinds(names: &str) -> Result<Vec<Kind>, ConfigError> {
         })?);
     }
     Ok(kinds.into_iter().collect())
+}
+
+/// Tasks at the same time, where nobody has said how many: one for each GPU, or what memory and cores allow.
+fn slots(program: &Program, machine: &Machine, config: &AgentConfig) -> u32 {
+    if config.devices.iter().all(|(device, _)| *device == Device::Cpu) {
+        return cpu_slots(config.memory_bytes, program.task_bytes, machine.cores);
+    }
+    u32::try_from(config.devices.len()).unwrap_or(u32::MAX)
+}
+
+/// Tasks of `task_bytes` that a processor with `cores` works on at the same time, in `memory_bytes`. At least one.
+pub fn cpu_slots(memory_bytes: u64, task_bytes: u64, cores: u32) -> u32 {
+    let by_memory = u32::try_from(memory_bytes / task_bytes.max(1)).unwrap_or(u32::MAX);
+    by_memory.clamp(1, cores.clamp(1, SLOTS_MAX))
 }
 
 fn devices(text: &str, machine: &Machine) -> Result<Vec<(Device, String)>, ConfigError> {

@@ -263,7 +263,7 @@ impl From<CheapFlags> for Cheap {
 /// A worker's whole process with the cheap runner, as [`cli::main`] reads its command line.
 pub fn main() -> ExitCode {
     let build = concat!("assay-worker-cheap ", env!("CARGO_PKG_VERSION"));
-    let program = Program { version: VERSION, build: build.to_owned() };
+    let program = Program { version: VERSION, build: build.to_owned(), task_bytes: u64::MAX };
     cli::main(&program, |_, flags: CheapFlags| Ok(Cheap::from(flags)))
 }
 

@@ -35,12 +35,6 @@ fn settled(ends: &[(assay_schedule::BatchId, Phase)]) {
     }
 }
 
-/// No task twice.
-fn assert_nothing_proved_again(conductor: &Conductor) {
-    let distinct: BTreeSet<_> = conductor.proved.iter().collect();
-    assert_eq!(distinct.len(), conductor.proved.len(), "something finished was proved again");
-}
-
 #[tokio::test]
 async fn two_workers_prove_two_batches_one_upon_the_other() {
     let bench = Bench::new();
@@ -56,7 +50,7 @@ async fn two_workers_prove_two_batches_one_upon_the_other() {
     assert_eq!(conductor.proof(first).await, proof);
     let (proof, _) = prove(&shape(2).payload(), Some(&fold)).unwrap();
     assert_eq!(conductor.proof(second).await, proof);
-    assert_nothing_proved_again(&conductor);
+    conductor.assert_nothing_proved_again();
     // Execute, 2 blocks with 5 shards and 3 + 2 + 1 reductions, fold with 3 and 2 + 1, wrap, Groth16.
     assert_eq!(conductor.proved.len(), 2 * (1 + 2 * (1 + 5 + 6) + (1 + 3 + 3) + 2));
     let held: BTreeSet<_> = conductor.machine.artifacts().map(|artifact| artifact.hash).collect();
@@ -134,7 +128,7 @@ async fn workers_that_are_killed_again_and_again_lose_nothing_that_was_finished(
     settled(&ends);
     assert!(kills >= 4, "only {kills} kills");
     assert_eq!(conductor.proof(batch).await, prove(&shape(5).payload(), None).unwrap().0);
-    assert_nothing_proved_again(&conductor);
+    conductor.assert_nothing_proved_again();
     let held: BTreeSet<_> = conductor.machine.artifacts().map(|artifact| artifact.hash).collect();
     assert_eq!(bench.store.usage().await.unwrap().artifacts, held.len() as u64, "an artifact leaks");
 }

@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -103,6 +102,5 @@ async fn killed_processes_and_a_killed_redis_end_in_one_proof_and_prove_nothing_
     assert_eq!(ends, [(batch, Phase::Settled)]);
     assert!(kills >= 5, "only {kills} kills");
     assert_eq!(conductor.proof(batch).await, prove(&shape.payload(), None).unwrap().0);
-    let distinct: BTreeSet<_> = conductor.proved.iter().collect();
-    assert_eq!(distinct.len(), conductor.proved.len(), "something finished was proved again");
+    conductor.assert_nothing_proved_again();
 }

@@ -123,8 +123,32 @@ impl Browser {
     }
 }
 
+/// Signs in on an open page.
+async fn sign_in(browser: &Browser, key: &str) {
+    // Without a key the page asks for one; a wrong one is refused; the right one is taken and kept in this tab only.
+    browser.until("!document.querySelector('#login').hidden").await;
+    let enter = |key: &str| {
+        format!("document.querySelector('#key').value = '{key}'; document.querySelector('#login').requestSubmit();")
+    };
+    browser.run(&enter("assay_wrong")).await;
+    browser.until("document.querySelector('#login-error').textContent.includes('not valid')").await;
+    browser.run(&enter(key)).await;
+    browser.until("document.querySelectorAll('#list li').length == 2").await;
+    assert_eq!(browser.run("return localStorage.getItem('assay-key')").await, Value::Null);
+    assert_eq!(browser.run("return sessionStorage.getItem('assay-key')").await, key);
+}
+
+/// The browser's own log tells of nothing but the refused key.
+async fn nothing_severe(browser: &Browser) {
+    let log = browser.command("POST", "/se/log", Some(json!({"type": "browser"}))).await;
+    let log = log.expect("the browser has a log");
+    let is_severe =
+        |entry: &&Value| entry["level"] == "SEVERE" && !entry["message"].to_string().contains("401");
+    let severe: Vec<&Value> = log.as_array().expect("a list of entries").iter().filter(is_severe).collect();
+    assert!(severe.is_empty(), "{severe:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[allow(clippy::too_many_lines, reason = "one walk through the page")]
 async fn the_page_shows_a_batch_while_it_is_proved() {
     let browser = match Browser::start().await {
         Ok(browser) => browser,
@@ -146,18 +170,8 @@ async fn the_page_shows_a_batch_while_it_is_proved() {
     // More than will be done while the page is looked at.
     let id = node.client.submitted("nightly-0042", Shape { runs: 3, shards: 60, ..Shape::new(1) }).await;
 
-    // Without a key the page asks for one; a wrong one is refused; the right one is taken and kept in this tab only.
     browser.open(&format!("http://{}/", node.address)).await;
-    browser.until("!document.querySelector('#login').hidden").await;
-    let enter = |key: &str| {
-        format!("document.querySelector('#key').value = '{key}'; document.querySelector('#login').requestSubmit();")
-    };
-    browser.run(&enter("assay_wrong")).await;
-    browser.until("document.querySelector('#login-error').textContent.includes('not valid')").await;
-    browser.run(&enter(&cluster.key)).await;
-    browser.until("document.querySelectorAll('#list li').length == 2").await;
-    assert_eq!(browser.run("return localStorage.getItem('assay-key')").await, Value::Null);
-    assert_eq!(browser.run("return sessionStorage.getItem('assay-key')").await, cluster.key.as_str());
+    sign_in(&browser, &cluster.key).await;
 
     // The batch in work is chosen by itself; it has lanes, spans, reasons for waiting and an ETA, and all that moves.
     browser.until(&format!("document.querySelector('#detail-title').textContent == 'Batch #{id}'")).await;
@@ -200,13 +214,5 @@ async fn the_page_shows_a_batch_while_it_is_proved() {
     browser.run(&format!("[...document.querySelectorAll('#list button')].find((b) => b.textContent.startsWith('#{id} ')).click()")).await;
     browser.until("document.querySelector('#facts').textContent.includes('Phasesettled')").await;
     browser.until("document.querySelector('#waiting-box').hidden").await;
-    let errors =
-        browser.command("POST", "/se/log", Some(json!({"type": "browser"}))).await.unwrap_or_default();
-    let severe: Vec<&Value> = errors
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|entry| entry["level"] == "SEVERE" && !entry["message"].to_string().contains("401"))
-        .collect();
-    assert!(severe.is_empty(), "{severe:?}");
+    nothing_severe(&browser).await;
 }

@@ -8,6 +8,7 @@ fn machine() -> Machine {
         cpu: "EPYC".into(),
         gpus: vec![(Device::Gpu(0), "H200".into()), (Device::Gpu(1), "4090".into())],
         memory_bytes: 60 << 30,
+        cores: 4,
         host: "box".into(),
     }
 }
@@ -22,7 +23,7 @@ fn config_on(
         let all = [("HOME", "/home/me")].into_iter().chain(env.iter().copied());
         all.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).next_back()
     };
-    let program = Program { version: 7, build: "test 1".into() };
+    let program = Program { version: 7, build: "test 1".into(), task_bytes: 8 << 30 };
     Config::new(&program, machine, Some((Path::new("assay-worker.toml"), file)), lookup, flags)
 }
 
@@ -136,4 +137,18 @@ fn unknown_fields_and_impossible_values_are_named_and_passwords_are_not_shown() 
         let error = config(file, &[], Settings::default()).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
+}
+
+#[test]
+fn a_processor_takes_as_many_tasks_as_it_has_memory_and_cores_for() {
+    let slots = |memory: &str| {
+        let flags = Settings::default();
+        config(&format!("{NEEDED}[worker]\ndevices = \"cpu\"\nmemory_gib = {memory}\n"), &[], flags)
+            .unwrap()
+            .agent
+            .slots
+    };
+    assert_eq!(["1", "15", "16", "20", "24", "200"].map(slots), [1, 1, 2, 2, 3, 4]);
+    assert_eq!(cpu_slots(1 << 40, 0, 0), 1);
+    assert_eq!(cpu_slots(u64::MAX, 1, u32::MAX), SLOTS_MAX);
 }

@@ -347,7 +347,7 @@ impl Drive<'_> {
         Ended { result, used: self.meter.used(gpu_ms) }
     }
 
-    fn talk(&mut self, worker: &mut Worker) -> Result<(Vec<NewFile>, Option<u64>), Failure> {
+    fn talk(&mut self, worker: &mut Worker) -> Result<Answer, Failure> {
         let opening = self.talk.open();
         self.say(worker, opening)?;
         let (mut heard_at, mut sampled_at) = (Instant::now(), Instant::now());

@@ -28,8 +28,10 @@ pub struct Conductor {
     sessions: BTreeMap<assay_schedule::WorkerId, u64>,
     work: Vec<Effect>,
     pub receipts: Vec<SignedReceipt>,
-    /// Keys of parts and tasks whose results counted, in order; a key twice was proved twice.
+    /// Keys of parts and tasks whose results counted, in order.
     pub proved: Vec<Hash>,
+    /// Keys that were handed out after their result had counted.
+    pub again: Vec<Hash>,
     /// Keys by attempt.
     keys: BTreeMap<AttemptId, Hash>,
     pub accepted: BTreeSet<AttemptId>,
@@ -80,6 +82,7 @@ impl Conductor {
             work: Vec::new(),
             receipts: Vec::new(),
             proved: Vec::new(),
+            again: Vec::new(),
             keys: BTreeMap::new(),
             accepted: BTreeSet::new(),
             proofs: BTreeMap::new(),
@@ -132,6 +135,9 @@ impl Conductor {
             match &effect.action {
                 Action::Message(message) => {
                     if let Message::Dispatch(dispatch) = message {
+                        if self.proved.contains(&dispatch.key) {
+                            self.again.push(dispatch.key);
+                        }
                         self.keys.insert(dispatch.attempt, dispatch.key);
                     }
                     if let Recipient::Worker { worker, session } = message.recipient(effect.batch) {
@@ -183,13 +189,13 @@ impl Conductor {
         for effect in std::mem::take(&mut self.work) {
             let id = effect.id;
             let Action::Work(work) = effect.action else { continue };
+            let mut checked = None;
             let answer = match work {
                 Work::Verify { attempt, stage, inputs, outputs, .. } => {
                     let inputs = inputs.iter().map(|input| input.artifact).collect::<Vec<_>>();
                     let verdict = self.verify(stage, &inputs, &outputs).await;
                     if matches!(verdict, Verdict::Read { valid: true, .. }) {
-                        self.proved.push(self.keys[&attempt]);
-                        self.accepted.insert(attempt);
+                        checked = Some(attempt);
                     }
                     Event::Verified { effect: id, verdict }
                 }
@@ -222,8 +228,19 @@ impl Conductor {
                     Event::Done { effects: vec![id] }
                 }
             };
-            self.step(answer);
+            // Of two attempts that end in the same turn the second was taken back by the first's verdict.
+            if let (true, Some(attempt)) = (self.step(answer), checked) {
+                self.proved.push(self.keys[&attempt]);
+                self.accepted.insert(attempt);
+            }
         }
+    }
+
+    /// No task is proved after its result has counted, and no result counts twice.
+    pub fn assert_nothing_proved_again(&self) {
+        assert_eq!(self.again, [], "something finished was handed out again");
+        let distinct: BTreeSet<_> = self.proved.iter().collect();
+        assert_eq!(distinct.len(), self.proved.len(), "a result counted twice");
     }
 
     async fn read(&self, artifact: &Artifact) -> Option<Vec<u8>> {
