@@ -1,26 +1,39 @@
-//! MuSig2 (BIP327) over a list of messages, by the `musig2` crate.
+//! MuSig2 (BIP327) over a list of messages, by libsecp256k1 (the `musig` module of the crate `secp256k1`).
 //!
 //! The contract's leaves hold the aggregated key as it is (`<attesters> CHECKSIG`), and the internal key of every output is a
 //! point whose logarithm nobody knows: there is no key path and so no taproot tweak. Keys are aggregated in the order of
 //! their compressed bytes (KeySort), so that a set of keys has one aggregate.
+//!
+//! The interface speaks the types of `bitcoin`, whose secp256k1 is an older version without MuSig2: keys cross by their bytes,
+//! in `Attesters::in_order` and `Own::new`.
 
+use std::cell::OnceCell;
 use std::fmt;
 
 use bitcoin::secp256k1::schnorr::Signature;
 use bitcoin::secp256k1::{Message, PublicKey, SecretKey, XOnlyPublicKey};
-use musig2::{
-    AggNonce, BinaryEncoding, CompactSignature, KeyAggContext, PartialSignature, PubNonce, SecNonce,
-};
+use rand::rngs::OsRng;
+use rand::RngCore;
 use rayon::prelude::*;
-use zeroize::Zeroizing;
+use secp256k1_musig::musig::{
+    new_nonce_pair, AggregatedNonce, KeyAggCache, PartialSignature, PublicNonce, SecretNonce, Session,
+    SessionSecretRand,
+};
+use secp256k1_musig::{rerandomize_global_context, Keypair, PublicKey as Member};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::identity::secp;
 use crate::limits::PARTIES_MAX;
+
+#[cfg(test)]
+mod vectors;
 
 /// Bytes of a public nonce.
 pub const NONCE_BYTES: usize = 66;
 /// Bytes of a partial signature.
 pub const PARTIAL_BYTES: usize = 32;
+/// Words of the stack that are overwritten after a use of secrets: 16 KiB.
+const STACK_WORDS: usize = 2048;
 
 /// Why a step of MuSig2 gives nothing. Where one party is at fault, `signer` is its index in [`Attesters::keys`].
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
@@ -65,8 +78,10 @@ pub enum MusigError {
 /// The attesters of an epoch as one key.
 #[derive(Clone)]
 pub struct Attesters {
-    context: KeyAggContext,
+    context: KeyAggCache,
     keys: Vec<PublicKey>,
+    /// `keys` as the library has them.
+    members: Vec<Member>,
     key: XOnlyPublicKey,
 }
 
@@ -76,8 +91,9 @@ impl fmt::Debug for Attesters {
     }
 }
 
-/// The secret that all nonces of one chunk come from; wiped when dropped. It can be taken once and not copied.
-pub struct NonceSeed(Zeroizing<[u8; 32]>);
+/// The secret that all nonces of one chunk come from. It can be taken once and not copied, and stays in one place in memory
+/// until it is dropped, and so wiped: what takes it out of a session leaves nothing in the session's memory.
+pub struct NonceSeed(Box<Zeroizing<[u8; 32]>>);
 
 impl fmt::Debug for NonceSeed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,15 +106,59 @@ impl NonceSeed {
     #[must_use]
     pub fn split(randomness: &Zeroizing<[u8; 32]>, chunks: u32) -> Vec<Self> {
         let seed = |chunk: u32| blake3::keyed_hash(randomness, &chunk.to_le_bytes()).into();
-        (0..chunks).map(|chunk| Self(Zeroizing::new(seed(chunk)))).collect()
+        wiping_the_stack(|| (0..chunks).map(|chunk| Self(Box::new(Zeroizing::new(seed(chunk))))).collect())
     }
+}
+
+/// A signer's own pair of keys as the library has it, in one place in memory; wiped when dropped.
+struct Own(Box<Keypair>);
+
+impl Own {
+    fn new(secret: &SecretKey) -> Self {
+        let pair = || {
+            let bytes = Zeroizing::new(secret.secret_bytes());
+            Box::new(Keypair::from_secret_bytes(*bytes).expect("the range of secret keys is the same"))
+        };
+        Self(wiping_the_stack(pair))
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.0.non_secure_erase();
+    }
+}
+
+/// Blinds this thread's context of libsecp256k1, then does `work` on secrets, then overwrites the stack below this frame.
+///
+/// The library wipes what it computes with, but not what is moved: a secret nonce on its way out of the function that makes
+/// it, and the seed it blinds its context with again after each use.
+fn wiping_the_stack<T>(work: impl FnOnce() -> T) -> T {
+    #[inline(never)]
+    fn below<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+    #[inline(never)]
+    fn wipe() {
+        [0_u64; STACK_WORDS].zeroize();
+    }
+    thread_local!(static BLINDED: OnceCell<()> = const { OnceCell::new() });
+    let blind = || {
+        let mut seed = Zeroizing::new([0; 32]);
+        OsRng.fill_bytes(seed.as_mut_slice());
+        rerandomize_global_context(&seed);
+    };
+    BLINDED.with(|blinded| *blinded.get_or_init(blind));
+    let result = below(work);
+    wipe();
+    result
 }
 
 /// The nonces of all signers for a chunk, one list of public nonces per message, and their sums.
 #[derive(Debug)]
 pub struct ChunkNonces {
-    of_signers: Vec<Vec<PubNonce>>,
-    sums: Vec<AggNonce>,
+    of_signers: Vec<Vec<PublicNonce>>,
+    sums: Vec<AggregatedNonce>,
 }
 
 impl ChunkNonces {
@@ -112,12 +172,14 @@ impl ChunkNonces {
         }
         let read = |(signer, nonces): (usize, &Vec<[u8; NONCE_BYTES]>)| {
             let point = |(index, bytes): (usize, &[u8; NONCE_BYTES])| {
-                PubNonce::from_bytes(bytes).map_err(|_| MusigError::Nonce { signer, index })
+                PublicNonce::from_byte_array(bytes).map_err(|_| MusigError::Nonce { signer, index })
             };
             nonces.iter().enumerate().map(point).collect::<Result<Vec<_>, _>>()
         };
         let of_signers: Vec<_> = of_signers.par_iter().enumerate().map(read).collect::<Result<_, _>>()?;
-        let sum = |index: usize| AggNonce::sum(of_signers.iter().map(|nonces| &nonces[index]));
+        let sum = |index: usize| {
+            AggregatedNonce::new(&of_signers.iter().map(|nonces| &nonces[index]).collect::<Vec<_>>())
+        };
         let sums = (0..messages).into_par_iter().map(sum).collect();
         Ok(Self { of_signers, sums })
     }
@@ -136,10 +198,17 @@ impl Attesters {
         if keys.len() != count || !(1..=PARTIES_MAX).contains(&count) {
             return Err(MusigError::Keys { count });
         }
-        let context = KeyAggContext::new(keys.iter().copied()).map_err(|_| MusigError::Keys { count })?;
-        let whole: PublicKey = context.aggregated_pubkey();
-        let key = whole.x_only_public_key().0;
-        Ok(Self { context, keys, key })
+        Self::in_order(keys)
+    }
+
+    /// Aggregates at least one key in the order given.
+    fn in_order(keys: Vec<PublicKey>) -> Result<Self, MusigError> {
+        let wrong = MusigError::Keys { count: keys.len() };
+        let member = |key: &PublicKey| Member::from_byte_array_compressed(key.serialize());
+        let members: Vec<_> = keys.iter().map(member).collect::<Result<_, _>>().map_err(|_| wrong)?;
+        let context = KeyAggCache::new(&members.iter().collect::<Vec<_>>());
+        let key = XOnlyPublicKey::from_slice(&context.agg_pk().to_byte_array()).map_err(|_| wrong)?;
+        Ok(Self { context, keys, members, key })
     }
 
     /// The aggregated key.
@@ -154,23 +223,31 @@ impl Attesters {
         &self.keys
     }
 
+    /// NonceGen of BIP327, of a secret that is unique to the seed and the place. Only within [`wiping_the_stack`].
     fn secret_nonce(
         &self,
         seed: &NonceSeed,
-        secret: &SecretKey,
+        own: &Own,
         index: usize,
         message: &[u8; 32],
-    ) -> SecNonce {
-        let whole: PublicKey = self.context.aggregated_pubkey();
-        let seed =
+    ) -> (SecretNonce, PublicNonce) {
+        let unique =
             Zeroizing::new(<[u8; 32]>::from(blake3::keyed_hash(&seed.0, &(index as u64).to_le_bytes())));
-        SecNonce::build_with_seckey(*seed, *secret)
-            .with_message(message)
-            .with_aggregated_pubkey(whole)
-            .build()
+        new_nonce_pair(
+            SessionSecretRand::assume_uniformly_random(*unique),
+            Some(&self.context),
+            Some(own.0.secret_key()),
+            own.0.public_key(),
+            Some(message),
+            None,
+        )
     }
 
-    /// The public nonces of a chunk. Cost: two multiplications per message.
+    fn session(&self, message: &[u8; 32], nonces: &ChunkNonces, index: usize) -> Session {
+        Session::new(&self.context, nonces.sums[index], message)
+    }
+
+    /// The public nonces of a chunk. Cost: two multiplications per message, and one to blind the next.
     #[must_use]
     pub fn nonces(
         &self,
@@ -178,8 +255,13 @@ impl Attesters {
         secret: &SecretKey,
         messages: &[[u8; 32]],
     ) -> Vec<[u8; NONCE_BYTES]> {
+        let own = Own::new(secret);
         let public = |(index, message): (usize, &[u8; 32])| {
-            self.secret_nonce(seed, secret, index, message).public_nonce().to_bytes()
+            wiping_the_stack(|| {
+                let (mut secret, public) = self.secret_nonce(seed, &own, index, message);
+                secret.non_secure_erase();
+                public.serialize()
+            })
         };
         messages.par_iter().enumerate().map(public).collect()
     }
@@ -195,25 +277,24 @@ impl Attesters {
         messages: &[[u8; 32]],
         nonces: &ChunkNonces,
     ) -> Result<Vec<[u8; PARTIAL_BYTES]>, MusigError> {
-        if nonces.sums.len() != messages.len() {
+        if nonces.sums.len() != messages.len() || nonces.of_signers.len() != self.keys.len() {
             return Err(MusigError::Count);
         }
-        let own = PublicKey::from_secret_key(secp(), secret);
-        if !self.keys.contains(&own) {
-            return Err(MusigError::UnknownKey);
-        }
+        let own = Own::new(secret);
+        let public = own.0.public_key();
+        let place = self.members.iter().position(|key| *key == public).ok_or(MusigError::UnknownKey)?;
         let partial = |(index, message): (usize, &[u8; 32])| {
-            let nonce = self.secret_nonce(&seed, secret, index, message);
-            // Verifies what it made before it returns it.
-            musig2::sign_partial::<PartialSignature>(
-                &self.context,
-                *secret,
-                nonce,
-                &nonces.sums[index],
-                message,
-            )
-            .map(|partial| partial.serialize())
-            .map_err(|_| MusigError::Whole { index })
+            let session = self.session(message, nonces, index);
+            let partial = wiping_the_stack(|| {
+                let (nonce, _) = self.secret_nonce(&seed, &own, index, message);
+                session.partial_sign(nonce, &own.0, &self.context)
+            });
+            let nonce = &nonces.of_signers[place][index];
+            if session.partial_verify(&self.context, &partial, nonce, self.members[place]) {
+                Ok(partial.serialize())
+            } else {
+                Err(MusigError::Whole { index })
+            }
         };
         messages.par_iter().enumerate().map(partial).collect()
     }
@@ -229,7 +310,7 @@ impl Attesters {
         nonces: &ChunkNonces,
         partials: &[[u8; PARTIAL_BYTES]],
     ) -> Result<(), MusigError> {
-        let (Some(key), Some(own)) = (self.keys.get(signer), nonces.of_signers.get(signer)) else {
+        let (Some(key), Some(own)) = (self.members.get(signer), nonces.of_signers.get(signer)) else {
             return Err(MusigError::Count);
         };
         if partials.len() != messages.len() || own.len() != messages.len() {
@@ -237,10 +318,10 @@ impl Attesters {
         }
         let check = |(index, bytes): (usize, &[u8; PARTIAL_BYTES])| {
             let wrong = MusigError::Partial { signer, index };
-            let partial = PartialSignature::from_slice(bytes).map_err(|_| wrong)?;
-            let sum = &nonces.sums[index];
-            musig2::verify_partial(&self.context, partial, sum, *key, &own[index], messages[index])
-                .map_err(|_| wrong)
+            let partial = PartialSignature::from_byte_array(bytes).map_err(|_| wrong)?;
+            let session = self.session(&messages[index], nonces, index);
+            let right = session.partial_verify(&self.context, &partial, &own[index], *key);
+            right.then_some(()).ok_or(wrong)
         };
         partials.par_iter().enumerate().try_for_each(check)
     }
@@ -261,15 +342,13 @@ impl Attesters {
         }
         let whole = |(index, message): (usize, &[u8; 32])| {
             let part = |(signer, of_signer): (usize, &Vec<[u8; PARTIAL_BYTES]>)| {
-                PartialSignature::from_slice(&of_signer[index])
+                PartialSignature::from_byte_array(&of_signer[index])
                     .map_err(|_| MusigError::Partial { signer, index })
             };
             let parts: Vec<_> = partials.iter().enumerate().map(part).collect::<Result<_, _>>()?;
-            let sum = &nonces.sums[index];
-            let signature: CompactSignature =
-                musig2::aggregate_partial_signatures(&self.context, sum, parts, message)
-                    .map_err(|_| MusigError::Whole { index })?;
-            Ok::<[u8; 64], MusigError>(signature.to_bytes())
+            let session = self.session(message, nonces, index);
+            let signature = session.partial_sig_agg(&parts.iter().collect::<Vec<_>>());
+            Ok::<[u8; 64], MusigError>(signature.assume_valid().to_byte_array())
         };
         let signatures: Vec<[u8; 64]> =
             messages.par_iter().enumerate().map(whole).collect::<Result<_, MusigError>>()?;
@@ -281,7 +360,7 @@ impl Attesters {
 
     /// Index of the first signature that is not one of its message; the shorter list's length if they differ in length.
     ///
-    /// Checked by libsecp256k1, which had no part in making them.
+    /// Checked by the libsecp256k1 of `bitcoin`, another version than the one that makes them.
     #[must_use]
     pub fn first_wrong(&self, messages: &[[u8; 32]], signatures: &[[u8; 64]]) -> Option<usize> {
         let right = |message: &[u8; 32], signature: &[u8; 64]| {
@@ -308,7 +387,7 @@ mod tests {
     }
 
     fn seed(byte: u8) -> NonceSeed {
-        NonceSeed(Zeroizing::new([byte; 32]))
+        NonceSeed(Box::new(Zeroizing::new([byte; 32])))
     }
 
     fn attesters(secrets: &[SecretKey]) -> Attesters {
