@@ -7,7 +7,7 @@ BATCH ?= sample
 BATCHES ?= 2
 ASSAY := $(CARGO_TARGET_DIR)/release/assay
 
-.PHONY: help setup setup-tests build prove verify test test-slow test-e2e test-cluster lint clippy doc bench gpu cuda-gate guests ci
+.PHONY: help setup setup-tests build prove verify test test-slow test-node test-e2e test-cluster bitcoind lint clippy doc bench gpu cuda-gate guests ci
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,8 +30,14 @@ setup-tests: # What the tests need besides
 test: setup-tests ## All fast tests
 	cargo test --release --locked --workspace --no-fail-fast
 
-test-slow: setup-tests ## Tests that take minutes: zkVM proofs, the whole wrap circuit
+test-slow: setup-tests bitcoind ## Tests that take minutes: zkVM proofs, the whole wrap circuit, a real Bitcoin node
 	cargo test --release --locked --workspace -- --ignored --test-threads=1
+
+bitcoind: setup ## Build bitcoind from the source in the crate registry (15 to 25 CPU minutes, once)
+	scripts/bitcoind.sh
+
+test-node: bitcoind ## Tests of settlement on a real bitcoind (regtest, started and ended by each test)
+	BITCOIND_EXE="$$(scripts/bitcoind.sh)" cargo test --release --locked -p assay-l1 -- --ignored bitcoind
 
 test-e2e: build ## The main job in a fresh folder: prove BATCHES (2) sample batches, kill and resume, verify
 	scripts/e2e.sh $(ASSAY) $(BATCHES)

@@ -11,9 +11,9 @@ done < <(grep -oE '`[a-z0-9_./-]+/[a-zA-Z0-9_./-]*`' ARCHITECTURE.md | tr -d '`'
 # layer of each folder: an edge may only point to a lower number
 layer() {
   case "$1" in
-    lvm/core | kernels | worker/features) echo 0 ;;
+    lvm/core | l1/light | kernels | worker/features) echo 0 ;;
     lvm | l1 | worker/circuit | worker/outer | coordinator/schedule | coordinator/queue | coordinator/telemetry) echo 1 ;;
-    worker/zkvm | worker/agent | coordinator/service) echo 2 ;;
+    worker/zkvm | worker/agent | coordinator/service | l1/parties | l1/signer) echo 2 ;;
     worker | coordinator/client | coordinator/chaos) echo 3 ;;
     coordinator) echo 4 ;;
     bench) echo 5 ;;
@@ -23,6 +23,7 @@ layer() {
 folder() {
   case "$1" in
     assay-lvm-core) echo lvm/core ;;
+    assay-l1-light) echo l1/light ;;
     assay-chaos) echo coordinator/chaos ;;
     assay-schedule) echo coordinator/schedule ;;
     assay-queue) echo coordinator/queue ;;
@@ -30,9 +31,11 @@ folder() {
     assay-telemetry) echo coordinator/telemetry ;;
     assay-client) echo coordinator/client ;;
     assay-agent) echo worker/agent ;;
+    assay-l1-parties) echo l1/parties ;;
     assay-worker-circuit) echo worker/circuit ;;
     assay-worker-outer) echo worker/outer ;;
     assay-worker-features) echo worker/features ;;
+    assay-l1-signer) echo l1/signer ;;
     assay-worker-zkvm) echo worker/zkvm ;;
     assay-*) echo "${1#assay-}" ;;
   esac

@@ -88,6 +88,16 @@ main() {
     fi
   done
 
+  # The state from Bitcoin alone: no cache, no result but the terms of the epoch.
+  last=$(ls out | grep '^[0-9]' | sort -n | tail -1)
+  claim="out/$last/claim.json"
+  "$assay" l1 sync --claim "$claim" --regtest-dir out/chain/bitcoin-regtest --confirmations 1 --dir reader --json >sync.json ||
+    fail "the state cannot be rebuilt from Bitcoin: $(cat sync.json)"
+  grep -q "\"executed\": $batches_wanted" sync.json || fail "expected $batches_wanted executed claims: $(cat sync.json)"
+  commitment=$(sed -n 's/.*"new_commitment": *"\([0-9a-f]*\)".*/\1/p' "$claim" | head -1)
+  grep -q "\"commitment\": \"$commitment\"" sync.json || fail "another state than $commitment: $(cat sync.json)"
+  pass "$batches_wanted batches executed from Bitcoin alone end in the claimed state"
+
   echo "$passed passed, 0 failed"
 }
 

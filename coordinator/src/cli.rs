@@ -6,6 +6,7 @@ mod cache;
 mod chaos;
 mod client;
 mod coordinator;
+mod l1;
 mod prove;
 mod stage;
 mod verify;
@@ -67,6 +68,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Workers(command) => client::workers(&command),
         Command::Cancel(command) => client::cancel(&command),
         Command::Fetch(command) => client::fetch(&command),
+        Command::L1(command) => l1::run(command),
         Command::Stage(command) => stage::run(command),
     }?;
     Ok(ExitCode::from(EXIT_OK))

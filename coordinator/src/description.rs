@@ -68,6 +68,7 @@ struct Description {
     #[serde(default)]
     chain_id: Option<u64>,
     genesis: GenesisText,
+    #[serde(default)]
     blocks: Vec<BlockText>,
     #[serde(default = "one")]
     first: u64,
@@ -176,6 +177,14 @@ pub fn build(text: &[u8]) -> Result<Batch, DescriptionError> {
             .map_err(|source| DescriptionError::Block { number, source: Box::new(source) })?;
     }
     Ok(chain.batch(description.first, chain.tip())?)
+}
+
+/// The described chain at its genesis, whatever blocks are described.
+///
+/// # Errors
+/// [`DescriptionError`] naming the item.
+pub fn genesis_chain(text: &[u8]) -> Result<Chain, DescriptionError> {
+    start(&serde_json::from_slice(text)?)
 }
 
 fn start(description: &Description) -> Result<Chain, DescriptionError> {

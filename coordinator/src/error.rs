@@ -9,6 +9,7 @@ use crate::config::ConfigError;
 use crate::description::DescriptionError;
 use crate::fsio::FileError;
 use crate::lock::LockError;
+use crate::replay::ReplayError;
 use crate::verify::VerifyError;
 
 /// Exit code of a success.
@@ -120,6 +121,24 @@ pub enum Error {
     /// The coordinator process cannot run.
     #[error(transparent)]
     Cluster(Box<ClusterError>),
+    /// A command about what stands on Bitcoin failed.
+    #[error(transparent)]
+    L1(Box<assay_l1::sync::command::CommandError>),
+    /// A command about the contract failed.
+    #[error("{0}")]
+    Contract(#[source] assay_l1_signer::cli::Failure),
+    /// Kept batches cannot be executed.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// `--claim` names a file that does not say where its rollup begins.
+    #[error("{}: expected a claim.json of the rollup's first epoch, settled, written by this version", path.display())]
+    ClaimWithoutTerms {
+        /// The file.
+        path: std::path::PathBuf,
+    },
+    /// A claim on Bitcoin cannot be executed.
+    #[error("the state could not be rebuilt beyond the claim named above")]
+    SyncStopped,
     /// The user interrupted.
     #[error("interrupted; finished stages are kept, start the same command again to go on")]
     Interrupted,
@@ -145,6 +164,7 @@ impl Error {
         match self {
             Error::Client(error) => error.exit_code(),
             Error::Cluster(error) => error.exit_code(),
+            Error::L1(error) if error.is_bad_input() => EXIT_BAD_INPUT,
             Error::Telemetry(_)
             | Error::Batch { .. }
             | Error::Description { .. }
@@ -154,6 +174,8 @@ impl Error {
             | Error::Config(_)
             | Error::BitcoinSpec(_)
             | Error::File(_)
+            | Error::ClaimWithoutTerms { .. }
+            | Error::Replay(_)
             | Error::Verify(VerifyError::Unreadable(_)) => EXIT_BAD_INPUT,
             Error::Interrupted => EXIT_INTERRUPTED,
             _ => EXIT_FAILED,

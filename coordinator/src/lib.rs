@@ -35,6 +35,7 @@ pub mod machine;
 pub mod pipeline;
 pub mod progress;
 pub mod proved;
+pub mod replay;
 pub mod report;
 pub mod settle;
 pub mod shell;

@@ -315,6 +315,7 @@ fn settlement(epoch: &EpochReceipt, claim: &ClaimReceipt) -> Settlement {
         epoch: claim.epoch,
         claim: claim.claim,
         reconfiguration_txid: epoch.reconfiguration_txid.to_string(),
+        epoch_terms: Some(hex::encode(&epoch.terms)),
         claim_txid: claim.claim_txid.to_string(),
         claim_height,
         digest: hex::encode(claim.digest),

@@ -108,6 +108,9 @@ pub struct Settlement {
     pub claim: u32,
     /// The transaction that opened the epoch.
     pub reconfiguration_txid: String,
+    /// What it commits to, encoded, hex: all that a reader of the chain has to know. Absent in files of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch_terms: Option<String>,
     /// The claim itself.
     pub claim_txid: String,
     /// Height of the claim's block.

@@ -286,6 +286,14 @@ fn proof(files: &Files) -> Result<Proof<Bn254>, VerifyError> {
     Ok(proof)
 }
 
+/// Reads a `claim.json` by itself and checks its form and checksum; says nothing about the proof.
+///
+/// # Errors
+/// [`VerifyError`].
+pub fn read_claim(path: &Path) -> Result<ClaimFile, VerifyError> {
+    claim(&fsio::read_limited(path, JSON_BYTES_MAX).map_err(VerifyError::Unreadable)?)
+}
+
 fn claim(text: &[u8]) -> Result<ClaimFile, VerifyError> {
     let check = Check::ClaimFile;
     let file: ClaimFile = parse_json(check, "claim.json", text)?;

@@ -9,68 +9,28 @@
 mod bitcoind;
 mod block_log;
 mod coins;
+mod error;
 mod in_process;
 mod kernel_log;
+mod mempool;
 mod rpc;
 mod spec;
+mod types;
 
 pub use bitcoind::Bitcoind;
+pub use error::BackendError;
 pub use in_process::InProcessRegtest;
 pub use rpc::RpcAuth;
 pub use spec::BackendSpec;
+pub use types::{BlockInfo, ChainChange, ChainTip, FeeEstimate, TxRecord, TxState, Utxo};
 
-use std::path::PathBuf;
+use bitcoin::{Block, BlockHash, Network, Script, Transaction, Txid};
 
-use bitcoin::{Block, BlockHash, FeeRate, Network, OutPoint, Script, Transaction, TxOut, Txid};
+/// Most transactions of a package, the child among them (Core's limit).
+pub const PACKAGE_TRANSACTIONS_MAX: usize = 25;
 
-use crate::error::Class;
-
-/// The last block of the active chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChainTip {
-    /// Height; the genesis block has height 0.
-    pub height: u32,
-    /// Hash of the block.
-    pub hash: BlockHash,
-}
-
-/// Where a transaction stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TxState {
-    /// Accepted, not in a block yet.
-    Mempool,
-    /// In a block of the active chain.
-    Confirmed {
-        /// Height of that block.
-        height: u32,
-        /// Hash of that block.
-        block_hash: BlockHash,
-        /// Blocks on top of it plus one.
-        confirmations: u32,
-    },
-}
-
-/// A transaction a back end knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TxRecord {
-    /// The transaction with its witnesses.
-    pub tx: Transaction,
-    /// Where it stands.
-    pub state: TxState,
-}
-
-/// A confirmed, unspent output.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Utxo {
-    /// Which output.
-    pub outpoint: OutPoint,
-    /// Its value and script.
-    pub txout: TxOut,
-    /// Height of the block that made it.
-    pub height: u32,
-    /// True for the output of a coinbase, which needs 100 confirmations.
-    pub coinbase: bool,
-}
+/// Longest target of a fee estimate, in blocks (Core's limit).
+pub const FEE_TARGET_BLOCKS_MAX: u16 = 1_008;
 
 /// A Bitcoin chain: read it, hand it transactions, and on a test chain mine.
 ///
@@ -102,6 +62,35 @@ pub trait BitcoinBackend: Send + Sync {
     /// `NotFound` for an unknown or pruned block; node errors as for [`tip`](Self::tip).
     fn block(&self, hash: &BlockHash) -> Result<Block, BackendError>;
 
+    /// Header, height and place of the block with this hash, whether it is in the active chain or on a branch that lost.
+    ///
+    /// # Errors
+    /// `NotFound` for a block that the node never saw, or lost with its unsaved state; node errors as for [`tip`](Self::tip).
+    fn block_info(&self, hash: &BlockHash) -> Result<BlockInfo, BackendError>;
+
+    /// How the chain changed since `known` was its tip: what a follower must undo, and where it goes on.
+    ///
+    /// Cost: one call per block that was lost.
+    ///
+    /// # Errors
+    /// `NotFound` if the node does not know `known`: follow the chain anew from an older block. Node errors as for
+    /// [`tip`](Self::tip).
+    fn change_since(&self, known: &ChainTip) -> Result<ChainChange, BackendError> {
+        let tip = self.tip()?;
+        let mut fork = known.hash;
+        let mut lost_blocks = 0;
+        loop {
+            // Ends at the genesis block at the latest, which is in every active chain.
+            let info = self.block_info(&fork)?;
+            if info.active {
+                let fork = ChainTip { height: info.height, hash: fork };
+                return Ok(ChainChange { tip, fork, lost_blocks });
+            }
+            fork = info.header.prev_blockhash;
+            lost_blocks += 1;
+        }
+    }
+
     /// Looks `txid` up in the mempool and in the blocks from height `since` on; `None` if it is in neither.
     ///
     /// Cost on a node without a transaction index: one call per block from the tip down to `since`.
@@ -110,17 +99,27 @@ pub trait BitcoinBackend: Send + Sync {
     /// Node errors as for [`tip`](Self::tip).
     fn transaction(&self, txid: &Txid, since: u32) -> Result<Option<TxRecord>, BackendError>;
 
-    /// Offers a transaction to the mempool. Offering one that is already there, or mined, is not an error.
+    /// Offers a transaction to the mempool. Offering one that is already there is no error, nor is one that is mined and has
+    /// unspent outputs (a node without a transaction index does not know others).
     ///
     /// # Errors
     /// `Rejected` with the node's reason; node errors as for [`tip`](Self::tip).
     fn broadcast(&self, tx: &Transaction) -> Result<(), BackendError>;
 
-    /// Estimated fee rate to confirm within `target_blocks`; `None` where the chain has no fee market to learn from.
+    /// Offers a child with its unconfirmed parents, the child last, at once: the child may pay for parents that are below the
+    /// mempool's floor, or pay nothing. At most [`PACKAGE_TRANSACTIONS_MAX`]; no parent may spend another. A transaction alone
+    /// is a package too. As in [`broadcast`](Self::broadcast), offering again what is known is no error.
+    ///
+    /// # Errors
+    /// `PackageRejected` with the node's reasons: parents that are good without the child may be in the mempool all the
+    /// same. Node errors as for [`tip`](Self::tip).
+    fn broadcast_package(&self, package: &[Transaction]) -> Result<(), BackendError>;
+
+    /// What confirms within `target_blocks` (taken as 1 to [`FEE_TARGET_BLOCKS_MAX`]), and the least that the mempool takes.
     ///
     /// # Errors
     /// Node errors as for [`tip`](Self::tip).
-    fn fee_rate(&self, target_blocks: u16) -> Result<Option<FeeRate>, BackendError>;
+    fn fee_estimate(&self, target_blocks: u16) -> Result<FeeEstimate, BackendError>;
 
     /// Confirmed unspent outputs locked by `script`, in the order of their outpoints. The mempool is not consulted.
     ///
@@ -145,107 +144,4 @@ pub trait RegtestMiner {
     /// # Errors
     /// `BlockRejected` with Core's reason if consensus refuses it (the tip stays); node errors.
     fn mine_exactly(&self, txs: &[Transaction], reward_to: &Script) -> Result<BlockHash, BackendError>;
-}
-
-/// Why a back end could not do what was asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BackendError {
-    /// The mempool refused a transaction.
-    #[error("transaction {txid} was rejected: {reason}")]
-    Rejected {
-        /// The transaction.
-        txid: Txid,
-        /// Bitcoin Core's reason, such as `bad-txns-inputs-missingorspent` or `non-BIP68-final`.
-        reason: String,
-    },
-    /// Consensus refused a block.
-    #[error("block was rejected by consensus: {reason}")]
-    BlockRejected {
-        /// Bitcoin Core's reason.
-        reason: String,
-    },
-    /// The chain has no such thing.
-    #[error("not found: {what}")]
-    NotFound {
-        /// What was asked for.
-        what: String,
-    },
-    /// The node did not answer.
-    #[error("cannot reach bitcoind at {endpoint}: {detail}")]
-    Unreachable {
-        /// Host and port, without credentials.
-        endpoint: String,
-        /// What went wrong.
-        detail: String,
-    },
-    /// The node refused the credentials.
-    #[error("bitcoind at {endpoint} refused the credentials (user:password in the URL, or a cookie file)")]
-    Unauthorised {
-        /// Host and port.
-        endpoint: String,
-    },
-    /// The node answered with an error.
-    #[error("bitcoind answered `{method}` with error {code}: {message}")]
-    Rpc {
-        /// Method called.
-        method: String,
-        /// JSON-RPC error code.
-        code: i64,
-        /// The node's message.
-        message: String,
-    },
-    /// The node's answer does not have the expected form.
-    #[error("bitcoind's answer to `{method}` is not understood: {detail}")]
-    Malformed {
-        /// Method called.
-        method: String,
-        /// What was expected.
-        detail: String,
-    },
-    /// The URL of a node is not one.
-    #[error("not a bitcoind url: {detail} (expected http://user:password@host:port)")]
-    Url {
-        /// What is wrong; never the password.
-        detail: String,
-    },
-    /// Another process has the in-process chain open.
-    #[error("the in-process chain in {} is open in another process", dir.display())]
-    Locked {
-        /// Directory of the chain.
-        dir: PathBuf,
-    },
-    /// A file could not be read or written.
-    #[error("cannot access {}: {source}", path.display())]
-    Storage {
-        /// The file or directory.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// Core's consensus library failed for a reason that is not a verdict.
-    #[error("bitcoin kernel: {detail}")]
-    Kernel {
-        /// The library's message.
-        detail: String,
-    },
-}
-
-impl BackendError {
-    /// What a caller may do about it.
-    #[must_use]
-    pub fn class(&self) -> Class {
-        match self {
-            Self::Unreachable { .. } | Self::Locked { .. } => Class::Transient,
-            // -28: the node is warming up.
-            Self::Rpc { code: -28, .. } => Class::Transient,
-            Self::Kernel { .. } => Class::Bug,
-            _ => Class::Permanent,
-        }
-    }
-
-    pub(crate) fn storage(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Storage { path, source }
-    }
 }

@@ -69,6 +69,10 @@ pub enum Kind {
     Batch,
     /// Proof and public values of a claim.
     ClaimData,
+    /// A transaction that users force upon the rollup.
+    Forced,
+    /// A deposit to the rollup.
+    Deposit,
     /// Terms of an epoch.
     Epoch,
     /// A piece of a message too long for one envelope.
@@ -78,12 +82,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Byte in headers. 3 and 4 are reserved for forced transactions and deposits.
+    /// Byte in headers.
     #[must_use]
     pub const fn byte(self) -> u8 {
         match self {
             Self::Batch => 1,
             Self::ClaimData => 2,
+            Self::Forced => assay_l1_light::message::FORCED_KIND,
+            Self::Deposit => assay_l1_light::message::DEPOSIT_KIND,
             Self::Epoch => 5,
             Self::Chunk => 16,
             Self::Aggregate => 17,
@@ -91,9 +97,22 @@ impl Kind {
     }
 
     fn of(byte: u8) -> Option<Self> {
-        [Self::Batch, Self::ClaimData, Self::Epoch, Self::Chunk, Self::Aggregate]
-            .into_iter()
-            .find(|kind| kind.byte() == byte)
+        let all = [
+            Self::Batch,
+            Self::ClaimData,
+            Self::Forced,
+            Self::Deposit,
+            Self::Epoch,
+            Self::Chunk,
+            Self::Aggregate,
+        ];
+        all.into_iter().find(|kind| kind.byte() == byte)
+    }
+
+    /// True for messages to the rollup, which the guest reads: never compressed, never in chunks.
+    #[must_use]
+    pub const fn is_to_rollup(self) -> bool {
+        matches!(self, Self::Forced | Self::Deposit)
     }
 }
 

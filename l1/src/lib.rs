@@ -6,7 +6,9 @@
 //!
 //! * [`wots`], [`script`]: one-time signatures and other checks in Bitcoin Script, with an interpreter held against Core's;
 //! * [`graph`]: the transactions: what is posted today, and the contract's whole graph with the signer's review;
-//! * [`envelope`]: batch data in taproot witnesses, and the scan that reads it back.
+//! * [`envelope`]: batch data in taproot witnesses, and the scan that reads it back;
+//! * [`messages`]: forced transactions and deposits in final blocks, in order;
+//! * [`sync`]: all batches of a trunk from the chain alone, with every link checked.
 //!
 //! Non-goals, so far: challenges, signers and vigilantes as processes, the on-chain Groth16 verifier. `README.md` says what
 //! the chain enforces today ([`enforcement_summary`] says it to users).
@@ -20,14 +22,17 @@ pub mod envelope;
 mod error;
 pub mod graph;
 mod keys;
+pub mod messages;
 pub mod script;
 mod store;
+pub mod sync;
 mod trunk;
 mod wallet;
+mod window;
 pub mod wots;
 
 pub use backend::*;
-pub use bitcoin::Network;
+pub use bitcoin::{Network, Txid};
 pub use consensus::{verify_transaction, ConsensusError};
 pub use enforcement::enforcement_summary;
 pub use error::Class;

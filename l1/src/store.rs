@@ -29,6 +29,31 @@ pub enum StoreError {
     },
 }
 
+/// Why a directory could not be taken.
+#[derive(Debug)]
+pub(crate) enum LockError {
+    /// Another process has it.
+    Held { dir: PathBuf },
+    /// The system refused.
+    Store(StoreError),
+}
+
+/// Makes the directory if it is absent, and takes it for this process until the file is dropped.
+///
+/// # Errors
+/// `Held`, `Store`.
+pub(crate) fn lock_dir(dir: &Path) -> Result<File, LockError> {
+    let path = dir.join("lock");
+    let storage = |source| LockError::Store(StoreError::Storage { path: path.clone(), source });
+    std::fs::create_dir_all(dir).map_err(storage)?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(storage)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(LockError::Held { dir: dir.to_owned() }),
+        Err(std::fs::TryLockError::Error(source)) => Err(storage(source)),
+    }
+}
+
 /// Replaces the file at `path` by `bytes`, durably: new name, synchronised, renamed, directory synchronised.
 ///
 /// # Errors

@@ -177,9 +177,7 @@ impl Trunk {
             if !epoch.closed && self.claims_in(epoch.epoch) < epoch.claims_max {
                 expect_same("code root", epoch.code_root, params.code_root)?;
                 expect_same("verifier commitment", epoch.verifier_commitment, params.verifier_commitment)?;
-                let receipt = epoch.clone();
-                self.reconfirm_last()?;
-                return Ok(receipt);
+                return Ok(epoch.clone());
             }
         }
         self.plan_epoch(params)?;
@@ -202,16 +200,14 @@ impl Trunk {
     ///
     /// # Errors
     /// Refused before anything is sent: `NoEpoch`, `EpochClosed`, `EpochFull`, `Digest`, `CodeRoot`, `Discontinuity`,
-    /// `Oversize`, `Guard` (key reuse), `Wallet` (funds). Transient: `NotConfirmed` and back end errors; call again.
+    /// `Oversize`, `Guard` (key reuse), `Wallet` (funds). Transient: `NotConfirmed`, `FeeLimit` and back end errors; call again.
     pub fn settle(&mut self, input: &ClaimInput) -> Result<ClaimReceipt, TrunkError> {
         self.finish_pending()?;
         let values = input.values();
-        if let Some(receipt) = self.state.claims.iter().find(|claim| claim.values() == values).cloned() {
-            self.reconfirm_last()?;
-            return Ok(receipt);
+        if let Some(receipt) = self.state.claims.iter().find(|claim| claim.values() == values) {
+            return Ok(receipt.clone());
         }
         self.check(input)?;
-        self.reconfirm_last()?;
         self.plan_claim(input)?;
         self.finish_pending()?;
         self.state.claims.last().cloned().ok_or(TrunkError::NoEpoch)
@@ -328,10 +324,14 @@ impl Trunk {
     fn planner(&self) -> Result<Planner<'_>, TrunkError> {
         let config = &self.config;
         let per_vb = |rate| FeeRate::from_sat_per_vb(rate).unwrap_or(FeeRate::MAX);
-        let estimate = self.backend.fee_rate(FEE_TARGET_BLOCKS)?;
-        let rate = estimate
-            .unwrap_or_else(|| per_vb(config.fee_rate_fallback_sat_per_vb))
-            .clamp(FeeRate::BROADCAST_MIN, per_vb(config.fee_rate_max_sat_per_vb));
+        let estimate = self.backend.fee_estimate(FEE_TARGET_BLOCKS)?;
+        let (floor, max) =
+            (estimate.floor.max(FeeRate::BROADCAST_MIN), per_vb(config.fee_rate_max_sat_per_vb));
+        if floor > max {
+            return Err(TrunkError::FeeLimit { floor, max });
+        }
+        let fallback = || per_vb(config.fee_rate_fallback_sat_per_vb);
+        let rate = estimate.rate.unwrap_or_else(fallback).clamp(floor, max);
         Ok(Planner {
             backend: self.backend.as_ref(),
             wallet: &self.wallet,

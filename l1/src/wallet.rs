@@ -116,7 +116,8 @@ impl Wallet {
             have += coin.txout.value;
             chosen.push(coin);
             let fee = |outputs: &[TxOut]| {
-                rate.fee_wu(draft(&chosen, outputs, Some(&[0; 64])).weight()).unwrap_or(Amount::MAX_MONEY)
+                rate.fee_vb(draft(&chosen, outputs, Some(&[0; 64])).vsize() as u64)
+                    .unwrap_or(Amount::MAX_MONEY)
             };
             need = paid + fee(outputs);
             if have < need {

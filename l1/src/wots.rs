@@ -96,6 +96,12 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
+    /// A key from its public hashes, one per digit; `None` if there are not as many as `size` has digits.
+    #[must_use]
+    pub fn from_hashes(size: ValueSize, hashes: Vec<[u8; HASH_BYTES]>) -> Option<Self> {
+        (hashes.len() == size.digits()).then_some(Self { size, hashes })
+    }
+
     /// Size of the values this key signs.
     #[must_use]
     pub fn size(&self) -> ValueSize {

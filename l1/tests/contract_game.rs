@@ -13,13 +13,13 @@ use assay_l1::graph::contract::keys::{AssertValue, EpochKeys};
 use assay_l1::graph::contract::scripts::verifier_leaf;
 use assay_l1::graph::contract::sign::{operator_item, sign_funding, witness};
 use assay_l1::graph::contract::spec::ContractSpec;
-use assay_l1::{BackendError, TimeLocks};
+use assay_l1::{BackendError, OperatorSecret, TimeLocks};
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, OutPoint, Sequence, Transaction, TxIn, TxOut, Txid};
 use chain::{open_script, open_witness, spend, Harness, InProcess};
 use contract::{
-    asserted, attesters, claim_values, epoch, graph, items, named, operator, with_digest, EqualEnds, CODE,
-    LOCKS,
+    asserted, backup_secret, claim_values, epoch, epoch_of, graph, items, items_of, named, named_in,
+    operator, secret, signer, values_between, with_digest, EqualEnds, CODE, LOCKS,
 };
 
 const LATER: [u8; 32] = [0xaa; 32];
@@ -29,6 +29,8 @@ struct World {
     harness: InProcess,
     epochs: [(EpochKeys, ContractSpec); 2],
     graphs: [Graph; 2],
+    /// The operator of each epoch.
+    secrets: [OperatorSecret; 2],
 }
 
 impl World {
@@ -45,7 +47,21 @@ impl World {
         let first = epoch(0, outpoints[0]);
         let opened = graph(&first, None, second.1.id()).unwrap();
         let next = graph(&second, Some(opened.end()), LATER).unwrap();
-        Self { harness, epochs: [first, second], graphs: [opened, next] }
+        Self { harness, epochs: [first, second], graphs: [opened, next], secrets: [secret(), secret()] }
+    }
+
+    /// The second epoch is not the announced one: another operator's, after `ClaimTimeout(claim)`, with `valid` claims that
+    /// count. The timeout itself is not mined yet.
+    fn taken_over(mut self, claim: u32, valid: u32) -> Self {
+        let halted = self.graphs[0].halted(claim, valid).unwrap();
+        let secret = backup_secret();
+        let nowhere = OutPoint::new(Txid::from_byte_array([2; 32]), 0);
+        let coin = contract::coin(&epoch_of(&secret, 1, nowhere).1, Some(&halted));
+        let outpoint = fund(&self.harness, coin);
+        self.epochs[1] = epoch_of(&secret, 1, outpoint);
+        self.graphs[1] = graph(&self.epochs[1], Some(&halted), LATER).unwrap();
+        self.secrets[1] = secret;
+        self
     }
 
     /// The first epoch is open, and `claims` claims are made.
@@ -80,14 +96,14 @@ impl World {
     }
 
     /// The leaf's script, also where the graph keeps only its hash.
-    fn spend_of(&self, role: TxRole, input: usize, index: usize) -> LeafSpend {
-        let graph = &self.graphs[0];
+    fn spend_of(&self, epoch: usize, role: TxRole, input: usize, index: usize) -> LeafSpend {
+        let graph = &self.graphs[epoch];
         graph.leaf(role, input, index).unwrap_or_else(|| {
             let Input::Contract { output, .. } = &graph.node(role).unwrap().inputs[input] else {
                 panic!("a contract input")
             };
             let TxRole::Disprove(claim) = role else { panic!("only disproofs are hidden") };
-            let (keys, spec) = &self.epochs[0];
+            let (keys, spec) = &self.epochs[epoch];
             let script = verifier_leaf(spec, &keys.0[claim as usize], &EqualEnds, 0);
             output.hidden_leaf(index, script).unwrap()
         })
@@ -95,27 +111,46 @@ impl World {
 
     /// The transaction with `attesters`' signatures; per input the leaf and the items under the signature.
     fn complete(&self, role: TxRole, inputs: &[(usize, Vec<Vec<u8>>)]) -> Transaction {
-        let graph = &self.graphs[0];
+        self.complete_in(0, role, inputs)
+    }
+
+    fn complete_in(&self, epoch: usize, role: TxRole, inputs: &[(usize, Vec<Vec<u8>>)]) -> Transaction {
+        let graph = &self.graphs[epoch];
         let mut tx = graph.node(role).unwrap().tx.clone();
         for (input, (index, items)) in inputs.iter().enumerate() {
             let request = graph.request(role, input, *index).unwrap();
-            let signature = request.item(&request.sign(&attesters()));
-            let spend = self.spend_of(role, input, *index);
+            let signature = request.item(&request.sign(&signer(&request)));
+            let spend = self.spend_of(epoch, role, input, *index);
             tx.input[input].witness = witness(items, signature, &spend);
         }
         tx
     }
 
     /// Items with the operator's signature on top.
-    fn operated(&self, role: TxRole, index: usize, mut items: Vec<Vec<u8>>) -> Vec<(usize, Vec<Vec<u8>>)> {
-        let node = self.graphs[0].node(role).unwrap();
-        items.push(operator_item(node, 0, &self.spend_of(role, 0, index), &operator()));
+    fn operated(&self, role: TxRole, index: usize, items: Vec<Vec<u8>>) -> Vec<(usize, Vec<Vec<u8>>)> {
+        self.operated_in(0, role, index, items)
+    }
+
+    fn operated_in(
+        &self,
+        epoch: usize,
+        role: TxRole,
+        index: usize,
+        mut items: Vec<Vec<u8>>,
+    ) -> Vec<(usize, Vec<Vec<u8>>)> {
+        let node = self.graphs[epoch].node(role).unwrap();
+        let key = operator(&self.secrets[epoch]);
+        items.push(operator_item(node, 0, &self.spend_of(epoch, role, 0, index), &key));
         vec![(index, items)]
     }
 
     /// A slash with a reward for its sender, who pays the fee of 50,000 sat.
     fn slash(&self, role: TxRole, index: usize, items: Vec<Vec<u8>>) -> Transaction {
-        let mut tx = self.complete(role, &[(leaf::SLASH, Vec::new()), (index, items)]);
+        self.slash_in(0, role, index, items)
+    }
+
+    fn slash_in(&self, epoch: usize, role: TxRole, index: usize, items: Vec<Vec<u8>>) -> Transaction {
+        let mut tx = self.complete_in(epoch, role, &[(leaf::SLASH, Vec::new()), (index, items)]);
         tx.output.push(TxOut { value: Amount::from_sat(550_000), script_pubkey: open_script() });
         tx
     }
@@ -127,10 +162,13 @@ impl World {
         if number > 0 {
             let request = graph.request(TxRole::Reconfiguration, 0, leaf::CLAIM).unwrap();
             let spend = graph.leaf(TxRole::Reconfiguration, 0, leaf::CLAIM).unwrap();
-            let signed = operator_item(node, 0, &spend, &operator());
-            tx.input[0].witness = witness(&[signed], request.item(&request.sign(&attesters())), &spend);
+            // The operator of the epoch before has no say in a hand-over.
+            let handed_over = self.epochs[0].1.terms.operator_key != self.epochs[1].1.terms.operator_key;
+            let signed = operator_item(node, 0, &spend, &operator(&self.secrets[0]));
+            let items = if handed_over { Vec::new() } else { vec![signed] };
+            tx.input[0].witness = witness(&items, request.item(&request.sign(&signer(&request))), &spend);
         }
-        sign_funding(&mut tx, &node.spent(), &operator());
+        sign_funding(&mut tx, &node.spent(), &operator(&self.secrets[number]));
         tx
     }
 
@@ -139,8 +177,40 @@ impl World {
     }
 
     fn claim_tx(&self, claim: u32, values: &[[u8; 32]; 5]) -> Transaction {
+        self.claim_tx_in(0, claim, values)
+    }
+
+    fn claim_tx_in(&self, epoch: usize, claim: u32, values: &[[u8; 32]; 5]) -> Transaction {
         let role = TxRole::Claim(claim);
-        self.complete(role, &self.operated(role, leaf::CLAIM, items(&named(claim, values))))
+        let items = items_of(&self.secrets[epoch], &named_in(epoch as u32, claim, values));
+        self.complete_in(epoch, role, &self.operated_in(epoch, role, leaf::CLAIM, items))
+    }
+
+    /// ClaimTimeout of epoch 0, before claim `claim`.
+    fn halt(&self, claim: u32) {
+        self.pass(LOCKS.claim_timeout_blocks - 1);
+        let role = TxRole::ClaimTimeout(claim);
+        self.accepted(&self.complete(role, &[(leaf::CLAIM_TIMEOUT, Vec::new())]));
+    }
+
+    /// The second epoch is open, and claim 0 of it is made.
+    fn claim_later(&self, values: &[[u8; 32]; 5]) {
+        self.pass(1);
+        self.accepted(&self.claim_tx_in(1, 0, values));
+    }
+
+    /// Slash of the second epoch's claim 0 for not starting at the new root of epoch 0's claim `before`.
+    fn link_slash(
+        &self,
+        role: TxRole,
+        first: usize,
+        values: &[[u8; 32]; 5],
+        (before, signed): (u32, &[[u8; 32]; 5]),
+    ) -> Transaction {
+        let own = items_of(&self.secrets[1], &named_in(1, 0, values)[..1]);
+        let other = items_of(&self.secrets[0], &named_in(0, before, signed)[1..2]);
+        // The previous root's items are on top.
+        self.slash_in(1, role, first + 1, [other, own].concat())
     }
 
     fn claim(&self, claim: u32, values: &[[u8; 32]; 5]) {
@@ -239,8 +309,20 @@ fn two_epochs_without_a_dispute_pay_everything_back() {
     for claim in 0..3 {
         world.accepted(&world.optimistic(claim));
     }
-    // The next epoch takes the last connector over.
+    // The next epoch takes the last connector over, and the state.
     world.open(1);
+    let values = values_between(3, 4);
+    world.claim_later(&values);
+    let input = world.slash_in(
+        1,
+        TxRole::DisproveInput(0),
+        leaf::GAME_DISPROOFS,
+        items_of(&secret(), &named_in(1, 0, &values)),
+    );
+    world.refused(&input, "OP_VERIFY");
+    let end = (2, &claim_values(2));
+    let link = world.link_slash(TxRole::DisproveInput(0), leaf::GAME_DISPROOFS, &values, end);
+    world.refused(&link, "OP_VERIFY");
     let TimeLocks { collateral_blocks, .. } = world.epochs[0].1.terms.locks;
     let pay_out = world.complete(TxRole::PayOut, &[(leaf::PAY_OUT, Vec::new())]);
     world.refused(&pay_out, "nonfinal");
@@ -391,6 +473,86 @@ fn a_claim_that_does_not_follow_the_one_before_is_disproved() {
 }
 
 #[test]
+fn an_epoch_that_does_not_start_where_the_last_one_ended_is_disproved() {
+    let end = claim_values(2);
+    // At the first epoch's own start, one claim too early, at a state of its own: the digest is right.
+    for from in [0, 2, 77] {
+        let world = World::with_claims(3);
+        world.pass(1);
+        world.open(1);
+        let values = values_between(from, 4);
+        world.claim_later(&values);
+        let other = claim_values(1);
+        let beside = world.link_slash(TxRole::DisproveInput(0), leaf::GAME_DISPROOFS, &values, (1, &other));
+        world.refused(&beside, "OP_EQUALVERIFY");
+        let link = world.link_slash(TxRole::DisproveInput(0), leaf::GAME_DISPROOFS, &values, (2, &end));
+        if from != 77 {
+            world.accepted(&link);
+            continue;
+        }
+        // Opening an assertion does not help.
+        let role = TxRole::Assert(0);
+        world.accepted(&world.complete_in(1, role, &world.operated_in(1, role, leaf::ASSERT, Vec::new())));
+        world.refused(&link, "missingorspent");
+        world.accepted(&world.link_slash(TxRole::Disprove(0), leaf::DISPUTE_DISPROOFS, &values, (2, &end)));
+    }
+}
+
+#[test]
+fn another_operator_takes_a_stopped_trunk_over_where_it_stopped() {
+    for honest in [true, false] {
+        let world = World::with_claims(2).taken_over(2, 2);
+        world.halt(2);
+        let opening = world.reconfiguration(1);
+        world.pass(LOCKS.handover_blocks - 2);
+        world.refused(&opening, "nonfinal");
+        world.pass(1);
+        let mut stolen = opening.clone();
+        stolen.output[1].script_pubkey = open_script();
+        world.refused(&stolen, "Invalid Schnorr signature");
+        world.accepted(&opening);
+        let values = if honest { values_between(2, 3) } else { values_between(1, 3) };
+        world.claim_later(&values);
+        let end = claim_values(1);
+        let link = world.link_slash(TxRole::DisproveInput(0), leaf::GAME_DISPROOFS, &values, (1, &end));
+        if honest {
+            world.refused(&link, "OP_VERIFY");
+        } else {
+            world.accepted(&link);
+        }
+    }
+}
+
+#[test]
+fn a_trunk_taken_over_before_any_claim_starts_at_its_own_start() {
+    let world = World::with_claims(0).taken_over(0, 0);
+    world.halt(0);
+    world.pass(LOCKS.handover_blocks - 1);
+    world.open(1);
+    world.pass(1);
+    world.refused(&world.claim_tx_in(1, 0, &values_between(1, 2)), "OP_NUMEQUALVERIFY");
+    world.accepted(&world.claim_tx_in(1, 0, &values_between(0, 1)));
+}
+
+#[test]
+fn after_a_slash_the_next_operator_goes_on_where_the_last_good_claim_ended() {
+    let world = World::with_claims(1).taken_over(2, 1);
+    let values = with_digest([contract::state(7), contract::state(8), [9; 32], CODE, [0; 32]]);
+    world.claim(1, &values);
+    let evidence = items(&[named(1, &values)[0].clone(), named(0, &claim_values(0))[1].clone()]);
+    world.accepted(&world.slash(TxRole::DisproveInput(1), leaf::GAME_DISPROOFS + 1, evidence));
+    world.halt(2);
+    world.pass(LOCKS.handover_blocks - 1);
+    world.open(1);
+    // The same transactions with the forged claim's end: it is not what the graph links to.
+    let forged = values_between(8, 9);
+    world.claim_later(&forged);
+    let end = claim_values(0);
+    let link = world.link_slash(TxRole::DisproveInput(0), leaf::GAME_DISPROOFS, &forged, (0, &end));
+    world.accepted(&link);
+}
+
+#[test]
 fn no_assertion_in_time_costs_the_collateral() {
     let world = World::with_claims(1);
     world.accepted(&world.challenge(0));
@@ -513,7 +675,7 @@ fn the_largest_leaf_stays_within_the_stack_and_our_interpreter_follows_it() {
         values[4][20] ^= flip;
         let role = TxRole::DisproveInput(0);
         let tx = world.slash(role, leaf::GAME_DISPROOFS, items(&named(0, &values)));
-        let spend = world.spend_of(role, 1, leaf::GAME_DISPROOFS);
+        let spend = world.spend_of(0, role, 1, leaf::GAME_DISPROOFS);
         let spent = world.graphs[0].node(role).unwrap().spent();
         let mut stack: Vec<Vec<u8>> = tx.input[1].witness.iter().map(<[u8]>::to_vec).collect();
         stack.truncate(stack.len() - 2);

@@ -5,7 +5,7 @@
 #[path = "common/contract.rs"]
 mod contract;
 
-use assay_l1::graph::contract::build::{Graph, GraphError, Surroundings, TxRole};
+use assay_l1::graph::contract::build::{EpochEnd, Graph, GraphError, Start, Surroundings, TxRole};
 use assay_l1::graph::contract::keys::EpochKeys;
 use assay_l1::graph::contract::review::{compare, review, Proposal, ProposedTx, Refusal};
 use assay_l1::graph::contract::spec::{AssertLayout, ContractSpec, GameLocks};
@@ -13,7 +13,7 @@ use assay_l1::{OperatorSecret, TimeLocks};
 use bitcoin::hashes::Hash;
 use bitcoin::sighash::TapSighashType;
 use bitcoin::{absolute, transaction, Amount, OutPoint, ScriptBuf, Sequence, TapLeafHash, Txid, Witness};
-use contract::{epoch, graph, EqualEnds, TRUNK};
+use contract::{epoch, epoch_of, graph, EqualEnds, TRUNK};
 
 const ANNOUNCE: [u8; 32] = [0xaa; 32];
 
@@ -90,6 +90,9 @@ fn mutations(good: &ProposedTx) -> Vec<(String, ProposedTx)> {
         });
         add(format!("request {at} type"), &|tx| {
             tx.requests[at].sighash = TapSighashType::AllPlusAnyoneCanPay;
+        });
+        add(format!("request {at} signer"), &|tx| {
+            tx.requests[at].signer = contract::sink().x_only_public_key().0
         });
         add(format!("request {at} message"), &|tx| tx.requests[at].message[31] ^= 1);
         add(format!("request {at} twice"), &|tx| tx.requests.push(tx.requests[at]));
@@ -194,7 +197,10 @@ fn other_specs(good: &ContractSpec) -> Vec<ContractSpec> {
     };
     let key = contract::pair(0x77).x_only_public_key().0;
     add(&|spec| spec.terms.trunk_id[0] ^= 1);
-    add(&|spec| spec.terms.epoch = 1);
+    add(&|spec| {
+        spec.terms.epoch = 1;
+        spec.terms.params.start_commitment = [0; 32];
+    });
     add(&|spec| spec.terms.params.start_commitment[0] ^= 1);
     add(&|spec| spec.terms.params.code_root[0] ^= 1);
     add(&|spec| spec.terms.params.verifier_commitment[0] ^= 1);
@@ -205,12 +211,14 @@ fn other_specs(good: &ContractSpec) -> Vec<ContractSpec> {
     add(&|spec| spec.terms.claims_max -= 1);
     add(&|spec| spec.terms.collateral += Amount::from_sat(1));
     add(&|spec| spec.attesters = key);
+    add(&|spec| spec.recovery = key);
     add(&|spec| spec.sink = key);
     add(&|spec| spec.locks.challenge_blocks -= 1);
     add(&|spec| spec.locks.assert_blocks -= 1);
     add(&|spec| spec.locks.disprove_blocks -= 1);
     add(&|spec| spec.locks.claim_timeout_blocks += 1);
     add(&|spec| spec.locks.sink_blocks += 1);
+    add(&|spec| spec.locks.handover_blocks += 1);
     add(&|spec| spec.challenge_deposit += Amount::from_sat(1));
     add(&|spec| spec.slashed_to_sink += Amount::from_sat(1));
     add(&|spec| spec.layout.words += 1);
@@ -225,7 +233,7 @@ fn other_specs(good: &ContractSpec) -> Vec<ContractSpec> {
 fn a_graph_of_any_other_spec_is_refused() {
     let (parts, good) = valid();
     let ids: std::collections::BTreeSet<_> = other_specs(&parts.1).iter().map(ContractSpec::id).collect();
-    assert_eq!(ids.len(), 25, "each field changes the id");
+    assert_eq!(ids.len(), 27, "each field changes the id");
     for other in other_specs(&parts.1) {
         other.validate().expect("in range");
         // The signer's own spec decides, whatever id the proposal claims.
@@ -264,6 +272,12 @@ fn specs_that_would_not_be_safe_are_refused() {
     assert!(with(&|spec| spec.layout = AssertLayout { words: 0, hashes: 0 }));
     assert!(with(&|spec| spec.layout = AssertLayout { words: 0, hashes: 1_000 }));
     assert!(with(&|spec| spec.attesters = spec.terms.operator_key));
+    assert!(with(&|spec| spec.recovery = spec.terms.operator_key));
+    assert!(with(&|spec| spec.recovery = spec.attesters));
+    assert!(with(&|spec| spec.locks.handover_blocks = 0));
+    assert!(with(&|spec| spec.locks.handover_blocks = spec.locks.sink_blocks));
+    // Only the first epoch knows its start when it is announced.
+    assert!(with(&|spec| spec.terms.epoch = 1));
     assert!(with(&|spec| spec.funding = OutPoint::null()));
     assert!(with(&|spec| spec.locks = GameLocks::MAINNET), "regtest's collateral lock is too short for it");
 }
@@ -281,4 +295,68 @@ fn an_epoch_that_was_not_announced_or_does_not_follow_is_refused() {
     assert_eq!(graph(&second, None, ANNOUNCE).unwrap_err(), GraphError::Order { epoch: 1, previous: None });
     let refused = graph(&first, Some(opened.end()), ANNOUNCE).unwrap_err();
     assert_eq!(refused, GraphError::Order { epoch: 0, previous: Some(0) });
+}
+
+#[test]
+fn a_later_epoch_starts_at_what_the_last_claim_before_it_signs() {
+    let second = epoch(1, OutPoint::new(Txid::from_byte_array([6; 32]), 0));
+    let first = epoch(0, funding());
+    let opened = graph(&first, None, second.1.id()).unwrap();
+    assert_eq!(opened.start(0), Some(&Start::Commitment(contract::START)));
+    let signed = |claim: usize| Start::Signed(first.0 .0[claim].claim.0[1].clone());
+    for claim in 1..=contract::CLAIMS {
+        assert_eq!(opened.start(claim), Some(&signed(claim as usize - 1)));
+    }
+    assert_eq!(opened.start(contract::CLAIMS + 1), None);
+    assert_eq!(opened.end().start, signed(2));
+    let next = graph(&second, Some(opened.end()), ANNOUNCE).unwrap();
+    assert_eq!(next.start(0), Some(&signed(2)));
+    // Who opens it signs with the key of the epoch that ends; everything else is of its own.
+    let request = next.request(TxRole::Reconfiguration, 0, 0).unwrap();
+    assert_eq!(request.signer, first.1.attesters);
+    assert!(next
+        .requests()
+        .filter(|request| request.role != TxRole::Reconfiguration)
+        .all(|request| { request.signer == second.1.attesters }));
+    // A signer that links to another key has another graph: whoever proposes that one is refused.
+    for start in [Start::Commitment(contract::START), signed(1)] {
+        let forged = EpochEnd { start, ..opened.end().clone() };
+        let forged = graph(&second, Some(&forged), ANNOUNCE).unwrap().proposal(&second.0);
+        assert!(matches!(compare(&next, &forged), Err(Refusal::Differs { .. } | Refusal::Surplus { .. })));
+    }
+    let elsewhere = EpochEnd { trunk_id: [8; 32], ..opened.end().clone() };
+    assert_eq!(graph(&second, Some(&elsewhere), ANNOUNCE).unwrap_err(), GraphError::Trunk);
+}
+
+#[test]
+fn a_halted_epoch_ends_where_its_last_valid_claim_did() {
+    let first = epoch(0, funding());
+    let opened = graph(&first, None, ANNOUNCE).unwrap();
+    for claim in 0..=contract::CLAIMS {
+        let timeout = opened.node(TxRole::ClaimTimeout(claim)).unwrap();
+        for valid in 0..=claim {
+            let end = opened.halted(claim, valid).unwrap();
+            assert_eq!(end.connector, OutPoint::new(timeout.tx.compute_txid(), 0));
+            assert_eq!(end.output.txout(), timeout.tx.output[0]);
+            assert_eq!(Some(&end.start), opened.start(valid));
+            assert_eq!((end.signer, end.lock), (first.1.recovery, contract::LOCKS.handover_blocks));
+            // Nobody announced what comes next.
+            let later = epoch_of(&contract::backup_secret(), 1, OutPoint::new(Txid::all_zeros(), 3));
+            let next = graph(&later, Some(&end), ANNOUNCE).unwrap();
+            assert_eq!(next.start(0), Some(&end.start));
+            assert_eq!(next.request(TxRole::Reconfiguration, 0, 0).unwrap().signer, first.1.recovery);
+        }
+        assert!(opened.halted(claim, claim + 1).is_none());
+    }
+    assert!(opened.halted(contract::CLAIMS + 1, 0).is_none());
+    // A connector that is worth more than the next epoch needs cannot be carried over.
+    let mut later = epoch(1, OutPoint::new(Txid::all_zeros(), 3));
+    later.1.terms.collateral = Amount::from_sat(400_001);
+    let mut end = opened.halted(0, 0).unwrap();
+    end.output = assay_l1::graph::connector::ScriptOutput::from_leaves(
+        end.output.leaves().to_vec(),
+        Amount::from_sat(2_000_000),
+    )
+    .unwrap();
+    assert!(matches!(graph(&later, Some(&end), ANNOUNCE).unwrap_err(), GraphError::Funding { .. }));
 }

@@ -6,6 +6,8 @@
 mod batch;
 #[path = "common/chain.rs"]
 mod chain;
+#[path = "common/node.rs"]
+mod node;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,12 +16,13 @@ use std::sync::Arc;
 use assay_l1::envelope::message::Message;
 use assay_l1::envelope::scan::{scan, Assembler};
 use assay_l1::{
-    BackendError, BitcoinBackend, ChainTip, ClaimInput, RegtestMiner, Trunk, TrunkConfig, TrunkError,
-    TxRecord, Utxo,
+    BackendError, BitcoinBackend, BlockInfo, ChainTip, ClaimInput, FeeEstimate, RegtestMiner, Trunk,
+    TrunkConfig, TrunkError, TxRecord, TxState, Utxo,
 };
 use batch::{claim, params, state, with_digest};
-use bitcoin::{Block, BlockHash, FeeRate, Network, Script, Transaction, Txid};
-use chain::{Harness, InProcess, Node};
+use bitcoin::{Block, BlockHash, Network, Script, Transaction, Txid};
+use chain::{Harness, InProcess};
+use node::Node;
 
 fn config(dir: &Path) -> TrunkConfig {
     TrunkConfig { claims_per_epoch: 4, ..TrunkConfig::development(dir) }
@@ -129,10 +132,9 @@ fn claims_follow_each_other_in_process() {
 }
 
 #[test]
+#[ignore = "needs bitcoind: make test-node"]
 fn claims_follow_each_other_on_bitcoind() {
-    if let Some(mut node) = Node::start() {
-        claims_follow_each_other_and_their_data_can_be_read(&mut node);
-    }
+    claims_follow_each_other_and_their_data_can_be_read(&mut Node::start());
 }
 
 #[test]
@@ -241,7 +243,8 @@ fn a_reorganisation_that_takes_a_claim_out_is_repaired_before_the_next() {
         regtest.submit_block(&block).unwrap();
     }
     assert_eq!(backend.tip().unwrap().hash, parent, "the longer chain is the tip's");
-    assert_eq!(backend.transaction(&receipt.claim_txid, 0).unwrap(), None);
+    let record = backend.transaction(&receipt.claim_txid, 0).unwrap();
+    assert!(!matches!(record.map(|record| record.state), Some(TxState::Confirmed { .. })));
     trunk.settle(&claim(1, 10)).unwrap();
     assert!(backend.transaction(&receipt.claim_txid, 0).unwrap().is_some(), "the claim is back");
 }
@@ -291,14 +294,20 @@ impl BitcoinBackend for Faulty {
     fn block(&self, hash: &BlockHash) -> Result<Block, BackendError> {
         self.read(|| self.inner.block(hash))
     }
+    fn block_info(&self, hash: &BlockHash) -> Result<BlockInfo, BackendError> {
+        self.read(|| self.inner.block_info(hash))
+    }
     fn transaction(&self, txid: &Txid, since: u32) -> Result<Option<TxRecord>, BackendError> {
         self.read(|| self.inner.transaction(txid, since))
     }
     fn broadcast(&self, tx: &Transaction) -> Result<(), BackendError> {
         self.effect(|| self.inner.broadcast(tx))
     }
-    fn fee_rate(&self, target_blocks: u16) -> Result<Option<FeeRate>, BackendError> {
-        self.read(|| self.inner.fee_rate(target_blocks))
+    fn broadcast_package(&self, package: &[Transaction]) -> Result<(), BackendError> {
+        self.effect(|| self.inner.broadcast_package(package))
+    }
+    fn fee_estimate(&self, target_blocks: u16) -> Result<FeeEstimate, BackendError> {
+        self.read(|| self.inner.fee_estimate(target_blocks))
     }
     fn utxos(&self, script: &Script) -> Result<Vec<Utxo>, BackendError> {
         self.read(|| self.inner.utxos(script))

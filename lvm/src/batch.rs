@@ -216,6 +216,45 @@ impl Batch {
     }
 }
 
+/// The blocks in the data that [`Batch::data`] publishes, each as its RLP.
+///
+/// # Errors
+/// `Decode` if `data` is not one list of lists and nothing else; `NoBlocks` if it is empty; `Oversize` for more than [`BLOCKS_MAX`].
+pub fn blocks_of(data: &[u8]) -> Result<Vec<&[u8]>, BatchError> {
+    let bad = |reason| DecodeError::Invalid { item: "batch data", reason };
+    let mut rest = data;
+    let mut payload = alloy_rlp::Header::decode_bytes(&mut rest, true).map_err(|_| bad("not an RLP list"))?;
+    if !rest.is_empty() {
+        return Err(bad("bytes after the list").into());
+    }
+    let mut blocks = Vec::new();
+    while !payload.is_empty() {
+        let before = payload;
+        alloy_rlp::Header::decode_bytes(&mut payload, true).map_err(|_| bad("a block is not an RLP list"))?;
+        blocks.push(&before[..before.len() - payload.len()]);
+        if blocks.len() as u64 > BLOCKS_MAX {
+            let got = blocks.len() as u64;
+            return Err(BatchError::Oversize { item: "blocks of a batch", limit: BLOCKS_MAX, got });
+        }
+    }
+    if blocks.is_empty() {
+        return Err(BatchError::NoBlocks);
+    }
+    Ok(blocks)
+}
+
+/// The hash of the batch whose data this is; see [`Batch::hash`].
+///
+/// # Errors
+/// As [`blocks_of`], and `Decode` if a block is not one.
+pub fn hash_of_data(data: &[u8]) -> Result<[u8; 32], BatchError> {
+    let mut acc = B256::ZERO;
+    for raw in blocks_of(data)? {
+        acc = accumulate(&acc, &assay_lvm_core::Block::decode(raw)?.hash);
+    }
+    Ok(acc.0)
+}
+
 fn decode_state(input: &mut Reader<'_>) -> Result<ChainState, DecodeError> {
     const ITEM: &str = "batch parent state";
     Ok(ChainState {

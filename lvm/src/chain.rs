@@ -3,12 +3,12 @@
 use alloy_consensus::Header;
 use alloy_primitives::{keccak256, B256};
 use assay_lvm_core::{
-    seal_block, Ancestry, BlockAttributes, ChainSpec, ChainState, Parent, SealedBlock, StateDb, StfError,
-    Transaction, ANCESTORS_MAX,
+    execute_block, seal_block, Ancestry, Block, BlockAttributes, ChainSpec, ChainState, Parent, SealedBlock,
+    StateDb, StfError, Transaction, ANCESTORS_MAX,
 };
 
 use crate::{
-    batch::Batch,
+    batch::{blocks_of, Batch},
     error::BatchError,
     genesis::{write_alloc, Alloc},
     record::{record, BlockSource},
@@ -96,6 +96,42 @@ impl Chain {
         self.links.push(Link { header: sealed.header.clone(), raw, hash: sealed.hash });
         self.blocks.push(sealed.raw.clone());
         Ok(sealed)
+    }
+
+    /// Executes blocks that somebody else has made and appends them: `data` is what [`Batch::data`] publishes. Returns the state
+    /// after the last of them.
+    ///
+    /// # Errors
+    /// `Decode` if `data` is no list of blocks; `NoBlocks` if it is empty or has more than [`BLOCKS_MAX`]; `Stf` if a block does not
+    /// follow on the one before or does not execute. The chain is then as before.
+    pub fn import(&mut self, data: &[u8]) -> Result<ChainState, BatchError> {
+        let raws = blocks_of(data)?;
+        let before = self.blocks.len();
+        let mut imported =
+            || -> Result<(), BatchError> { raws.iter().try_for_each(|raw| self.import_block(raw)) };
+        if let Err(error) = imported() {
+            // Tries only grow, so what the first blocks have made harms nobody.
+            self.blocks.truncate(before);
+            self.links.truncate(before + 1);
+            return Err(error);
+        }
+        self.state_after(self.tip()).ok_or(BatchError::NoBlocks)
+    }
+
+    fn import_block(&mut self, raw: &[u8]) -> Result<(), BatchError> {
+        let block = Block::decode(raw).map_err(StfError::from)?;
+        let number = self.tip();
+        let link = &self.links[self.links.len() - 1];
+        let parent = Parent { number, hash: link.hash, header: Some(link.header.clone()) };
+        let mut store = RecordingStore::new(&self.state);
+        let mut db = StateDb::new(&mut store, link.header.state_root, number, self.recent_hashes());
+        execute_block(&self.spec, &mut db, &parent, &block, &mut ())?;
+        let (_, made) = store.finish();
+        self.state.absorb(made);
+        let link = Link { raw: alloy_rlp::encode(&block.header), hash: block.hash, header: block.header };
+        self.links.push(link);
+        self.blocks.push(raw.to_vec());
+        Ok(())
     }
 
     /// The blocks `first..=last` with their witness.

@@ -4,6 +4,7 @@ use alloy_consensus::TxLegacy;
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{keccak256, Bytes, TxKind, B256, U256};
 use assay_lvm::{
+    batch::hash_of_data,
     core::{
         accumulate, execute_run, fold, Block, BlockAttributes, BlockProgram, BlockPublicValues, ChainSpec,
         CodeControlGroup, FoldInput, HeaderError, History, Phase, PhaseSink, RunClaim, RunInput, StfError,
@@ -425,4 +426,35 @@ fn withdrawals_need_a_beacon_chain() {
     })
     .unwrap();
     assert!(refused(&rollup.append(&attributes, vec![]).unwrap_err()));
+}
+
+#[test]
+fn published_data_rebuilds_the_chain_and_bad_data_leaves_it_as_it_was() {
+    let whole = sample::chain(2).unwrap();
+    let data = [sample::batch(1).unwrap().data(), sample::batch(2).unwrap().data()];
+    let mut chain = sample::genesis_chain().unwrap();
+    let refused = |chain: &mut Chain, data: &[u8]| {
+        let before = (chain.tip(), chain.state_after(chain.tip()));
+        assert!(chain.import(data).is_err());
+        assert_eq!((chain.tip(), chain.state_after(chain.tip())), before);
+    };
+    // The second batch does not follow on genesis.
+    refused(&mut chain, &data[1]);
+    assert_eq!(Some(chain.import(&data[0]).unwrap()), whole.state_after(2));
+    refused(&mut chain, &data[0]);
+    refused(&mut chain, &[]);
+    refused(&mut chain, &[0xc0]);
+    refused(&mut chain, &[data[1].as_slice(), &[0]].concat());
+    for at in (0..data[1].len()).step_by(37) {
+        let mut changed = data[1].clone();
+        changed[at] ^= 1;
+        // A changed last header may still be one that executes, but then it is another batch.
+        let mut tried = chain.clone();
+        if tried.import(&changed).is_ok() {
+            assert_ne!(hash_of_data(&changed).unwrap(), hash_of_data(&data[1]).unwrap());
+        }
+        refused(&mut chain, &data[1][..at]);
+    }
+    assert_eq!(hash_of_data(&data[1]).unwrap(), sample::batch(2).unwrap().hash().unwrap());
+    assert_eq!(Some(chain.import(&data[1]).unwrap()), whole.state_after(4));
 }

@@ -21,6 +21,7 @@ fn files() -> Files {
         epoch: 0,
         claim: 0,
         reconfiguration_txid: "cc".repeat(32),
+        epoch_terms: Some("dd".repeat(213)),
         claim_txid: "aa".repeat(32),
         claim_height: 103,
         digest: statement.digest.clone(),

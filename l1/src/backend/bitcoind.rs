@@ -1,14 +1,22 @@
 //! A bitcoind over JSON-RPC: no wallet and no transaction index needed.
 
+use std::collections::BTreeMap;
+
+use bitcoin::block::{Header, Version};
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
+use bitcoin::hashes::Hash;
 use bitcoin::{
-    Amount, Block, BlockHash, FeeRate, Network, OutPoint, Script, ScriptBuf, Transaction, TxOut, Txid,
+    Amount, Block, BlockHash, CompactTarget, FeeRate, Network, OutPoint, Script, ScriptBuf, Transaction,
+    TxMerkleNode, TxOut, Txid, Wtxid,
 };
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{json, Value};
 
 use super::rpc::RpcClient;
-use super::{BackendError, BitcoinBackend, ChainTip, RegtestMiner, RpcAuth, TxRecord, TxState, Utxo};
+use super::{
+    BackendError, BitcoinBackend, BlockInfo, ChainTip, FeeEstimate, RegtestMiner, RpcAuth, TxRecord, TxState,
+    Utxo, FEE_TARGET_BLOCKS_MAX, PACKAGE_TRANSACTIONS_MAX,
+};
 
 /// Core: invalid address or key; here: no such block or transaction.
 const RPC_NOT_FOUND: i64 = -5;
@@ -44,7 +52,28 @@ struct RawTransaction {
 #[derive(Deserialize)]
 struct HeaderInfo {
     height: u32,
+    /// -1 outside of the active chain.
     confirmations: i64,
+    version: i32,
+    merkleroot: TxMerkleNode,
+    time: u32,
+    nonce: u32,
+    bits: String,
+    /// None for the genesis block.
+    previousblockhash: Option<BlockHash>,
+}
+
+impl HeaderInfo {
+    fn header(&self) -> Option<Header> {
+        Some(Header {
+            version: Version::from_consensus(self.version),
+            prev_blockhash: self.previousblockhash.unwrap_or_else(BlockHash::all_zeros),
+            merkle_root: self.merkleroot,
+            time: self.time,
+            bits: CompactTarget::from_unprefixed_hex(&self.bits).ok()?,
+            nonce: self.nonce,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -55,6 +84,26 @@ struct BlockIds {
 #[derive(Deserialize)]
 struct Estimate {
     feerate: Option<f64>,
+    blocks: u16,
+}
+
+#[derive(Deserialize)]
+struct MempoolInfo {
+    /// The larger one of the relay minimum and the minimum of a full mempool, BTC/kvB.
+    mempoolminfee: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct PackageAnswer {
+    #[serde(rename = "package_msg")]
+    message: String,
+    tx_results: BTreeMap<Wtxid, PackageResult>,
+}
+
+#[derive(Deserialize)]
+struct PackageResult {
+    error: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -91,6 +140,24 @@ impl Bitcoind {
         Ok(Self { rpc, network })
     }
 
+    /// Calls a method that has no function here, for operators' tools and tests; the result is what the node put under
+    /// `result`.
+    ///
+    /// # Errors
+    /// `Unreachable`, `Unauthorised`, `Rpc`, `Malformed`.
+    pub fn call(&self, method: &str, params: Value) -> Result<Value, BackendError> {
+        self.rpc.call(method, params)
+    }
+
+    fn header_info(&self, hash: &BlockHash) -> Result<HeaderInfo, BackendError> {
+        self.rpc.call_as("getblockheader", json!([hash, true])).map_err(|error| match error {
+            BackendError::Rpc { code: RPC_NOT_FOUND, .. } => {
+                BackendError::NotFound { what: format!("block {hash}") }
+            }
+            other => other,
+        })
+    }
+
     fn decode<T: bitcoin::consensus::Decodable>(method: &str, hex: &str) -> Result<T, BackendError> {
         deserialize_hex(hex)
             .map_err(|error| BackendError::Malformed { method: method.to_owned(), detail: error.to_string() })
@@ -110,6 +177,18 @@ impl Bitcoind {
             }
         }
         Ok(None)
+    }
+
+    /// True if the transaction is in a block and has an unspent output.
+    fn is_mined(&self, tx: &Transaction) -> Result<bool, BackendError> {
+        let txid = tx.compute_txid();
+        for vout in 0..tx.output.len() {
+            // False: without the mempool.
+            if !self.rpc.call("gettxout", json!([txid, vout, false]))?.is_null() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn raw(&self, txid: &Txid, block: Option<&BlockHash>) -> Result<Option<RawTransaction>, BackendError> {
@@ -154,6 +233,15 @@ impl BitcoinBackend for Bitcoind {
         Self::decode("getblock", &hex)
     }
 
+    fn block_info(&self, hash: &BlockHash) -> Result<BlockInfo, BackendError> {
+        let info = self.header_info(hash)?;
+        let header = info.header().filter(|header| header.block_hash() == *hash).ok_or_else(|| {
+            let detail = format!("the header is not that of {hash}");
+            BackendError::Malformed { method: "getblockheader".to_owned(), detail }
+        })?;
+        Ok(BlockInfo { header, height: info.height, active: info.confirmations >= 0 })
+    }
+
     fn transaction(&self, txid: &Txid, since: u32) -> Result<Option<TxRecord>, BackendError> {
         let found = match self.raw(txid, None)? {
             Some(raw) => Some(raw),
@@ -169,7 +257,7 @@ impl BitcoinBackend for Bitcoind {
         let Some(block_hash) = raw.blockhash else {
             return Ok(Some(TxRecord { tx, state: TxState::Mempool }));
         };
-        let header: HeaderInfo = self.rpc.call_as("getblockheader", json!([block_hash, true]))?;
+        let header = self.header_info(&block_hash)?;
         // Negative: a block that a reorganisation took out of the active chain meanwhile.
         let Ok(confirmations) = u32::try_from(header.confirmations) else { return Ok(None) };
         let state = TxState::Confirmed { height: header.height, block_hash, confirmations };
@@ -188,15 +276,41 @@ impl BitcoinBackend for Bitcoind {
         }
     }
 
-    fn fee_rate(&self, target_blocks: u16) -> Result<Option<FeeRate>, BackendError> {
-        let estimate: Estimate = self.rpc.call_as("estimatesmartfee", json!([target_blocks]))?;
-        let Some(btc_per_kvb) = estimate.feerate else { return Ok(None) };
-        let per_kvb = Amount::from_btc(btc_per_kvb).map_err(|error| BackendError::Malformed {
-            method: "estimatesmartfee".to_owned(),
-            detail: error.to_string(),
-        })?;
-        // 1000 vB are 4000 weight units.
-        Ok(Some(FeeRate::from_sat_per_kwu(per_kvb.to_sat().div_ceil(4))))
+    fn broadcast_package(&self, package: &[Transaction]) -> Result<(), BackendError> {
+        let refused = |reason: String| BackendError::PackageRejected { reason, transactions: Vec::new() };
+        let Some(child) = package.last() else { return Err(refused("package is empty".to_owned())) };
+        if package.len() > PACKAGE_TRANSACTIONS_MAX {
+            return Err(refused("package-too-many-transactions".to_owned()));
+        }
+        let hexes: Vec<String> = package.iter().map(serialize_hex).collect();
+        let answer: PackageAnswer =
+            self.rpc.call_as("submitpackage", json!([hexes, 0])).map_err(|error| match error {
+                // Core reports a package whose form is wrong as a transaction's error.
+                BackendError::Rpc { code: RPC_MISSING_INPUTS | RPC_REJECTED, message, .. } => {
+                    refused(message)
+                }
+                other => other,
+            })?;
+        let result = |tx: &Transaction| answer.tx_results.get(&tx.compute_wtxid());
+        // All others are parents of the child: where it is, they are. Of one that is mined the node says the same as of one
+        // whose inputs are spent.
+        if result(child).is_some_and(|result| result.error.is_none()) || self.is_mined(child)? {
+            return Ok(());
+        }
+        let refusal = |tx: &Transaction| Some((tx.compute_txid(), result(tx)?.error.clone()?));
+        let transactions = package.iter().filter_map(refusal).collect();
+        Err(BackendError::PackageRejected { reason: answer.message, transactions })
+    }
+
+    fn fee_estimate(&self, target_blocks: u16) -> Result<FeeEstimate, BackendError> {
+        let target = target_blocks.clamp(1, FEE_TARGET_BLOCKS_MAX);
+        let estimate: Estimate = self.rpc.call_as("estimatesmartfee", json!([target]))?;
+        let info: MempoolInfo = self.rpc.call_as("getmempoolinfo", json!([]))?;
+        Ok(FeeEstimate {
+            rate: estimate.feerate.map(|rate| fee_rate("estimatesmartfee", rate)).transpose()?,
+            target_blocks: estimate.blocks,
+            floor: fee_rate("getmempoolinfo", info.mempoolminfee)?,
+        })
     }
 
     fn utxos(&self, script: &Script) -> Result<Vec<Utxo>, BackendError> {
@@ -223,6 +337,14 @@ impl BitcoinBackend for Bitcoind {
     fn miner(&self) -> Option<&dyn RegtestMiner> {
         (self.network == Network::Regtest).then_some(self as &dyn RegtestMiner)
     }
+}
+
+/// A rate in the node's unit, rounded up.
+fn fee_rate(method: &str, btc_per_kvb: f64) -> Result<FeeRate, BackendError> {
+    let per_kvb = Amount::from_btc(btc_per_kvb)
+        .map_err(|error| BackendError::Malformed { method: method.to_owned(), detail: error.to_string() })?;
+    // 1000 vB are 4000 weight units.
+    Ok(FeeRate::from_sat_per_kwu(per_kvb.to_sat().div_ceil(4)))
 }
 
 #[derive(Deserialize)]

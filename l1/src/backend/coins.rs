@@ -1,21 +1,16 @@
-//! What the in-process node must know beside consensus: coins, where transactions are, and a minimal mempool.
+//! What the in-process node must know beside consensus: coins, and where transactions are.
 //!
 //! The consensus library validates blocks and keeps its own coin database, but cannot be asked for a coin. This index
-//! is rebuilt from the blocks on opening. Mempool acceptance repeats Core's rules that need no policy: coins exist and
-//! are unspent, maturity, values, time locks, scripts. Fee and size policy is not repeated.
+//! is rebuilt from the blocks on opening.
 
 use std::collections::BTreeMap;
 
-use bitcoin::constants::COINBASE_MATURITY;
-use bitcoin::{Amount, Block, BlockHash, OutPoint, Script, Sequence, Transaction, TxOut, Txid};
+use bitcoin::{Amount, Block, BlockHash, OutPoint, Script, Transaction, Txid};
 
 use super::Utxo;
-use crate::consensus::{verify_transaction, ConsensusError};
 
 /// Blocks whose median time is the reference for time locks (BIP113).
 const MEDIAN_TIME_BLOCKS: usize = 11;
-/// Seconds per unit of a relative time lock (BIP68).
-const SEQUENCE_GRANULARITY_S: u32 = 512;
 
 /// Coins, transactions and times of the active chain.
 #[derive(Debug, Default)]
@@ -34,6 +29,15 @@ impl CoinIndex {
     /// Hash of the block at `height`.
     pub(super) fn block_hash(&self, height: u32) -> Option<BlockHash> {
         self.blocks.get(height as usize).map(|(hash, _)| *hash)
+    }
+
+    /// Blocks of this chain that `other` does not have, lowest first.
+    pub(super) fn blocks_not_in(&self, other: &Self) -> Vec<BlockHash> {
+        let hashes = self.blocks.iter().map(|(hash, _)| *hash).enumerate();
+        hashes
+            .filter(|(height, hash)| other.block_hash(*height as u32) != Some(*hash))
+            .map(|(_, hash)| hash)
+            .collect()
     }
 
     /// Height of the block that holds `txid`.
@@ -82,87 +86,6 @@ impl CoinIndex {
     }
 }
 
-/// Transactions accepted and not mined, in order of arrival, parents before children.
-#[derive(Debug, Default)]
-pub(super) struct Mempool {
-    transactions: Vec<Transaction>,
-}
-
-impl Mempool {
-    /// The transaction with this id.
-    pub(super) fn get(&self, txid: &Txid) -> Option<&Transaction> {
-        self.transactions.iter().find(|tx| tx.compute_txid() == *txid)
-    }
-
-    /// All transactions in order.
-    pub(super) fn transactions(&self) -> &[Transaction] {
-        &self.transactions
-    }
-
-    /// Accepts `tx` for the next block, or names the rule it breaks in Core's words.
-    pub(super) fn accept(&mut self, index: &CoinIndex, tx: &Transaction) -> Result<(), String> {
-        self.check(index, tx)?;
-        self.transactions.push(tx.clone());
-        Ok(())
-    }
-
-    /// Drops what the chain has confirmed or made invalid; returns what was dropped as invalid, with the reason.
-    pub(super) fn revalidate(&mut self, index: &CoinIndex) -> Vec<(Txid, String)> {
-        let mut evicted = Vec::new();
-        for tx in std::mem::take(&mut self.transactions) {
-            let txid = tx.compute_txid();
-            if index.height_of(&txid).is_none() {
-                if let Err(reason) = self.accept(index, &tx) {
-                    evicted.push((txid, reason));
-                }
-            }
-        }
-        evicted
-    }
-
-    fn check(&self, index: &CoinIndex, tx: &Transaction) -> Result<(), String> {
-        if tx.is_coinbase() {
-            return Err("coinbase".to_owned());
-        }
-        let next = index.height() + 1;
-        let now = index.median_time(index.height());
-        if !is_final(tx, next, now) {
-            return Err("non-final".to_owned());
-        }
-        let coins = tx
-            .input
-            .iter()
-            .map(|input| self.find(index, &input.previous_output, next))
-            .collect::<Result<Vec<_>, _>>()?;
-        if coins.iter().any(|coin| coin.coinbase && next - coin.height < COINBASE_MATURITY) {
-            return Err("bad-txns-premature-spend-of-coinbase".to_owned());
-        }
-        fee(tx, &coins).ok_or("bad-txns-in-belowout")?;
-        if !sequence_locks_hold(index, tx, &coins, next, now) {
-            return Err("non-BIP68-final".to_owned());
-        }
-        let spent: Vec<TxOut> = coins.into_iter().map(|coin| coin.txout).collect();
-        verify_transaction(tx, &spent).map_err(|error| match error {
-            ConsensusError::Script { .. } => "mempool-script-verify-flag-failed".to_owned(),
-            other => other.to_string(),
-        })
-    }
-
-    fn find(&self, index: &CoinIndex, outpoint: &OutPoint, next: u32) -> Result<Utxo, String> {
-        let spends = |tx: &Transaction| tx.input.iter().any(|input| input.previous_output == *outpoint);
-        if self.transactions.iter().any(spends) {
-            return Err("txn-mempool-conflict".to_owned());
-        }
-        if let Some(coin) = index.coin(outpoint) {
-            return Ok(coin.clone());
-        }
-        let parent = self.get(&outpoint.txid).and_then(|tx| tx.output.get(outpoint.vout as usize));
-        parent
-            .map(|txout| Utxo { outpoint: *outpoint, txout: txout.clone(), height: next, coinbase: false })
-            .ok_or_else(|| "bad-txns-inputs-missingorspent".to_owned())
-    }
-}
-
 /// Value in minus value out, `None` if negative or out of range.
 pub(super) fn fee(tx: &Transaction, coins: &[Utxo]) -> Option<Amount> {
     let total = |mut values: Box<dyn Iterator<Item = Amount> + '_>| {
@@ -171,27 +94,4 @@ pub(super) fn fee(tx: &Transaction, coins: &[Utxo]) -> Option<Amount> {
     let spent = total(Box::new(coins.iter().map(|coin| coin.txout.value)))?;
     let paid = total(Box::new(tx.output.iter().map(|txout| txout.value)))?;
     spent.checked_sub(paid)
-}
-
-fn is_final(tx: &Transaction, next_height: u32, median_time: u32) -> bool {
-    let reached = match tx.lock_time {
-        bitcoin::absolute::LockTime::Blocks(height) => height.to_consensus_u32() < next_height,
-        bitcoin::absolute::LockTime::Seconds(time) => time.to_consensus_u32() < median_time,
-    };
-    reached || tx.input.iter().all(|input| input.sequence == Sequence::MAX)
-}
-
-/// BIP68 for a transaction in the block at height `next`.
-fn sequence_locks_hold(index: &CoinIndex, tx: &Transaction, coins: &[Utxo], next: u32, now: u32) -> bool {
-    if tx.version.0 < 2 {
-        return true;
-    }
-    tx.input.iter().zip(coins).all(|(input, coin)| match input.sequence.to_relative_lock_time() {
-        None => true,
-        Some(bitcoin::relative::LockTime::Blocks(count)) => coin.height + u32::from(count.value()) <= next,
-        Some(bitcoin::relative::LockTime::Time(units)) => {
-            let from = index.median_time(coin.height.saturating_sub(1));
-            from + u32::from(units.value()) * SEQUENCE_GRANULARITY_S <= now
-        }
-    })
 }

@@ -14,8 +14,8 @@ use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::hashes::Hash;
 use bitcoin::script::Builder;
 use bitcoin::{
-    absolute, transaction, Amount, Block, BlockHash, CompactTarget, FeeRate, Network, OutPoint, Script,
-    ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid, Weight, Witness,
+    absolute, transaction, Amount, Block, BlockHash, CompactTarget, Network, OutPoint, Script, ScriptBuf,
+    Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid, Weight, Witness,
 };
 use bitcoinkernel::prelude::*;
 use bitcoinkernel::{
@@ -25,8 +25,12 @@ use bitcoinkernel::{
 use parking_lot::Mutex;
 
 use super::block_log::BlockLog;
-use super::coins::{fee, CoinIndex, Mempool};
-use super::{kernel_log, BackendError, BitcoinBackend, ChainTip, RegtestMiner, TxRecord, TxState, Utxo};
+use super::coins::{fee, CoinIndex};
+use super::mempool::{Mempool, FEE_FLOOR};
+use super::{
+    kernel_log, BackendError, BitcoinBackend, BlockInfo, ChainTip, FeeEstimate, RegtestMiner, TxRecord,
+    TxState, Utxo, FEE_TARGET_BLOCKS_MAX,
+};
 
 /// Difficulty of regtest: every second hash is a block.
 const REGTEST_BITS: u32 = 0x207f_ffff;
@@ -169,12 +173,24 @@ impl Node {
         if extends && self.chain_tip()?.hash == hash {
             self.index.connect(block);
         } else {
-            self.reindex()?;
+            self.follow_reorganisation()?;
         }
         for (txid, reason) in self.mempool.revalidate(&self.index) {
             tracing::warn!("{txid} left the mempool: {reason}");
         }
         Ok(hash)
+    }
+
+    /// Rebuilds the coin index and puts the transactions of blocks that left the chain back into the mempool.
+    fn follow_reorganisation(&mut self) -> Result<(), BackendError> {
+        let before = std::mem::take(&mut self.index);
+        self.reindex()?;
+        let mut txs = Vec::new();
+        for hash in before.blocks_not_in(&self.index) {
+            txs.extend(self.read_block(&hash)?.txdata.into_iter().skip(1));
+        }
+        self.mempool.put_back(txs);
+        Ok(())
     }
 
     /// Rebuilds the coin index from the active chain.
@@ -202,6 +218,20 @@ impl Node {
             bitcoinkernel::BlockHash::new(hash.as_byte_array()).map_err(|error| kernel(&error))?;
         let entry = self.chainman.get_block_tree_entry(&kernel_hash).ok_or_else(not_found)?;
         decode_block(&self.chainman.read_block_data(&entry).map_err(|_| not_found())?)
+    }
+
+    fn block_info(&self, hash: &BlockHash) -> Result<BlockInfo, BackendError> {
+        let kernel_hash =
+            bitcoinkernel::BlockHash::new(hash.as_byte_array()).map_err(|error| kernel(&error))?;
+        let entry = self
+            .chainman
+            .get_block_tree_entry(&kernel_hash)
+            .ok_or_else(|| BackendError::NotFound { what: format!("block {hash}") })?;
+        let corrupt = |detail: String| BackendError::Kernel { detail };
+        let header = entry.header().consensus_encode().map_err(|error| kernel(&error))?;
+        let header = deserialize(&header).map_err(|error| corrupt(format!("stored header: {error}")))?;
+        let height = u32::try_from(entry.height()).map_err(|_| corrupt("negative height".to_owned()))?;
+        Ok(BlockInfo { header, height, active: self.index.block_hash(height) == Some(*hash) })
     }
 
     fn mine_block(&mut self, txs: &[Transaction], reward_to: &Script) -> Result<BlockHash, BackendError> {
@@ -265,6 +295,10 @@ impl BitcoinBackend for InProcessRegtest {
         self.node.lock().read_block(hash)
     }
 
+    fn block_info(&self, hash: &BlockHash) -> Result<BlockInfo, BackendError> {
+        self.node.lock().block_info(hash)
+    }
+
     fn transaction(&self, txid: &Txid, _since: u32) -> Result<Option<TxRecord>, BackendError> {
         let node = self.node.lock();
         if let Some(tx) = node.mempool.get(txid) {
@@ -282,15 +316,23 @@ impl BitcoinBackend for InProcessRegtest {
     fn broadcast(&self, tx: &Transaction) -> Result<(), BackendError> {
         let mut node = self.node.lock();
         let node = &mut *node;
-        let txid = tx.compute_txid();
-        if node.mempool.get(&txid).is_some() || node.index.height_of(&txid).is_some() {
-            return Ok(());
-        }
-        node.mempool.accept(&node.index, tx).map_err(|reason| BackendError::Rejected { txid, reason })
+        node.mempool
+            .accept(&node.index, tx)
+            .map_err(|refusal| BackendError::Rejected { txid: tx.compute_txid(), reason: refusal.reason })
     }
 
-    fn fee_rate(&self, _target_blocks: u16) -> Result<Option<FeeRate>, BackendError> {
-        Ok(None)
+    fn broadcast_package(&self, package: &[Transaction]) -> Result<(), BackendError> {
+        let mut node = self.node.lock();
+        let node = &mut *node;
+        node.mempool
+            .accept_package(&node.index, package)
+            .map_err(|(reason, transactions)| BackendError::PackageRejected { reason, transactions })
+    }
+
+    fn fee_estimate(&self, target_blocks: u16) -> Result<FeeEstimate, BackendError> {
+        // Nobody competes for this chain's blocks.
+        let target_blocks = target_blocks.clamp(1, FEE_TARGET_BLOCKS_MAX);
+        Ok(FeeEstimate { rate: None, target_blocks, floor: FEE_FLOOR })
     }
 
     fn utxos(&self, script: &Script) -> Result<Vec<Utxo>, BackendError> {

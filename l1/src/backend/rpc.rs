@@ -34,11 +34,18 @@ impl RpcAuth {
         Self::User(Zeroizing::new(format!("{user}:{password}")))
     }
 
-    fn header(&self) -> Result<Zeroizing<String>, BackendError> {
+    /// The header for the node at `endpoint`. A node that stops removes its cookie: without one it does not run.
+    fn header(&self, endpoint: &str) -> Result<Zeroizing<String>, BackendError> {
         let credentials = match self {
             Self::User(credentials) => credentials.clone(),
             Self::Cookie(path) => {
-                Zeroizing::new(std::fs::read_to_string(path).map_err(BackendError::storage(path))?)
+                Zeroizing::new(std::fs::read_to_string(path).map_err(|error| match error.kind() {
+                    std::io::ErrorKind::NotFound => BackendError::Unreachable {
+                        endpoint: endpoint.to_owned(),
+                        detail: format!("there is no cookie file {}", path.display()),
+                    },
+                    _ => BackendError::storage(path)(error),
+                })?)
             }
         };
         Ok(Zeroizing::new(format!("Basic {}", base64(credentials.trim_end().as_bytes()))))
@@ -90,7 +97,7 @@ impl RpcClient {
         let malformed = |detail: String| BackendError::Malformed { method: method.to_owned(), detail };
         let body = json!({ "jsonrpc": "1.0", "id": "assay", "method": method, "params": params }).to_string();
         let response = bitreq::post(format!("http://{}/", self.endpoint))
-            .with_header("Authorization", self.auth.header()?.as_str())
+            .with_header("Authorization", self.auth.header(&self.endpoint)?.as_str())
             .with_header("Content-Type", "application/json")
             .with_body(body)
             .with_timeout(REPLY_TIMEOUT)
@@ -199,6 +206,9 @@ mod tests {
         assert!(matches!(error, BackendError::Malformed { .. }), "{error}");
         server.join().unwrap();
         let error = RpcClient::new(&endpoint, auth()).call("x", json!([])).unwrap_err();
+        assert_eq!(error.class(), crate::Class::Transient, "{error}");
+        let stopped = RpcAuth::Cookie(PathBuf::from("/nowhere/.cookie"));
+        let error = RpcClient::new(&endpoint, stopped).call("x", json!([])).unwrap_err();
         assert_eq!(error.class(), crate::Class::Transient, "{error}");
     }
 }

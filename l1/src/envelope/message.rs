@@ -1,5 +1,7 @@
 //! What is published: typed messages and their bytes. Integers are little endian.
 
+use assay_l1_light::message::Body;
+
 use super::{EnvelopeError, Kind, MESSAGE_BYTES_MAX};
 use crate::graph::terms::EpochTerms;
 
@@ -67,6 +69,8 @@ pub enum Message {
     },
     /// The terms of an epoch. Body: [`EpochTerms::encode`].
     Epoch(Box<EpochTerms>),
+    /// A forced transaction or a deposit. Body: [`Body::encode`].
+    ToRollup(Body),
 }
 
 impl Message {
@@ -77,6 +81,8 @@ impl Message {
             Self::Batch { .. } => Kind::Batch,
             Self::ClaimData { .. } => Kind::ClaimData,
             Self::Epoch(_) => Kind::Epoch,
+            Self::ToRollup(Body::Forced(_)) => Kind::Forced,
+            Self::ToRollup(Body::Deposit { .. }) => Kind::Deposit,
         }
     }
 
@@ -92,6 +98,7 @@ impl Message {
                 [&epoch.to_le_bytes(), &claim.to_le_bytes(), values.as_slice(), proof].concat()
             }
             Self::Epoch(terms) => terms.encode().to_vec(),
+            Self::ToRollup(body) => body.encode(),
         }
     }
 
@@ -123,6 +130,9 @@ impl Message {
             Kind::Epoch => {
                 let terms = EpochTerms::decode(body).map_err(|_| bad("invalid epoch terms"))?;
                 Ok(Self::Epoch(Box::new(terms)))
+            }
+            Kind::Forced | Kind::Deposit => {
+                Body::decode(kind.byte(), body).map(Self::ToRollup).map_err(|_| bad("length out of range"))
             }
             Kind::Chunk | Kind::Aggregate => Err(EnvelopeError::Kind { got: kind.byte() }),
         }
@@ -183,6 +193,8 @@ pub(crate) mod tests {
             Message::Batch { epoch: 1, claim: 2, batch_hash: [3; 32], data: vec![4; 5] },
             Message::ClaimData { epoch: 1, claim: 2, values: values(), proof: vec![6; 128] },
             Message::Epoch(Box::new(terms())),
+            Message::ToRollup(Body::Forced(vec![7; 100])),
+            Message::ToRollup(Body::Deposit { recipient: [8; 20], vout: 1 }),
         ];
         for message in messages {
             assert_eq!(Message::decode(message.kind(), &message.encode()), Ok(message));

@@ -13,7 +13,7 @@ const ZSTD_LEVEL: i32 = 3;
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 /// The envelopes of `message`: one, or its chunks followed by their aggregate, if the compressed body is longer than
-/// `limit` (at most [`BODY_BYTES_MAX`]; tests use less to exercise chunks).
+/// `limit` (at most [`BODY_BYTES_MAX`]; tests use less to exercise chunks). A message to the rollup is one plain envelope always.
 ///
 /// # Errors
 /// `Limit` for a message over [`MESSAGE_BYTES_MAX`] or over [`CHUNKS_MAX`] chunks.
@@ -24,6 +24,10 @@ pub fn pack(message: &Message, limit: usize) -> Result<Vec<Envelope>, EnvelopeEr
         return Err(EnvelopeError::Limit { what: "message", got: plain.len(), limit: MESSAGE_BYTES_MAX });
     }
     let plain_len = plain.len() as u32;
+    if message.kind().is_to_rollup() {
+        let envelope = Envelope { kind: message.kind(), codec: Codec::Plain, plain_len, stored: plain };
+        return Ok(vec![envelope]);
+    }
     let (codec, stored) = compress(plain);
     if stored.len() <= limit {
         return Ok(vec![Envelope { kind: message.kind(), codec, plain_len, stored }]);
@@ -67,6 +71,7 @@ pub fn unpack(kind: Kind, codec: Codec, plain_len: u32, stored: &[u8]) -> Result
     match codec {
         Codec::Plain if stored.len() != plain_len as usize => Err(length(stored.len())),
         Codec::Plain => Message::decode(kind, stored),
+        Codec::Zstd if kind.is_to_rollup() => Err(EnvelopeError::Message { kind, detail: "compressed" }),
         Codec::Zstd => {
             let limit = u64::from(plain_len).min(MESSAGE_BYTES_MAX as u64);
             let mut decoder =
@@ -132,7 +137,8 @@ impl Aggregate {
         };
         let ([kind, codec], plain_len, stored_len, stored_hash, count) =
             head().ok_or_else(|| bad("too short"))?;
-        let kind = Kind::of(kind).filter(|kind| !matches!(kind, Kind::Chunk | Kind::Aggregate));
+        let whole = |kind: &Kind| !kind.is_to_rollup() && !matches!(kind, Kind::Chunk | Kind::Aggregate);
+        let kind = Kind::of(kind).filter(whole);
         let kind = kind.ok_or_else(|| bad("type of the message"))?;
         let codec = Codec::of(codec).ok_or_else(|| bad("unknown codec"))?;
         let count = usize::from(u16::from_le_bytes(count));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bitcoin::secp256k1::XOnlyPublicKey;
 use bitcoin::taproot::LeafVersion;
-use bitcoin::{Block, Script, Txid, Witness};
+use bitcoin::{Block, Script, Transaction, Txid, Witness};
 
 use super::message::Message;
 use super::pack::{unpack, Aggregate};
@@ -25,21 +25,27 @@ pub struct Found {
 /// All envelopes with `tag` in `block`, in the order of transactions and inputs.
 #[must_use]
 pub fn scan(block: &Block, tag: &Tag) -> Vec<Found> {
-    let inputs = block.txdata.iter().flat_map(|tx| {
-        let txid = tx.compute_txid();
-        tx.input.iter().enumerate().map(move |(vin, input)| (txid, vin as u32, &input.witness))
+    block.txdata.iter().flat_map(|tx| scan_transaction(tx, tag)).collect()
+}
+
+/// All envelopes with `tag` in `tx`, in the order of inputs.
+#[must_use]
+pub fn scan_transaction(tx: &Transaction, tag: &Tag) -> Vec<Found> {
+    let envelopes = tx.input.iter().enumerate().filter_map(|(vin, input)| {
+        let envelope = decode(tapscript(&input.witness)?, tag)?;
+        Some((vin as u32, envelope))
     });
-    inputs
-        .filter_map(|(txid, vin, witness)| {
-            let envelope = decode(tapscript(witness)?, tag)?;
-            Some(Found { txid, vin, envelope })
-        })
-        .collect()
+    let mut envelopes = envelopes.peekable();
+    if envelopes.peek().is_none() {
+        return Vec::new();
+    }
+    let txid = tx.compute_txid();
+    envelopes.map(|(vin, envelope)| Found { txid, vin, envelope }).collect()
 }
 
 /// The script of a script-path spend that consensus has run: leaf version 0xc0 and nothing else, because under any other
 /// version the script, and with it the author's signature, was not looked at.
-fn tapscript(witness: &Witness) -> Option<&Script> {
+pub(crate) fn tapscript(witness: &Witness) -> Option<&Script> {
     const ANNEX: u8 = 0x50;
     let mut items = witness.len();
     if items >= 2 && witness.nth(items - 1)?.first() == Some(&ANNEX) {

@@ -81,6 +81,16 @@ pub fn decode(script: &Script, tag: &Tag) -> Option<Result<(XOnlyPublicKey, Enve
     }))
 }
 
+/// Reads a leaf script, whatever its tag: for an envelope that was found by its tag before.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn decode_any_tag(script: &Script) -> Option<Result<(XOnlyPublicKey, Envelope), EnvelopeError>> {
+    let header = script.instructions().nth(4)?.ok()?;
+    let tag = *header.push_bytes()?.as_bytes().first_chunk()?;
+    decode(script, &tag)
+}
+
 fn body<'a>(
     header: &[u8],
     pushes: impl Iterator<Item = Result<Instruction<'a>, bitcoin::script::Error>>,

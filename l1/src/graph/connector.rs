@@ -162,16 +162,23 @@ pub fn claim_script(terms: &EpochTerms, claim: u32, keys: &ClaimKeys) -> ScriptB
     let start = time_lock(Builder::new(), terms.locks.cadence_blocks)
         .push_x_only_key(&terms.operator_key)
         .push_opcode(OP_CHECKSIGVERIFY);
-    signed_values(start, terms, claim, keys)
+    let previous = (claim == 0).then_some(&terms.params.start_commitment);
+    signed_values(start, &terms.params.code_root, previous, keys)
 }
 
-/// The part of the claim script that checks the signed values; ends the script.
-pub(crate) fn signed_values(start: Builder, terms: &EpochTerms, claim: u32, keys: &ClaimKeys) -> ScriptBuf {
+/// The part of the claim script that checks the signed values; ends the script. The code root is a constant, and the previous
+/// root if `previous` is given.
+pub(crate) fn signed_values(
+    start: Builder,
+    code_root: &[u8; 32],
+    previous: Option<&[u8; 32]>,
+    keys: &ClaimKeys,
+) -> ScriptBuf {
     let checked = ClaimValue::ALL.iter().zip(&keys.0).fold(start, |builder, (value, key)| {
         let builder = winternitz::verify(builder, key);
-        match value {
-            ClaimValue::CodeRoot => equals_constant(builder, &terms.params.code_root),
-            ClaimValue::PrevRoot if claim == 0 => equals_constant(builder, &terms.params.start_commitment),
+        match (value, previous) {
+            (ClaimValue::CodeRoot, _) => equals_constant(builder, code_root),
+            (ClaimValue::PrevRoot, Some(start)) => equals_constant(builder, start),
             _ => drop_value(builder, key.size().message_digits()),
         }
     });

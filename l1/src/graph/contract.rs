@@ -22,6 +22,10 @@
 //! the first are free for whoever sends it. Every connector wants the attesters' signature: the operator cannot
 //! spend one aside to save its collateral, although it can satisfy any check of its own one-time signatures.
 //!
+//! Claim 0 of a trunk starts at a constant; every other claim, across epochs too, is linked to the new root that the claim before
+//! it signs ([`build::Start`]), by a one-time key that is known long before that root. A ClaimTimeout leaves an output that
+//! the recovery key hands to another operator ([`build::Graph::halted`]).
+//!
 //! [`spec`] is what an epoch is about, [`keys`] its one-time keys, [`scripts`] the leaves, [`build`] the graph, [`sign`] what is
 //! signed and how witnesses are put together, [`dot`] the picture, [`review`] what a signer does before it signs.
 //!

@@ -241,6 +241,15 @@ impl ClaimValue {
     }
 }
 
+/// The digest that a claim has to sign: BLAKE3 of the values before it, in their order, top 3 bits cleared. It is the proof's one
+/// public input, and fits the field.
+#[must_use]
+pub fn claim_digest(values: &[[u8; 32]]) -> [u8; 32] {
+    let mut digest: [u8; 32] = blake3::hash(values.as_flattened()).into();
+    digest[0] &= 0x1f;
+    digest
+}
+
 /// The public one-time keys of one claim, in the order of [`ClaimValue::ALL`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimKeys(pub [PublicKey; 5]);

@@ -123,7 +123,7 @@ impl Unfunded {
         if let Some(connector) = &self.connector {
             draft.input[0].witness = connector.witness(&[0; 64]);
         }
-        let fee = rate.fee_wu(draft.weight()).unwrap_or(Amount::MAX_MONEY);
+        let fee = rate.fee_vb(draft.vsize() as u64).unwrap_or(Amount::MAX_MONEY);
         (outputs + fee).checked_sub(connector).unwrap_or(Amount::ZERO)
     }
 
@@ -185,7 +185,11 @@ impl ConnectorInput {
 }
 
 /// Signature of input `index` for a script path, over the whole transaction.
-pub(crate) fn sign_leaf(
+///
+/// # Panics
+/// If `index` is no input of `tx`, or `spent` has not one output for each.
+#[must_use]
+pub fn sign_leaf(
     tx: &Transaction,
     index: usize,
     spent: &[TxOut],
@@ -204,7 +208,11 @@ pub(crate) fn sign_leaf(
 }
 
 /// Signature of input `index` for the key path of the wallet's output.
-pub(crate) fn sign_key(tx: &Transaction, index: usize, spent: &[TxOut], key: &Keypair) -> [u8; 64] {
+///
+/// # Panics
+/// If `index` is no input of `tx`, or `spent` has not one output for each.
+#[must_use]
+pub fn sign_key(tx: &Transaction, index: usize, spent: &[TxOut], key: &Keypair) -> [u8; 64] {
     let hash = SighashCache::new(tx)
         .taproot_key_spend_signature_hash(index, &Prevouts::All(spent), TapSighashType::Default)
         .expect("the index is an input and every spent output is given");
@@ -253,7 +261,8 @@ pub fn reclaim(
 }
 
 /// Witness of a leaf that wants one signature.
-pub(crate) fn leaf_witness(signature: &[u8; 64], spend: &LeafSpend) -> Witness {
+#[must_use]
+pub fn leaf_witness(signature: &[u8; 64], spend: &LeafSpend) -> Witness {
     let mut witness = Witness::new();
     witness.push(signature);
     witness.push(spend.script.as_bytes());

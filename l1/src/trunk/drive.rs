@@ -1,5 +1,6 @@
 //! Carrying out plans: from files to confirmed transactions.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -7,13 +8,15 @@ use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::{Transaction, Txid};
 
 use super::plan::{PlannedTx, SignedPlan};
-use super::state::{Pending, PendingStep, State, TxReceipt};
+use super::state::{Pending, PendingStep, State, StepIndex, TxReceipt};
 use super::{Trunk, TrunkError};
 use crate::backend::{BackendError, TxState};
 use crate::store::{read, write_atomically, StoreError};
 
 /// Deepest reorganisation looked back into.
 const REORG_BLOCKS_MAX: u32 = 100;
+/// Reorganisations during one step after which the caller has to decide.
+const REORGS_MAX: u32 = 10;
 
 impl Trunk {
     /// Writes the transactions, then the state that names them: a kill in between leaves files that nothing refers to.
@@ -42,17 +45,42 @@ impl Trunk {
         Ok(tx)
     }
 
-    /// Carries out the plan on disk, if there is one, and turns it into a receipt.
+    /// Carries out the plan on disk, if there is one, and turns it into a receipt. What a reorganisation took out of the
+    /// chain, before or meanwhile, is put back first: the plan's transactions spend it.
     pub(super) fn finish_pending(&mut self) -> Result<(), TrunkError> {
-        let Some(pending) = self.state.pending.clone() else { return Ok(()) };
-        let mut receipts = Vec::new();
-        for stage in &pending.stages {
-            receipts.extend(self.confirm(stage, pending.since)?);
+        for _ in 0..REORGS_MAX {
+            self.reconfirm()?;
+            let Some(pending) = self.state.pending.clone() else { return Ok(()) };
+            let mut receipts = Vec::new();
+            let mut failed = None;
+            for stage in &pending.stages {
+                match self.confirm(stage, pending.since) {
+                    Ok(confirmed) => receipts.extend(confirmed),
+                    Err(error) => {
+                        failed = Some(error);
+                        break;
+                    }
+                }
+            }
+            if matches!(failed, None | Some(TrunkError::Backend(BackendError::Rejected { .. })))
+                && !(self.are_active(&receipts)? && self.lost_steps()?.is_empty())
+            {
+                tracing::warn!(
+                    "a reorganisation took transactions out of the chain: starting the step again"
+                );
+                continue;
+            }
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            let label = self.backend.label();
+            let mut state = self.state.clone();
+            state.complete(&pending, receipts, label)?;
+            return self.replace_state(state);
         }
-        let label = self.backend.label();
-        let mut state = self.state.clone();
-        state.complete(&pending, receipts, label)?;
-        self.replace_state(state)
+        let planned = self.state.pending.as_ref().and_then(|pending| pending.stages.last()?.last());
+        let planned = planned.ok_or(TrunkError::NoEpoch)?;
+        Err(TrunkError::NotConfirmed { txid: planned.txid, role: planned.role.clone() })
     }
 
     /// Goes on with `state` once it is on disk, and not before.
@@ -62,8 +90,10 @@ impl Trunk {
         Ok(())
     }
 
-    /// Broadcasts the transactions of a stage until all are confirmed.
+    /// Broadcasts the transactions of a stage until all are confirmed. `since`: height of the tip when they were made; another
+    /// branch may have them in an earlier block.
     fn confirm(&self, stage: &[PlannedTx], since: u32) -> Result<Vec<TxReceipt>, TrunkError> {
+        let since = since.saturating_sub(REORG_BLOCKS_MAX);
         let deadline = Instant::now() + self.config.confirm_timeout;
         // On regtest blocks come at once: beyond the locks and the blocks that a stage fills, something is wrong.
         let mut blocks_left =
@@ -114,39 +144,61 @@ impl Trunk {
         }
     }
 
-    /// Puts the last step's transactions back where a reorganisation took them out, so that the next step stands on them.
-    pub(super) fn reconfirm_last(&mut self) -> Result<(), TrunkError> {
-        let Some(epoch) = self.state.epochs.last() else { return Ok(()) };
-        let claim = self.state.claims.last().filter(|claim| claim.epoch == epoch.epoch);
-        let transactions = claim.map_or(&epoch.transactions, |claim| &claim.transactions).clone();
-        let since =
-            transactions.iter().map(|tx| tx.block_height).min().unwrap_or(0).saturating_sub(REORG_BLOCKS_MAX);
-        let Some(last) = transactions.last() else { return Ok(()) };
-        let record = self.backend.transaction(&last.txid, since)?;
-        if record.is_some_and(|record| matches!(record.state, TxState::Confirmed { .. })) {
-            return Ok(());
+    /// True if the blocks of all receipts are in the active chain.
+    fn are_active(&self, receipts: &[TxReceipt]) -> Result<bool, TrunkError> {
+        let blocks: BTreeSet<_> = receipts.iter().map(|tx| (tx.block_height, tx.block_hash)).collect();
+        for (height, hash) in blocks {
+            match self.backend.block_hash(height) {
+                Ok(active) if active == hash => {}
+                Ok(_) | Err(BackendError::NotFound { .. }) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
         }
-        tracing::warn!("{} {} left the chain: broadcasting again", last.role, last.txid);
-        let mut receipts = Vec::with_capacity(transactions.len());
-        for receipt in &transactions {
-            let confirmed = self.confirm(std::slice::from_ref(&receipt.planned()), since).map_err(
-                |error| match error {
-                    TrunkError::Backend(BackendError::Rejected { txid, reason }) => {
-                        TrunkError::ForeignChain {
-                            detail: format!("{txid} is not on this chain and cannot be put there: {reason}"),
-                        }
-                    }
-                    other => other,
+        Ok(true)
+    }
+
+    /// Steps that a reorganisation took out of the chain, in whole or in part, oldest first. A step is completed only while
+    /// those before it are in the chain, so the first one in the chain, from the newest back, ends the search.
+    fn lost_steps(&self) -> Result<Vec<StepIndex>, TrunkError> {
+        let mut lost = Vec::new();
+        for step in self.state.steps().into_iter().rev() {
+            if self.are_active(self.state.transactions(step))? {
+                break;
+            }
+            lost.push(step);
+        }
+        lost.reverse();
+        Ok(lost)
+    }
+
+    /// Puts transactions back where a reorganisation took them out, so that the next step stands on them.
+    fn reconfirm(&mut self) -> Result<(), TrunkError> {
+        for step in self.lost_steps()? {
+            self.reconfirm_step(step)?;
+        }
+        Ok(())
+    }
+
+    fn reconfirm_step(&mut self, step: StepIndex) -> Result<(), TrunkError> {
+        let planned: Vec<PlannedTx> = self.state.transactions(step).iter().map(TxReceipt::planned).collect();
+        let heights = self.state.transactions(step).iter().map(|tx| tx.block_height);
+        let since = heights.min().unwrap_or(0);
+        let Some((main, before)) = planned.split_last() else { return Ok(()) };
+        tracing::warn!("{} {} or what it needs left the chain: looking for it again", main.role, main.txid);
+        // The stages of its plan: commit, reveals, main.
+        let (commit, reveals) = before.split_at(before.len().min(1));
+        let mut receipts = Vec::with_capacity(planned.len());
+        for stage in [commit, reveals, std::slice::from_ref(main)] {
+            let confirmed = self.confirm(stage, since).map_err(|error| match error {
+                TrunkError::Backend(BackendError::Rejected { txid, reason }) => TrunkError::ForeignChain {
+                    detail: format!("{txid} is not on this chain and cannot be put there: {reason}"),
                 },
-            )?;
+                other => other,
+            })?;
             receipts.extend(confirmed);
         }
-        let number = epoch.epoch;
         let mut state = self.state.clone();
-        match state.claims.last_mut().filter(|claim| claim.epoch == number) {
-            Some(claim) => claim.transactions = receipts,
-            None => state.epochs.last_mut().ok_or(TrunkError::NoEpoch)?.transactions = receipts,
-        }
+        *state.transactions_mut(step) = receipts;
         self.replace_state(state)
     }
 }

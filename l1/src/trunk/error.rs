@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bitcoin::Txid;
+use bitcoin::{FeeRate, Txid};
 
 use crate::backend::BackendError;
 use crate::envelope::EnvelopeError;
@@ -84,6 +84,14 @@ pub enum TrunkError {
         /// What it is.
         role: String,
     },
+    /// The mempool takes nothing at the highest rate that the configuration allows.
+    #[error("the node takes nothing below {} sat/kvB, the configured limit is {} sat/kvB", 4 * floor.to_sat_per_kwu(), 4 * max.to_sat_per_kwu())]
+    FeeLimit {
+        /// Least that the node takes.
+        floor: FeeRate,
+        /// The configured limit.
+        max: FeeRate,
+    },
     /// The trunk's transactions belong to another chain.
     #[error("the trunk does not belong to this chain: {detail}")]
     ForeignChain {
@@ -130,7 +138,7 @@ impl TrunkError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::NotConfirmed { .. } | Self::Locked { .. } => Class::Transient,
+            Self::NotConfirmed { .. } | Self::FeeLimit { .. } | Self::Locked { .. } => Class::Transient,
             Self::Backend(error) | Self::Wallet(WalletError::Backend(error)) => error.class(),
             _ => Class::Permanent,
         }

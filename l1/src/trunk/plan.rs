@@ -121,7 +121,7 @@ impl Planner<'_> {
         let draft = leaf(&commit_output(&author, &self.tag, envelope, Amount::ZERO));
         let mut tx = self.reveal_transaction(OutPoint::null());
         tx.input[0].witness = leaf_witness(&[0; 64], &draft);
-        let fee = self.rate.fee_wu(tx.weight()).unwrap_or(Amount::MAX_MONEY);
+        let fee = self.rate.fee_vb(tx.vsize() as u64).unwrap_or(Amount::MAX_MONEY);
         let spend = leaf(&commit_output(&author, &self.tag, envelope, fee + DUST));
         Reveal { role, spend, fee }
     }
@@ -153,6 +153,8 @@ fn reveal_role(message: Kind, envelope: &Envelope, index: usize) -> String {
         Kind::Batch => "batch",
         Kind::ClaimData => "claim data",
         Kind::Epoch => "epoch terms",
+        Kind::Forced => "forced transaction",
+        Kind::Deposit => "deposit",
         Kind::Chunk | Kind::Aggregate => "data",
     };
     match envelope.kind {

@@ -234,6 +234,13 @@ pub(super) struct Pending {
     pub(super) stages: Vec<Vec<PlannedTx>>,
 }
 
+/// A finished step: its place among the epochs or the claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StepIndex {
+    Epoch(usize),
+    Claim(usize),
+}
+
 /// The state file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -269,6 +276,34 @@ impl State {
 
     pub(super) fn save(&self, dir: &Path) -> Result<(), StoreError> {
         write_json(&Self::path(dir), self)
+    }
+
+    /// All finished steps, oldest first.
+    pub(super) fn steps(&self) -> Vec<StepIndex> {
+        let mut steps = Vec::with_capacity(self.epochs.len() + self.claims.len());
+        for (index, epoch) in self.epochs.iter().enumerate() {
+            steps.push(StepIndex::Epoch(index));
+            let numbered = self.claims.iter().enumerate();
+            let of_epoch = numbered.filter(|(_, claim)| claim.epoch == epoch.epoch);
+            steps.extend(of_epoch.map(|(index, _)| StepIndex::Claim(index)));
+        }
+        steps
+    }
+
+    /// Transactions of a step of [`steps`](Self::steps).
+    pub(super) fn transactions(&self, step: StepIndex) -> &[TxReceipt] {
+        match step {
+            StepIndex::Epoch(index) => &self.epochs[index].transactions,
+            StepIndex::Claim(index) => &self.claims[index].transactions,
+        }
+    }
+
+    /// As [`transactions`](Self::transactions), to be replaced.
+    pub(super) fn transactions_mut(&mut self, step: StepIndex) -> &mut Vec<TxReceipt> {
+        match step {
+            StepIndex::Epoch(index) => &mut self.epochs[index].transactions,
+            StepIndex::Claim(index) => &mut self.claims[index].transactions,
+        }
     }
 
     /// Turns the pending plan into a receipt.

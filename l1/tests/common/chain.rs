@@ -1,122 +1,96 @@
-//! Back ends for tests: the in-process chain always, bitcoind where `BITCOIND_EXE` names one.
+//! Chains for tests: the seam and the in-process one; `node.rs` has the real node.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use assay_l1::{BackendSpec, BitcoinBackend};
+use assay_l1::{BitcoinBackend, InProcessRegtest};
 use bitcoin::hashes::{sha256, Hash};
 use bitcoin::{
     absolute, transaction, Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid,
     WScriptHash, Witness,
 };
 
+/// How a chain's process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It is asked to, and saves its state.
+    Clean,
+    /// SIGKILL: only what is on disk stays.
+    Kill,
+}
+
 /// A chain that a test may open, close and open again.
 pub(crate) trait Harness {
     fn backend(&self) -> Arc<dyn BitcoinBackend>;
-    fn restart(&mut self);
+    /// Ends the chain's process and starts it again.
+    fn restart(&mut self, stop: Stop);
+    /// Replaces the last `lost` blocks by `lost + 1` blocks without transactions.
+    fn reorganise(&mut self, lost: u32);
 }
 
 /// Core's consensus code in this process.
 pub(crate) struct InProcess {
     dir: tempfile::TempDir,
-    backend: Option<Arc<dyn BitcoinBackend>>,
+    backend: Option<Arc<InProcessRegtest>>,
 }
 
 impl InProcess {
     pub(crate) fn new() -> Self {
         let mut harness = Self { dir: tempfile::tempdir().unwrap(), backend: None };
-        harness.restart();
+        harness.restart(Stop::Clean);
         harness
     }
 }
 
 impl Harness for InProcess {
     fn backend(&self) -> Arc<dyn BitcoinBackend> {
-        Arc::clone(self.backend.as_ref().unwrap())
+        Arc::clone(self.backend.as_ref().unwrap()) as Arc<dyn BitcoinBackend>
     }
 
-    fn restart(&mut self) {
+    fn restart(&mut self, stop: Stop) {
+        if stop == Stop::Kill {
+            // What a kill would leave: the files as they are while the chain is open.
+            let copy = tempfile::tempdir().unwrap();
+            copy_folder(self.dir.path(), copy.path());
+            self.backend = None;
+            self.dir = copy;
+        }
         self.backend = None;
-        let spec = BackendSpec::InProcess { dir: self.dir.path().to_owned() };
-        self.backend = Some(spec.open().unwrap());
-    }
-}
-
-/// A bitcoind of its own on regtest.
-pub(crate) struct Node {
-    exe: PathBuf,
-    dir: tempfile::TempDir,
-    port: u16,
-    child: Option<Child>,
-    backend: Option<Arc<dyn BitcoinBackend>>,
-}
-
-impl Node {
-    /// `None`, with a message, where no bitcoind is given.
-    pub(crate) fn start() -> Option<Self> {
-        let Some(exe) = std::env::var_os("BITCOIND_EXE") else {
-            eprintln!(
-                "SKIPPED: BITCOIND_EXE is not set; set it to a bitcoind to run this test on a real node"
-            );
-            return None;
-        };
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut node =
-            Self { exe: exe.into(), dir: tempfile::tempdir().unwrap(), port, child: None, backend: None };
-        node.restart();
-        Some(node)
+        self.backend = Some(Arc::new(InProcessRegtest::open(self.dir.path()).unwrap()));
     }
 
-    fn cookie(&self) -> PathBuf {
-        self.dir.path().join("regtest/.cookie")
-    }
-
-    fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // SIGTERM lets the node write its chain state.
-            let _ = Command::new("kill").arg(child.id().to_string()).status();
-            let _ = child.wait();
+    fn reorganise(&mut self, lost: u32) {
+        let chain = self.backend.as_ref().unwrap();
+        let fork = chain.tip().unwrap().height - lost;
+        let mut parent = chain.block_hash(fork).unwrap();
+        let time = chain.block(&parent).unwrap().header.time;
+        for step in 1..=lost + 1 {
+            let block =
+                InProcessRegtest::assemble_block(parent, fork + step, time + step, &branch_script(), &[]);
+            parent = block.block_hash();
+            chain.submit_block(&block).unwrap();
         }
     }
 }
 
-impl Harness for Node {
-    fn backend(&self) -> Arc<dyn BitcoinBackend> {
-        Arc::clone(self.backend.as_ref().unwrap())
-    }
-
-    fn restart(&mut self) {
-        self.stop();
-        let child = Command::new(&self.exe)
-            .arg(format!("-datadir={}", self.dir.path().display()))
-            .arg(format!("-rpcport={}", self.port))
-            .args(["-regtest", "-server", "-listen=0", "-printtoconsole=0"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
-        let url = format!("http://127.0.0.1:{}", self.port);
-        let deadline = Instant::now() + Duration::from_secs(120);
-        loop {
-            let spec = BackendSpec::bitcoind(&url, Some(&self.cookie())).unwrap();
-            match spec.open() {
-                Ok(backend) => break self.backend = Some(backend),
-                Err(error) => assert!(Instant::now() < deadline, "bitcoind does not answer: {error}"),
-            }
-            std::thread::sleep(Duration::from_millis(100));
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
         }
     }
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.stop();
-    }
+/// Takes the rewards of blocks that replace others, so that no test spends them by chance.
+pub(crate) fn branch_script() -> ScriptBuf {
+    ScriptBuf::new_p2wsh(&WScriptHash::from_raw_hash(sha256::Hash::hash(&[0x52])))
 }
 
 /// A script that anyone can spend with [`open_witness`], and that nodes relay.

@@ -6,6 +6,7 @@ use assay_l1::graph::connector::ScriptOutput;
 use assay_l1::graph::contract::build::{funding_value, EpochEnd, Graph, GraphError, Surroundings};
 use assay_l1::graph::contract::keys::{AssertValue, EpochKeys};
 use assay_l1::graph::contract::scripts::VerifierLeaves;
+use assay_l1::graph::contract::sign::SigningRequest;
 use assay_l1::graph::contract::spec::{AssertLayout, ContractSpec, GameLocks};
 use assay_l1::graph::terms::{ClaimValue, EpochTerms};
 use assay_l1::graph::transactions::wallet_script;
@@ -52,31 +53,55 @@ pub(crate) fn secret() -> OperatorSecret {
     OperatorSecret::from_bytes([3; 32])
 }
 
+/// Of the operator who takes over.
+pub(crate) fn backup_secret() -> OperatorSecret {
+    OperatorSecret::from_bytes([4; 32])
+}
+
 pub(crate) fn pair(seed: u8) -> Keypair {
     Keypair::from_secret_key(&Secp256k1::new(), &SecretKey::from_slice(&[seed; 32]).unwrap())
 }
 
-/// Stands for the attesters' aggregated key.
-pub(crate) fn attesters() -> Keypair {
-    pair(0x41)
+/// Stands for the attesters' aggregated key of an epoch.
+pub(crate) fn attesters(epoch: u32) -> Keypair {
+    pair(0x41 + epoch as u8)
+}
+
+/// Stands for their key for hand-overs.
+pub(crate) fn recovery(epoch: u32) -> Keypair {
+    pair(0x61 + epoch as u8)
+}
+
+/// The attesters' key that a request names.
+pub(crate) fn signer(request: &SigningRequest) -> Keypair {
+    let all = (0..4).flat_map(|epoch| [attesters(epoch), recovery(epoch)]);
+    all.into_iter().find(|pair| pair.x_only_public_key().0 == request.signer).unwrap()
 }
 
 pub(crate) fn sink() -> Keypair {
     pair(0x51)
 }
 
-pub(crate) fn operator() -> Keypair {
-    secret().keypair(&TRUNK, KeyRole::Operator)
+pub(crate) fn operator(secret: &OperatorSecret) -> Keypair {
+    secret.keypair(&TRUNK, KeyRole::Operator)
 }
 
 /// Keys and spec of an epoch that `funding` pays for.
 pub(crate) fn epoch(number: u32, funding: OutPoint) -> (EpochKeys, ContractSpec) {
-    let keys = EpochKeys::derive(&secret(), &TRUNK, (number, CLAIMS), LAYOUT);
+    epoch_of(&secret(), number, funding)
+}
+
+/// The same of any operator.
+pub(crate) fn epoch_of(secret: &OperatorSecret, number: u32, funding: OutPoint) -> (EpochKeys, ContractSpec) {
+    let keys = EpochKeys::derive(secret, &TRUNK, (number, CLAIMS), LAYOUT);
     let locks = TimeLocks { cadence_blocks: 2, collateral_blocks: 60 };
-    let params = EpochParams { start_commitment: START, code_root: CODE, verifier_commitment: [9; 32] };
+    // The state that a later epoch starts at is not known when it is announced.
+    let start_commitment = if number == 0 { START } else { [0; 32] };
+    let params = EpochParams { start_commitment, code_root: CODE, verifier_commitment: [9; 32] };
     let spec = ContractSpec {
-        terms: EpochTerms::new(&secret(), TRUNK, number, params, (locks, CLAIMS, COLLATERAL)),
-        attesters: attesters().x_only_public_key().0,
+        terms: EpochTerms::new(secret, TRUNK, number, params, (locks, CLAIMS, COLLATERAL)),
+        attesters: attesters(number).x_only_public_key().0,
+        recovery: recovery(number).x_only_public_key().0,
         sink: sink().x_only_public_key().0,
         locks: LOCKS,
         challenge_deposit: Amount::from_sat(20_000),
@@ -104,16 +129,21 @@ pub(crate) fn graph(
 }
 
 /// One-time signatures, from a record of their own.
-pub(crate) fn sign(values: &[(KeyId, Vec<u8>)]) -> Vec<Signature> {
+pub(crate) fn sign(secret: &OperatorSecret, values: &[(KeyId, Vec<u8>)]) -> Vec<Signature> {
     let dir = tempfile::tempdir().unwrap();
     let mut guard = UseGuard::open(&dir.path().join("wots.json")).unwrap();
     let values: Vec<_> = values.iter().map(|(id, value)| (id.clone(), value.as_slice())).collect();
-    guard.sign(&secret(), &values).unwrap()
+    guard.sign(secret, &values).unwrap()
 }
 
 /// Witness items of signatures, the first one's on top.
 pub(crate) fn items(values: &[(KeyId, Vec<u8>)]) -> Vec<Vec<u8>> {
-    sign(values).iter().rev().flat_map(winternitz::witness).collect()
+    items_of(&secret(), values)
+}
+
+/// The same of any operator.
+pub(crate) fn items_of(secret: &OperatorSecret, values: &[(KeyId, Vec<u8>)]) -> Vec<Vec<u8>> {
+    sign(secret, values).iter().rev().flat_map(winternitz::witness).collect()
 }
 
 /// State after `index` batches.
@@ -124,9 +154,14 @@ pub(crate) fn state(index: u32) -> [u8; 32] {
     blake3::hash(&index.to_le_bytes()).into()
 }
 
-/// The honest values of a claim.
+/// The honest values of a claim of epoch 0.
 pub(crate) fn claim_values(claim: u32) -> [[u8; 32]; 5] {
-    with_digest([state(claim), state(claim + 1), [0x30 + claim as u8; 32], CODE, [0; 32]])
+    values_between(claim, claim + 1)
+}
+
+/// The values of a claim from one state to another.
+pub(crate) fn values_between(from: u32, to: u32) -> [[u8; 32]; 5] {
+    with_digest([state(from), state(to), [0x30 + from as u8; 32], CODE, [0; 32]])
 }
 
 /// The values with the digest that they have.
@@ -136,10 +171,15 @@ pub(crate) fn with_digest(mut values: [[u8; 32]; 5]) -> [[u8; 32]; 5] {
     values
 }
 
-/// Values of a claim under their keys.
+/// Values of a claim of epoch 0 under their keys.
 pub(crate) fn named(claim: u32, values: &[[u8; 32]; 5]) -> Vec<(KeyId, Vec<u8>)> {
+    named_in(0, claim, values)
+}
+
+/// Values of a claim under their keys.
+pub(crate) fn named_in(epoch: u32, claim: u32, values: &[[u8; 32]; 5]) -> Vec<(KeyId, Vec<u8>)> {
     let named = ClaimValue::ALL.iter().zip(values);
-    named.map(|(value, bytes)| (value.key_id(TRUNK, 0, claim), bytes.to_vec())).collect()
+    named.map(|(value, bytes)| (value.key_id(TRUNK, epoch, claim), bytes.to_vec())).collect()
 }
 
 /// A value of an assertion under its key.

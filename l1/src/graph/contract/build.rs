@@ -7,21 +7,24 @@ use std::sync::Arc;
 
 use bitcoin::opcodes::all::OP_RETURN;
 use bitcoin::script::Builder;
+use bitcoin::secp256k1::XOnlyPublicKey;
 use bitcoin::sighash::TapSighashType;
 use bitcoin::{
     absolute, transaction, Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness,
 };
+use serde::{Deserialize, Serialize};
 
 use super::keys::EpochKeys;
 use super::scripts::{self, VerifierLeaves};
 use super::spec::{ContractSpec, CONTRACT_MARK};
 use crate::graph::connector::{LeafSpend, ScriptOutput, CONNECTOR_VALUE};
-use crate::graph::terms::TermsError;
+use crate::graph::terms::{ClaimValue, TermsError};
 use crate::graph::transactions::wallet_script;
 use crate::script::tree::TreeSizeError;
+use crate::wots::PublicKey;
 
 /// Which transaction of the graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum TxRole {
     /// Opens the epoch.
@@ -69,6 +72,8 @@ pub enum Input {
         leaves: Vec<usize>,
         /// What the attesters' signature commits to.
         sighash: TapSighashType,
+        /// The key of that signature: the epoch's attesters, but of the epoch before for what it left.
+        signer: XOnlyPublicKey,
     },
     /// The operator's coin, spent by its key.
     Funding(TxOut),
@@ -118,7 +123,7 @@ pub enum GraphError {
     /// Too many leaves for a script tree.
     #[error(transparent)]
     Leaves(#[from] TreeSizeError),
-    /// The coin is not of the operator's key, or its value is not exactly what the epoch needs.
+    /// The coin is not of the operator's key, or its value is not exactly what the epoch needs, or that would be dust.
     #[error("the funding coin must have {expected} and the operator's script, got {got}")]
     Funding {
         /// Value needed.
@@ -129,6 +134,9 @@ pub enum GraphError {
     /// The epoch before announced another spec: users would have had no time to leave.
     #[error("the epoch before announced another spec than this one")]
     NotAnnounced,
+    /// An epoch follows one of its own trunk.
+    #[error("the epoch before is of another trunk")]
+    Trunk,
     /// Epoch 0 follows no other; every later one follows the one before.
     #[error("epoch {epoch} does not follow epoch {previous:?}")]
     Order {
@@ -139,17 +147,63 @@ pub enum GraphError {
     },
 }
 
+/// Where a claim starts: what its signed previous root has to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// This state, a constant of the claim's script: the first claim of a trunk.
+    Commitment([u8; 32]),
+    /// The new root that the claim before signs under this one-time key, which is known long before the root is.
+    Signed(PublicKey),
+}
+
+impl Start {
+    /// The state, if it is a constant.
+    #[must_use]
+    pub fn commitment(&self) -> Option<&[u8; 32]> {
+        match self {
+            Self::Commitment(state) => Some(state),
+            Self::Signed(_) => None,
+        }
+    }
+
+    /// The key that signs the state, if it is not.
+    #[must_use]
+    pub fn signed(&self) -> Option<&PublicKey> {
+        match self {
+            Self::Commitment(_) => None,
+            Self::Signed(key) => Some(key),
+        }
+    }
+}
+
 /// How an epoch ends, as the next one sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EpochEnd {
     /// Number of the epoch.
     pub epoch: u32,
-    /// Its last connector.
+    /// The trunk.
+    pub trunk_id: [u8; 32],
+    /// What it leaves to the next epoch: its last connector, or the output of a ClaimTimeout.
     pub connector: OutPoint,
     /// The connector's script and value.
     pub output: ScriptOutput,
-    /// Id of the spec that it announced for the next epoch.
-    pub announced: [u8; 32],
+    /// Where the next epoch's claim 0 starts.
+    pub start: Start,
+    /// Blocks before the next epoch may open.
+    pub lock: u16,
+    /// Who signs the opening: the ending epoch's attesters, or its recovery key.
+    pub signer: XOnlyPublicKey,
+    /// How it ends.
+    pub kind: EndKind,
+}
+
+/// How an epoch ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndKind {
+    /// All claims were made. The next epoch has the spec with this id; the operator of this one signs its opening, too.
+    Announced([u8; 32]),
+    /// By a ClaimTimeout. Any operator goes on whose Reconfiguration the holders of the recovery key sign.
+    Halted,
 }
 
 /// Everything beside the spec that goes into a graph.
@@ -174,6 +228,11 @@ pub struct Graph {
     spec: ContractSpec,
     nodes: BTreeMap<TxRole, Node>,
     end: EpochEnd,
+    /// Where each claim starts; the last one is where the next epoch does.
+    starts: Vec<Start>,
+    /// What each ClaimTimeout leaves.
+    halts: Vec<Placed>,
+    announced: [u8; 32],
 }
 
 /// Pays to anyone: carries the fee of a version 3 transaction in a child.
@@ -186,6 +245,8 @@ pub fn anchor() -> TxOut {
 pub mod leaf {
     /// Claim connector: the claim, or the next epoch after the last claim.
     pub const CLAIM: usize = 0;
+    /// Output of a ClaimTimeout: the hand-over to another operator.
+    pub const HANDOVER: usize = 0;
     /// Claim connector: timeout.
     pub const CLAIM_TIMEOUT: usize = 1;
     /// Challenge connector: nobody challenged.
@@ -198,7 +259,7 @@ pub mod leaf {
     pub const ASSERT: usize = 1;
     /// Game connector: no assertion in time.
     pub const ASSERT_TIMEOUT: usize = 2;
-    /// Game connector: first of the disproofs. The input's, then, except in claim 0, the link's.
+    /// Game connector: first of the disproofs. The input's, then the link's, except where the claim starts at a constant.
     pub const GAME_DISPROOFS: usize = 3;
     /// Slot: its values.
     pub const SLOT: usize = 0;
@@ -206,7 +267,7 @@ pub mod leaf {
     pub const SLOT_TIMEOUT: usize = 1;
     /// Dispute connector and filled slots: the assertion stood.
     pub const ACCEPT: usize = 0;
-    /// Dispute connector: first of the disproofs. The input's, the link's (not in claim 0), then the verifier's.
+    /// Dispute connector: first of the disproofs. The input's, the link's (as above), then the verifier's.
     pub const DISPUTE_DISPROOFS: usize = 1;
     /// Collateral: slash.
     pub const SLASH: usize = 0;
@@ -214,31 +275,35 @@ pub mod leaf {
     pub const PAY_OUT: usize = 1;
 }
 
-/// Value that the funding coin must have.
+/// Value that the funding coin must have. There is no graph if it would be dust: the epoch before left more than is needed.
 #[must_use]
 pub fn funding_value(spec: &ContractSpec, previous: Option<&EpochEnd>) -> Amount {
     let needed = spec.connector_value(0) + spec.terms.collateral;
-    needed - previous.map_or(Amount::ZERO, |end| end.output.txout().value)
+    let left = previous.map_or(Amount::ZERO, |end| end.output.txout().value);
+    needed.checked_sub(left).unwrap_or(Amount::ZERO)
 }
 
 struct Drafts<'a> {
     spec: &'a ContractSpec,
     keys: &'a EpochKeys,
     verifier: &'a dyn VerifierLeaves,
+    starts: Vec<Start>,
     nodes: BTreeMap<TxRole, Node>,
 }
 
 /// An output of the contract where it lies.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Placed {
     outpoint: OutPoint,
     output: Arc<ScriptOutput>,
+    signer: XOnlyPublicKey,
 }
 
 impl Placed {
     fn input(&self, leaves: Vec<usize>, sighash: TapSighashType, lock: Option<u16>) -> (TxIn, Input) {
         let sequence = lock.map_or(Sequence::ENABLE_RBF_NO_LOCKTIME, Sequence::from_height);
-        let input = Input::Contract { output: Arc::clone(&self.output), leaves, sighash };
+        let input =
+            Input::Contract { output: Arc::clone(&self.output), leaves, sighash, signer: self.signer };
         (unsigned(self.outpoint, sequence), input)
     }
 
@@ -259,22 +324,68 @@ impl Graph {
     /// Where the arguments do not fit each other or the contract's rules.
     pub fn build(spec: &ContractSpec, around: Surroundings<'_>) -> Result<Self, GraphError> {
         check(spec, &around)?;
+        let starts = starts(spec, &around);
+        let last = starts.last().expect("an epoch starts somewhere").clone();
         let mut drafts =
-            Drafts { spec, keys: around.keys, verifier: around.verifier, nodes: BTreeMap::new() };
+            Drafts { spec, keys: around.keys, verifier: around.verifier, starts, nodes: BTreeMap::new() };
         let (mut connector, collateral) = drafts.reconfiguration(&around);
         drafts.pay_out(&collateral);
+        let mut halts = Vec::new();
         for claim in 0..spec.terms.claims_max {
-            drafts.claim_timeout(claim, &connector);
+            halts.push(drafts.claim_timeout(claim, &connector));
             connector = drafts.claim(claim, &connector, &collateral)?;
         }
-        drafts.claim_timeout(spec.terms.claims_max, &connector);
+        halts.push(drafts.claim_timeout(spec.terms.claims_max, &connector));
+        let kind = EndKind::Announced(around.announce);
         let end = EpochEnd {
             epoch: spec.terms.epoch,
+            trunk_id: spec.terms.trunk_id,
             connector: connector.outpoint,
             output: connector.output.as_ref().clone(),
-            announced: around.announce,
+            start: last,
+            lock: spec.terms.locks.cadence_blocks,
+            signer: spec.attesters,
+            kind,
         };
-        Ok(Self { spec: spec.clone(), nodes: drafts.nodes, end })
+        let Drafts { starts, nodes, .. } = drafts;
+        Ok(Self { spec: spec.clone(), nodes, end, starts, halts, announced: around.announce })
+    }
+
+    /// Where claim `claim` starts; with `claims_max`, where the next epoch does. `None` above that.
+    #[must_use]
+    pub fn start(&self, claim: u32) -> Option<&Start> {
+        self.starts.get(claim as usize)
+    }
+
+    /// Id of the spec that it announces for the next epoch.
+    #[must_use]
+    pub fn announced(&self) -> [u8; 32] {
+        self.announced
+    }
+
+    /// How the epoch ends if `ClaimTimeout(claim)` ends it and the claims before `valid` count: all that were made, or those
+    /// before the first one that was slashed. None at all (`valid` 0) leads back to where the epoch itself started.
+    /// `None` if there is no such timeout, or `valid` is a claim after it.
+    #[must_use]
+    pub fn halted(&self, claim: u32, valid: u32) -> Option<EpochEnd> {
+        let start = self.starts.get(valid as usize).filter(|_| valid <= claim)?;
+        self.halted_at(claim, start.clone())
+    }
+
+    /// The same if claims of an earlier epoch do not count either: `start` is where the first of them started.
+    #[must_use]
+    pub fn halted_at(&self, claim: u32, start: Start) -> Option<EpochEnd> {
+        let halt = self.halts.get(claim as usize)?;
+        Some(EpochEnd {
+            epoch: self.spec.terms.epoch,
+            trunk_id: self.spec.terms.trunk_id,
+            connector: halt.outpoint,
+            output: halt.output.as_ref().clone(),
+            start,
+            lock: self.spec.locks.handover_blocks,
+            signer: self.spec.recovery,
+            kind: EndKind::Halted,
+        })
     }
 
     /// The spec.
@@ -312,14 +423,30 @@ impl Graph {
     }
 }
 
+/// Where each claim starts, and at the end where the next epoch does.
+fn starts(spec: &ContractSpec, around: &Surroundings<'_>) -> Vec<Start> {
+    let first = match around.previous {
+        None => Start::Commitment(spec.terms.params.start_commitment),
+        Some(end) => end.start.clone(),
+    };
+    let signed =
+        around.keys.0.iter().map(|keys| Start::Signed(keys.claim.0[ClaimValue::NewRoot as usize].clone()));
+    [first].into_iter().chain(signed).collect()
+}
+
 fn check(spec: &ContractSpec, around: &Surroundings<'_>) -> Result<(), GraphError> {
     spec.validate()?;
     let previous = around.previous.map(|end| end.epoch);
     if spec.terms.epoch.checked_sub(1) != previous {
         return Err(GraphError::Order { epoch: spec.terms.epoch, previous });
     }
-    if around.previous.is_some_and(|end| end.announced != spec.id()) {
-        return Err(GraphError::NotAnnounced);
+    if let Some(end) = around.previous {
+        if end.trunk_id != spec.terms.trunk_id {
+            return Err(GraphError::Trunk);
+        }
+        if matches!(end.kind, EndKind::Announced(id) if id != spec.id()) {
+            return Err(GraphError::NotAnnounced);
+        }
     }
     if around.verifier.id() != spec.verifier_leaves {
         return Err(GraphError::VerifierLeaves);
@@ -329,7 +456,10 @@ fn check(spec: &ContractSpec, around: &Surroundings<'_>) -> Result<(), GraphErro
     }
     let expected = funding_value(spec, around.previous);
     let coin = around.coin;
-    if coin.value != expected || coin.script_pubkey != wallet_script(spec.terms.operator_key) {
+    if expected < CONNECTOR_VALUE
+        || coin.value != expected
+        || coin.script_pubkey != wallet_script(spec.terms.operator_key)
+    {
         return Err(GraphError::Funding { expected, got: coin.value });
     }
     Ok(())
@@ -370,6 +500,10 @@ impl Drafts<'_> {
         self.add(role, 2, [slashed, proof], vec![sink]);
     }
 
+    fn place(&self, txid: Txid, vout: u32, output: Arc<ScriptOutput>) -> Placed {
+        Placed { outpoint: OutPoint::new(txid, vout), output, signer: self.spec.attesters }
+    }
+
     fn operator(&self, value: Amount) -> TxOut {
         TxOut { value, script_pubkey: wallet_script(self.spec.terms.operator_key) }
     }
@@ -391,7 +525,7 @@ impl Drafts<'_> {
     /// The connector that claim `claim` spends.
     fn connector(&self, claim: u32) -> Arc<ScriptOutput> {
         let forward = match self.keys.0.get(claim as usize) {
-            Some(keys) => scripts::claim(self.spec, claim, keys),
+            Some(keys) => scripts::claim(self.spec, &self.starts[claim as usize], keys),
             None => scripts::next_epoch(self.spec),
         };
         let leaves = vec![forward, self.signed_after(self.spec.locks.claim_timeout_blocks)];
@@ -401,10 +535,11 @@ impl Drafts<'_> {
     /// Connector 0 and the collateral.
     fn reconfiguration(&mut self, around: &Surroundings<'_>) -> (Placed, Placed) {
         let spec = self.spec;
-        let cadence = spec.terms.locks.cadence_blocks;
         let previous = around.previous.map(|end| {
-            let placed = Placed { outpoint: end.connector, output: Arc::new(end.output.clone()) };
-            placed.whole(leaf::CLAIM, Some(cadence))
+            let output = Arc::new(end.output.clone());
+            let placed = Placed { outpoint: end.connector, output, signer: end.signer };
+            // The same index for a hand-over.
+            placed.whole(leaf::CLAIM, Some(end.lock))
         });
         let coin = unsigned(spec.funding, Sequence::ENABLE_RBF_NO_LOCKTIME);
         let coin = (coin, Input::Funding(around.coin.clone()));
@@ -419,8 +554,7 @@ impl Drafts<'_> {
         let outputs =
             vec![connector.txout(), collateral.txout(), TxOut { value: Amount::ZERO, script_pubkey: mark }];
         let txid = self.anchored(TxRole::Reconfiguration, previous.into_iter().chain([coin]), outputs);
-        let place = |vout, output| Placed { outpoint: OutPoint::new(txid, vout), output };
-        (place(0, connector), place(1, collateral))
+        (self.place(txid, 0, connector), self.place(txid, 1, collateral))
     }
 
     fn pay_out(&mut self, collateral: &Placed) {
@@ -428,12 +562,14 @@ impl Drafts<'_> {
         self.anchored(TxRole::PayOut, [input], vec![self.operator(self.spec.terms.collateral)]);
     }
 
-    /// Leaves the connector's value where the attesters can hand it to another operator, or the sink gets it.
-    fn claim_timeout(&mut self, claim: u32, connector: &Placed) {
+    /// Leaves the connector's value where the recovery key can hand it to another operator, or the sink gets it.
+    fn claim_timeout(&mut self, claim: u32, connector: &Placed) -> Placed {
         let input = connector.whole(leaf::CLAIM_TIMEOUT, Some(self.spec.locks.claim_timeout_blocks));
         let value = self.spec.connector_value(claim);
-        let halted = self.output(vec![scripts::signed(&self.spec.attesters)], value).txout();
-        self.anchored(TxRole::ClaimTimeout(claim), [input], vec![halted]);
+        let handover = scripts::signed_after(&self.spec.recovery, self.spec.locks.handover_blocks);
+        let output = self.output(vec![handover], value);
+        let txid = self.anchored(TxRole::ClaimTimeout(claim), [input], vec![output.txout()]);
+        Placed { outpoint: OutPoint::new(txid, 0), output, signer: self.spec.recovery }
     }
 
     /// Claim `claim` and its game; the next connector.
@@ -453,8 +589,8 @@ impl Drafts<'_> {
         let game = self.game(claim);
         let outputs = vec![next.txout(), challenge.txout(), game.txout()];
         let txid = self.anchored(TxRole::Claim(claim), [input], outputs);
-        let place = |vout, output| Placed { outpoint: OutPoint::new(txid, vout), output };
-        self.play(claim, &place(1, challenge), &place(2, game), collateral)?;
-        Ok(place(0, next))
+        let (challenge, game) = (self.place(txid, 1, challenge), self.place(txid, 2, game));
+        self.play(claim, &challenge, &game, collateral)?;
+        Ok(self.place(txid, 0, next))
     }
 }

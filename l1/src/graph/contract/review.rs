@@ -84,7 +84,7 @@ impl Graph {
         });
         Proposal {
             spec_id: self.spec().id(),
-            announce: self.end().announced,
+            announce: self.announced(),
             keys: keys.clone(),
             transactions: transactions.collect(),
         }

@@ -7,6 +7,7 @@ use bitcoin::script::Builder;
 use bitcoin::secp256k1::XOnlyPublicKey;
 use bitcoin::ScriptBuf;
 
+use super::build::Start;
 use super::keys::GameKeys;
 use super::spec::{ContractSpec, Slot};
 use crate::graph::connector::{signed_values, time_lock};
@@ -80,11 +81,12 @@ pub(super) fn next_epoch(spec: &ContractSpec) -> ScriptBuf {
 
 /// A claim: attesters, cadence, operator, the five signed values. Below the attesters' signature: the operator's, then the
 /// values' items as in [`claim_script`](crate::graph::connector::claim_script).
-pub(super) fn claim(spec: &ContractSpec, claim: u32, keys: &GameKeys) -> ScriptBuf {
+/// The previous root is a constant if the claim starts at a commitment.
+pub(super) fn claim(spec: &ContractSpec, start_of: &Start, keys: &GameKeys) -> ScriptBuf {
     let start = time_lock(attested(spec), spec.terms.locks.cadence_blocks)
         .push_x_only_key(&spec.terms.operator_key)
         .push_opcode(OP_CHECKSIGVERIFY);
-    signed_values(start, &spec.terms, claim, &keys.claim)
+    signed_values(start, &spec.terms.params.code_root, start_of.commitment(), &keys.claim)
 }
 
 /// The keys of a slot's values, words first.
@@ -130,11 +132,11 @@ pub(super) fn disprove_input(spec: &ContractSpec, keys: &GameKeys) -> ScriptBuf 
     differ(builder, blake3::HASH_DIGITS).push_int(1).into_script()
 }
 
-/// Succeeds if a claim does not start where the one before it ended: its signed previous root is not the new root signed
-/// there. Below the attesters' signature: the items of this claim's previous root, then those of the new root before.
-pub(super) fn disprove_link(spec: &ContractSpec, before: &GameKeys, keys: &GameKeys) -> ScriptBuf {
+/// Succeeds if a claim does not start where the one before it ended, in this epoch or the last: its signed previous root is
+/// not the new root signed there under `new`. Below the attesters' signature: the items of this claim's previous root, then
+/// those of the new root before.
+pub(super) fn disprove_link(spec: &ContractSpec, new: &PublicKey, keys: &GameKeys) -> ScriptBuf {
     let previous = &keys.claim.0[ClaimValue::PrevRoot as usize];
-    let new = &before.claim.0[ClaimValue::NewRoot as usize];
     let builder = values(attested(spec), &[previous, new]);
     differ(builder, previous.size().message_digits()).push_int(1).into_script()
 }

@@ -2,7 +2,7 @@
 
 use bitcoin::hashes::Hash;
 use bitcoin::key::Keypair;
-use bitcoin::secp256k1::Message;
+use bitcoin::secp256k1::{Message, XOnlyPublicKey};
 use bitcoin::sighash::{Prevouts, SighashCache, TapSighashType};
 use bitcoin::{Transaction, TxOut, Witness};
 
@@ -25,6 +25,8 @@ pub struct SigningRequest {
     pub leaf_hash: TapLeafHash,
     /// What the signature commits to.
     pub sighash: TapSighashType,
+    /// The key that signs. For what the epoch before left it is that epoch's; so that one must sign before it is deleted.
+    pub signer: XOnlyPublicKey,
     /// The 32 bytes to be signed (BIP341).
     pub message: [u8; 32],
 }
@@ -53,16 +55,22 @@ pub(super) fn requests_of(role: TxRole, node: &Node) -> Vec<SigningRequest> {
     let mut cache = SighashCache::new(&node.tx);
     let mut requests = Vec::new();
     for (index, input) in node.inputs.iter().enumerate() {
-        let Input::Contract { output, leaves, sighash } = input else { continue };
+        let Input::Contract { output, leaves, sighash, signer } = input else { continue };
         for leaf in leaves {
             let leaf_hash = output.leaf_hash(*leaf).expect("the graph names leaves that are there");
             let message = cache
                 .taproot_script_spend_signature_hash(index, &Prevouts::All(&spent), leaf_hash, *sighash)
                 .expect("every spent output is given, and SINGLE is used for input 0 only")
                 .to_byte_array();
-            let request =
-                SigningRequest { role, input: index, leaf: *leaf, leaf_hash, sighash: *sighash, message };
-            requests.push(request);
+            requests.push(SigningRequest {
+                role,
+                input: index,
+                leaf: *leaf,
+                leaf_hash,
+                sighash: *sighash,
+                signer: *signer,
+                message,
+            });
         }
     }
     requests

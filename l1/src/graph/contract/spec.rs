@@ -32,6 +32,8 @@ pub struct GameLocks {
     pub claim_timeout_blocks: u16,
     /// After which an output that nobody spent belongs to the sink. Longer than everything else.
     pub sink_blocks: u16,
+    /// After a ClaimTimeout: time for users to leave, before another operator may go on under terms that nobody announced.
+    pub handover_blocks: u16,
 }
 
 impl GameLocks {
@@ -42,6 +44,7 @@ impl GameLocks {
         disprove_blocks: 8,
         claim_timeout_blocks: 4,
         sink_blocks: 200,
+        handover_blocks: 5,
     };
     /// Locks for the main chain.
     pub const MAINNET: Self = Self {
@@ -50,6 +53,7 @@ impl GameLocks {
         disprove_blocks: 720,
         claim_timeout_blocks: 288,
         sink_blocks: 65_000,
+        handover_blocks: 1_008,
     };
 
     /// Blocks from the confirmation of a claim to the end of the longest game about it, without delays of the operator's
@@ -99,8 +103,11 @@ impl AssertLayout {
 pub struct ContractSpec {
     /// Operator, roots, cadence, number of claims, collateral and its lock, commitment to the claims' one-time keys.
     pub terms: EpochTerms,
-    /// The attesters' aggregated key (n of n).
+    /// The attesters' aggregated key (n of n), deleted once the epoch's graph is signed.
     pub attesters: XOnlyPublicKey,
+    /// The attesters' aggregated key for a hand-over (n of n). It is kept while the epoch lasts, and all it can spend is the
+    /// connector that a ClaimTimeout left, because nobody knows in advance after which claim an operator stops.
+    pub recovery: XOnlyPublicKey,
     /// Owner of what nobody claimed in time, and of the sink's part of a slash.
     pub sink: XOnlyPublicKey,
     /// Time locks of the game.
@@ -137,12 +144,16 @@ impl ContractSpec {
             // The collateral stays until the last claim that the epoch can have is beyond dispute.
             ("collateral lock", u32::from(self.terms.locks.collateral_blocks) > games_end),
             ("sink lock", locks.sink_blocks > self.terms.locks.collateral_blocks),
+            ("handover lock", (1..locks.sink_blocks).contains(&locks.handover_blocks)),
+            // Later epochs start where the one before ended, which is not known when they are announced.
+            ("start commitment", self.terms.epoch == 0 || self.terms.params.start_commitment == [0; 32]),
             ("assert timeout", locks.challenge_blocks.checked_add(locks.assert_blocks).is_some()),
             ("challenge deposit", (CONNECTOR_VALUE..=Amount::MAX_MONEY).contains(&self.challenge_deposit)),
             ("slashed part", (CONNECTOR_VALUE..self.terms.collateral).contains(&self.slashed_to_sink)),
             ("assert layout", (1..=SLOTS_MAX).contains(&slots)),
             ("funding coin", !self.funding.is_null()),
             ("attesters' key", self.attesters != self.terms.operator_key),
+            ("recovery key", ![self.attesters, self.terms.operator_key].contains(&self.recovery)),
         ];
         match checks.iter().find(|(_, holds)| !holds) {
             Some((field, _)) => Err(TermsError::Field { field }),
@@ -150,8 +161,8 @@ impl ContractSpec {
         }
     }
 
-    /// Fixed-width encoding: version (1), the terms (213), attesters (32), sink (32), the five locks in the order of
-    /// [`GameLocks`] (2 each), deposit (8), slashed part (8), words (2), hashes (2), commitment to the assert keys (32), verifier
+    /// Fixed-width encoding: version (1), the terms (213), attesters (32), recovery (32), sink (32), the six locks in the
+    /// order of [`GameLocks`] (2 each), deposit (8), slashed part (8), words (2), hashes (2), commitment to the assert keys (32), verifier
     /// leaves (32), funding outpoint (36). Integers little endian.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -159,6 +170,7 @@ impl ContractSpec {
         let mut bytes = vec![VERSION];
         bytes.extend(self.terms.encode());
         bytes.extend(self.attesters.serialize());
+        bytes.extend(self.recovery.serialize());
         bytes.extend(self.sink.serialize());
         for blocks in [
             locks.challenge_blocks,
@@ -166,6 +178,7 @@ impl ContractSpec {
             locks.disprove_blocks,
             locks.claim_timeout_blocks,
             locks.sink_blocks,
+            locks.handover_blocks,
         ] {
             bytes.extend(blocks.to_le_bytes());
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bitcoin::sighash::TapSighashType;
-use bitcoin::{OutPoint, ScriptBuf};
+use bitcoin::ScriptBuf;
 
 use super::{leaf, Drafts, Placed, TxRole};
 use crate::graph::connector::{Leaf, ScriptOutput, CONNECTOR_VALUE};
@@ -14,7 +14,7 @@ impl Drafts<'_> {
     /// The disproofs that need the claim's own values only: of its input, and of its link to the claim before.
     fn value_disproofs(&self, claim: u32) -> Vec<ScriptBuf> {
         let keys = &self.keys.0[claim as usize];
-        let before = claim.checked_sub(1).map(|before| &self.keys.0[before as usize]);
+        let before = self.starts[claim as usize].signed();
         let link = before.map(|before| scripts::disprove_link(self.spec, before, keys));
         [scripts::disprove_input(self.spec, keys)].into_iter().chain(link).collect()
     }
@@ -87,22 +87,21 @@ impl Drafts<'_> {
         let dispute = self.dispute(claim)?;
         let outputs = slots.iter().chain([&dispute]).map(|output| output.txout()).collect();
         let txid = self.anchored(TxRole::Assert(claim), [game.whole(leaf::ASSERT, None)], outputs);
-        let place = |vout: usize, output| Placed { outpoint: OutPoint::new(txid, vout as u32), output };
-        let dispute = place(slots.len(), dispute);
+        let dispute = self.place(txid, slots.len() as u32, dispute);
 
         let disprove = Some(spec.locks.disprove_blocks);
         let mut accepted = vec![dispute.whole(leaf::ACCEPT, disprove)];
         for (index, slot) in slots.into_iter().enumerate() {
-            let slot = place(index, slot);
+            let slot = self.place(txid, index as u32, slot);
             let number = index as u16;
             let late =
                 slot.input(vec![leaf::SLOT_TIMEOUT], TapSighashType::None, Some(spec.locks.assert_blocks));
             self.slash(TxRole::SlotTimeout(claim, number), collateral, late);
             let done = self.output(vec![self.signed_after(spec.locks.disprove_blocks)], CONNECTOR_VALUE);
             let filled = [slot.whole(leaf::SLOT, None)];
-            let txid = self.anchored(TxRole::AssertSlot(claim, number), filled, vec![done.txout()]);
+            let filled_txid = self.anchored(TxRole::AssertSlot(claim, number), filled, vec![done.txout()]);
             // The lock counts from each slot's own confirmation: the last one leaves a whole period.
-            let done = Placed { outpoint: OutPoint::new(txid, 0), output: done };
+            let done = self.place(filled_txid, 0, done);
             accepted.push(done.whole(leaf::ACCEPT, disprove));
         }
         let back = vec![self.operator(CONNECTOR_VALUE * accepted.len() as u64)];

@@ -1,0 +1,338 @@
+//! The commands: `assay-l1-signer ...`, and as a library what `assay l1 signer ...` runs.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use assay_l1::graph::contract::build::{funding_value, Graph, Surroundings};
+use assay_l1::graph::contract::keys::EpochKeys;
+use assay_l1::graph::contract::spec::ContractSpec;
+use assay_l1::graph::transactions::wallet_script;
+use assay_l1::OperatorSecret;
+use bitcoin::{OutPoint, TxOut};
+use clap::{Args, Subcommand};
+use tokio::net::TcpListener;
+
+use crate::collect::{collect, keys, Dialer};
+use crate::collector::Plan;
+use crate::identity::Identity;
+use crate::limits::PROPOSAL_BYTES_MAX;
+use crate::machine::SignerMachine;
+use crate::musig::Attesters;
+use crate::peers::Peers;
+use crate::policy::Policy;
+use crate::review::{member_keys, ContractReviewer, Reviewer};
+use crate::serve::{serve, Engine};
+use crate::statement::Statement;
+use crate::store::{file, forget, inspect, Store};
+use crate::wire::proposal::{encode_end, graph_id, GraphProposal};
+
+/// An error for people.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Signing of the contract's graph.
+#[derive(Debug, Args)]
+pub struct SignerArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print the public key of an identity file, which is made if there is none.
+    Identity {
+        /// The file, mode 0600.
+        #[arg(long)]
+        identity: PathBuf,
+    },
+    /// Be a signer: answer the operator until killed.
+    Serve(ServeArgs),
+    /// Operator: have the signers make their keys for an epoch and print the spec's id, which the epoch before announces.
+    Spec(EpochArgs),
+    /// Operator: build an epoch's graph and write the proposal for the signers.
+    Propose(ProposeArgs),
+    /// Operator: have the signers sign a proposal; goes on where a run before was stopped.
+    Collect(CollectArgs),
+    /// Print what a signer's directory holds; the signer must not be running.
+    Inspect {
+        /// The directory.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Delete the keys of an epoch that is over, or will never be finished; the signer must not be running.
+    Forget {
+        /// The directory.
+        #[arg(long)]
+        dir: PathBuf,
+        /// The epoch.
+        #[arg(long)]
+        epoch: u32,
+    },
+}
+
+/// Options of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The signer's directory; on memory or an encrypted volume, for the keys deleted there.
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// Identity file; made if there is none.
+    #[arg(long)]
+    pub identity: PathBuf,
+    /// Peers file.
+    #[arg(long)]
+    pub peers: PathBuf,
+    /// Policy file.
+    #[arg(long)]
+    pub policy: PathBuf,
+    /// Address to listen on; port 0 takes a free one. The address is the first line printed.
+    #[arg(long, default_value = "127.0.0.1:7341")]
+    pub listen: SocketAddr,
+}
+
+/// What all of the operator's commands need.
+#[derive(Debug, Args)]
+pub struct OperatorArgs {
+    /// Identity file of the operator's collector.
+    #[arg(long)]
+    pub identity: PathBuf,
+    /// Peers file.
+    #[arg(long)]
+    pub peers: PathBuf,
+    /// Policy file.
+    #[arg(long)]
+    pub policy: PathBuf,
+    /// Seconds that a signer may be away before the command gives up.
+    #[arg(long, default_value_t = 60)]
+    pub patience_seconds: u64,
+}
+
+/// An epoch and what is made for it.
+#[derive(Debug, Args)]
+pub struct EpochArgs {
+    /// Where and who.
+    #[command(flatten)]
+    pub operator: OperatorArgs,
+    /// The operator's secret file: one-time keys come from it.
+    #[arg(long)]
+    pub secret: PathBuf,
+    /// The epoch.
+    #[arg(long)]
+    pub epoch: u32,
+    /// The operator's coin that opens the epoch, txid:index.
+    #[arg(long)]
+    pub funding: String,
+}
+
+/// Options of `propose`.
+#[derive(Debug, Args)]
+pub struct ProposeArgs {
+    /// The epoch.
+    #[command(flatten)]
+    pub epoch: EpochArgs,
+    /// Id of the next epoch's spec, 64 hexadecimal digits.
+    #[arg(long)]
+    pub announce: String,
+    /// Proposal of the epoch before; not for epoch 0.
+    #[arg(long)]
+    pub previous: Option<PathBuf>,
+    /// File for the proposal.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// Options of `collect`.
+#[derive(Debug, Args)]
+pub struct CollectArgs {
+    /// Where and who.
+    #[command(flatten)]
+    pub operator: OperatorArgs,
+    /// Proposal file.
+    #[arg(long)]
+    pub proposal: PathBuf,
+    /// File for the signatures.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// Runs a command; its result goes to standard output, its progress to the log.
+///
+/// # Errors
+/// What stopped it, for people.
+pub fn run(args: SignerArgs) -> Result<(), Failure> {
+    match args.command {
+        Command::Identity { identity } => say(&Identity::load_or_create(&identity)?.id().to_string()),
+        Command::Serve(args) => runtime()?.block_on(run_serve(args)),
+        Command::Spec(args) => runtime()?.block_on(run_spec(&args)),
+        Command::Propose(args) => runtime()?.block_on(run_propose(&args)),
+        Command::Collect(args) => runtime()?.block_on(run_collect(&args)),
+        Command::Inspect { dir } => run_inspect(&dir),
+        Command::Forget { dir, epoch } => {
+            let was = forget(&dir, epoch)?;
+            say(if was { "the key is deleted" } else { "there was no key" })
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, std::io::Error> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
+fn say(line: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+async fn run_serve(args: ServeArgs) -> Result<(), Failure> {
+    let identity = Identity::load_or_create(&args.identity)?;
+    let peers = Peers::load(&args.peers)?;
+    let policy = Policy::load(&args.policy)?;
+    if !peers.ids().any(|id| id == identity.id()) {
+        return Err(format!("the peers file does not list this signer, {}", identity.id()).into());
+    }
+    let (store, stored) = Store::open(&args.dir)?;
+    let trunk_id = policy.trunk_id;
+    let verifier = policy.verifier.leaves();
+    let reviewer = ContractReviewer::new(policy, peers.ids(), verifier);
+    let machine = SignerMachine::load(identity.clone(), peers.ids(), trunk_id, reviewer, stored);
+    let engine = Engine::start(machine, store)?;
+    let listener = TcpListener::bind(args.listen).await?;
+    say(&listener.local_addr()?.to_string())?;
+    Ok(serve(listener, identity, peers.operator, engine).await?)
+}
+
+/// The operator's files, loaded.
+struct Operator {
+    dialer: Dialer,
+    policy: Policy,
+}
+
+impl Operator {
+    fn load(args: &OperatorArgs) -> Result<Self, Failure> {
+        let identity = Identity::load_or_create(&args.identity)?;
+        let peers = Peers::load(&args.peers)?;
+        let policy = Policy::load(&args.policy)?;
+        if peers.operator != identity.id() {
+            return Err(format!("the peers file has another operator than {}", identity.id()).into());
+        }
+        let patience = Duration::from_secs(args.patience_seconds);
+        Ok(Self { dialer: Dialer { identity, peers, patience }, policy })
+    }
+}
+
+/// An epoch's spec with what it was made of.
+struct Drafted {
+    spec: ContractSpec,
+    keys: EpochKeys,
+    attesters: Vec<Statement>,
+}
+
+async fn draft(operator: &Operator, args: &EpochArgs) -> Result<Drafted, Failure> {
+    let policy = &operator.policy;
+    let funding = OutPoint::from_str(&args.funding)?;
+    let secret = OperatorSecret::load_or_create(&args.secret)?;
+    let attesters = keys(&operator.dialer, policy.trunk_id, args.epoch).await?;
+    let signers = operator.dialer.peers.ids().collect();
+    let members = member_keys(&attesters, &signers, (&policy.trunk_id, args.epoch))?;
+    let aggregate = Attesters::new(members.epoch.into_values())?.key();
+    let recovery = Attesters::new(members.recovery.into_values())?.key();
+    let keys = EpochKeys::derive(&secret, &policy.trunk_id, (args.epoch, policy.claims), policy.layout());
+    let spec = policy.spec_for(args.epoch, &keys, (aggregate, recovery), funding);
+    spec.validate()?;
+    Ok(Drafted { spec, keys, attesters })
+}
+
+async fn run_spec(args: &EpochArgs) -> Result<(), Failure> {
+    let drafted = draft(&Operator::load(&args.operator)?, args).await?;
+    say(&hex::encode(drafted.spec.id()))
+}
+
+async fn run_propose(args: &ProposeArgs) -> Result<(), Failure> {
+    let operator = Operator::load(&args.epoch.operator)?;
+    let mut announce = [0; 32];
+    hex::decode_to_slice(&args.announce, &mut announce)?;
+    let (previous, before) = match &args.previous {
+        Some(path) => {
+            let (_, proposal) = read_proposal(path)?;
+            (Some(graph_of(&operator.policy, &proposal)?.end().clone()), proposal.attesters)
+        }
+        None => (None, Vec::new()),
+    };
+    let drafted = draft(&operator, &args.epoch).await?;
+    let value = funding_value(&drafted.spec, previous.as_ref());
+    let coin = TxOut { value, script_pubkey: wallet_script(drafted.spec.terms.operator_key) };
+    let verifier = operator.policy.verifier.leaves();
+    let around = Surroundings {
+        keys: &drafted.keys,
+        verifier: verifier.as_ref(),
+        coin: &coin,
+        previous: previous.as_ref(),
+        announce,
+    };
+    let graph = Graph::build(&drafted.spec, around)?.proposal(&drafted.keys);
+    let Drafted { spec, attesters, .. } = drafted;
+    let proposal = GraphProposal { spec, attesters, previous, before, graph };
+    let bytes = proposal.encode()?;
+    file::write(&args.out, &bytes)?;
+    say(&hex::encode(graph_id(&bytes)))
+}
+
+/// Reads a proposal's file.
+pub(crate) fn read_proposal(path: &Path) -> Result<(Vec<u8>, GraphProposal), Failure> {
+    let bytes = file::read(path, PROPOSAL_BYTES_MAX as u64)?;
+    let bytes = bytes.ok_or_else(|| format!("there is no file {}", path.display()))?;
+    let proposal = GraphProposal::decode(&bytes)?;
+    Ok((bytes, proposal))
+}
+
+/// A proposal's graph, built again.
+pub(crate) fn graph_of(policy: &Policy, proposal: &GraphProposal) -> Result<Graph, Failure> {
+    let value = funding_value(&proposal.spec, proposal.previous.as_ref());
+    let coin = TxOut { value, script_pubkey: wallet_script(proposal.spec.terms.operator_key) };
+    let verifier = policy.verifier.leaves();
+    let around = Surroundings {
+        keys: &proposal.graph.keys,
+        verifier: verifier.as_ref(),
+        coin: &coin,
+        previous: proposal.previous.as_ref(),
+        announce: proposal.graph.announce,
+    };
+    Ok(Graph::build(&proposal.spec, around)?)
+}
+
+async fn run_collect(args: &CollectArgs) -> Result<(), Failure> {
+    let Operator { dialer, policy } = Operator::load(&args.operator)?;
+    let (bytes, proposal) = read_proposal(&args.proposal)?;
+    let trunk_id = policy.trunk_id;
+    let end = proposal.previous.as_ref();
+    let ends: BTreeMap<u32, Vec<u8>> = end.map(|end| (end.epoch, encode_end(end))).into_iter().collect();
+    let verifier = policy.verifier.leaves();
+    let reviewed = ContractReviewer::new(policy, dialer.peers.ids(), verifier).review(&bytes, &ends)?;
+    let plan = Plan { trunk_id, graph: graph_id(&bytes), proposal: bytes, reviewed };
+    let done = collect(dialer, plan, &args.out).await?;
+    let rate = done.made as f64 / done.elapsed.as_secs_f64().max(1e-9);
+    say(&format!(
+        "{} signatures, {} made in {:.1} s ({rate:.0} per second)",
+        done.signatures,
+        done.made,
+        done.elapsed.as_secs_f64()
+    ))
+}
+
+fn run_inspect(dir: &Path) -> Result<(), Failure> {
+    let (keys, records) = inspect(dir)?;
+    for epoch in keys {
+        say(&format!("epoch {epoch}: has a key"))?;
+    }
+    for (epoch, record) in records {
+        let state = if record.finished { "finished" } else { "locked" };
+        say(&format!("epoch {epoch}: {state}, graph {}", hex::encode(record.graph)))?;
+    }
+    Ok(())
+}
