@@ -13,8 +13,8 @@ layer() {
   case "$1" in
     lvm/core | l1/light | kernels | worker/features) echo 0 ;;
     lvm | l1 | worker/circuit | worker/outer | coordinator/schedule | coordinator/queue | coordinator/telemetry) echo 1 ;;
-    worker/zkvm | worker/agent | coordinator/service | l1/parties | l1/signer) echo 2 ;;
-    worker | coordinator/client | coordinator/chaos) echo 3 ;;
+    worker/zkvm | worker/agent | coordinator/service | l1/signer) echo 2 ;;
+    worker | coordinator/client | coordinator/chaos | l1/parties) echo 3 ;;
     coordinator) echo 4 ;;
     bench) echo 5 ;;
     *) echo "check-tree: no layer for $1" >&2; exit 1 ;;

@@ -18,8 +18,8 @@ use assay_l1::{BackendError, BitcoinBackend, StoreError, TxState, Wallet, Wallet
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::key::Keypair;
 use bitcoin::{
-    absolute, transaction, Amount, BlockHash, FeeRate, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid,
-    Witness,
+    absolute, transaction, Amount, BlockHash, FeeRate, OutPoint, ScriptBuf, Sequence, Transaction, TxIn,
+    TxOut, Txid, Witness,
 };
 use serde::{Deserialize, Serialize};
 
@@ -202,7 +202,9 @@ impl Publisher {
     /// Takes note of a block that left the chain.
     pub(super) fn disconnected(&mut self, height: u32) {
         for publication in self.by_root.values_mut() {
-            for confirmed in publication.confirmed.iter_mut().filter(|one| one.is_some_and(|(at, _)| at >= height)) {
+            for confirmed in
+                publication.confirmed.iter_mut().filter(|one| one.is_some_and(|(at, _)| at >= height))
+            {
                 *confirmed = None;
                 publication.is_noted = false;
             }
