@@ -3,7 +3,7 @@
 //! One algorithm is written once, generic over an [`Arch`], and runs on whichever instruction set the machine has:
 //! * [`Ifma`] keeps eight elements as 5 x 52-bit limbs across five AVX-512 registers, in Montgomery form with `R = 2^260`
 //!   (Gueron and Krasnov 2016; the 6 spare bits of `R` make most conditional subtractions needless);
-//! * [`Portable`] keeps eight arkworks elements and is the oracle of the first.
+//! * [`Portable`] keeps eight elements in arkworks' form, one after another, and is the oracle of the first.
 //!
 //! [`dispatch`] picks at run time. Arkworks elements are the border: [`Arch::load`] and [`Lanes::store`] convert.
 //!
@@ -11,7 +11,7 @@
 //! (`*_raw`, [`Lanes::carry`]) give *wide* values, whose bound the caller tracks: multiplication takes operands with
 //! `a * b <= 64 p^2` (for instance both below `8p`) and returns a reduced element (in general one below
 //! `p + a * b / 84 p`, for operands below `64p`); [`Lanes::shrink`] takes anything below
-//! `64p` and returns a reduced element. The portable lanes are always fully reduced, so they satisfy all of this.
+//! `64p` and returns a reduced element. The portable lanes are always reduced, so they satisfy all of this.
 //!
 //! ```
 //! use ark_bn254::Fr;
@@ -31,6 +31,7 @@
 mod constants;
 #[cfg(target_arch = "x86_64")]
 mod ifma;
+pub(crate) mod invert;
 mod portable;
 #[cfg(test)]
 mod tests;
@@ -116,6 +117,13 @@ pub trait Lanes<F: LaneField>: Copy + Send + Sync + 'static {
     /// `-self`.
     #[must_use]
     fn neg(self) -> Self;
+
+    /// `-self` in the lanes of `mask`, `self` in the others.
+    #[inline(always)]
+    #[must_use]
+    fn negate_where(self, mask: u8) -> Self {
+        Self::select(mask, self.neg(), self)
+    }
 
     /// `2 * self`.
     #[inline(always)]
@@ -224,7 +232,7 @@ pub fn arch_name() -> &'static str {
 
 /// Inverts every lane of every value in place; zeros stay zero.
 ///
-/// Cost: three multiplications a value, plus eight inversions in all (Montgomery's trick, one chain per lane).
+/// Cost: three multiplications a value, plus one inversion in all (Montgomery's trick, one chain per lane).
 /// `scratch` is overwritten and must be as long as `values`.
 ///
 /// # Panics
@@ -244,7 +252,7 @@ pub fn batch_invert<F: LaneField, A: Arch>(arch: A, values: &mut [A::Lanes<F>], 
         }
     }
     let mut totals = product.store();
-    ark_ff::batch_inversion(&mut totals);
+    invert::invert_all(&mut totals);
     let mut inverse = arch.load(&totals);
     for (value, before) in values.iter_mut().zip(scratch.iter()).rev() {
         let zeros = value.zero_mask();

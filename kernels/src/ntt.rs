@@ -14,7 +14,7 @@
 mod radix2;
 
 use ark_bn254::Fr;
-use ark_ff::{batch_inversion, FftField, Field, One, Zero};
+use ark_ff::{serial_batch_inversion_and_mul, FftField, Field, One, Zero};
 use radix2::Twiddles;
 use rayon::prelude::*;
 use thiserror::Error;
@@ -133,7 +133,7 @@ impl Domain {
                 *numerator = point * scale;
                 point *= self.generator;
             }
-            batch_inversion(out);
+            serial_batch_inversion_and_mul(out, &Fr::one());
             out.iter_mut().zip(&numerators).for_each(|(value, numerator)| *value *= numerator);
         });
         Some(out)

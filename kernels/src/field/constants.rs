@@ -1,4 +1,4 @@
-//! Constants of the 5 x 52-bit form, computed from the modulus at compile time.
+//! Constants of the 5 x 52-bit and the 4 x 64-bit form, computed from the modulus at compile time.
 
 use std::marker::PhantomData;
 
@@ -33,7 +33,7 @@ impl<T: MontConfig<4>> LaneField for Fp<MontBackend<T, 4>, 4> {
 /// Low 52 bits.
 pub(crate) const MASK_52: u64 = (1 << 52) - 1;
 
-/// What the 52-bit arithmetic needs to know of a modulus `p`. Five-limb numbers are little-endian, 52 bits a limb.
+/// What the arithmetic needs to know of a modulus `p`. Five-limb numbers are little-endian, 52 bits a limb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Constants {
     /// `p`.
@@ -54,6 +54,14 @@ pub struct Constants {
     pub to_ark: [u64; 5],
     /// `2^520 mod p`: a product with it turns an integer into this form.
     pub from_integer: [u64; 5],
+    /// `p` in words of 64 bits.
+    pub modulus_words: [u64; 4],
+    /// `2p` in words of 64 bits.
+    pub modulus_doubled_words: [u64; 4],
+    /// `-1/p mod 2^64`.
+    pub inverse_negated_word: u64,
+    /// `2^768 mod p` in words of 64 bits, for the form with `R = 2^256`.
+    pub cubed: [u64; 4],
 }
 
 impl Constants {
@@ -72,12 +80,16 @@ impl Constants {
             modulus,
             modulus_doubled: split(shift_left_once(p)),
             modulus_negated: complement(modulus),
-            inverse_negated: inverse_negated(p[0]),
+            inverse_negated: inverse_negated(p[0]) & MASK_52,
             quotient_factor: quotient_factor(p),
             one: split(power_of_two(p, 260)),
             from_ark: split(power_of_two(p, 264)),
             to_ark: split(power_of_two(p, 256)),
             from_integer: split(power_of_two(p, 520)),
+            modulus_words: p,
+            modulus_doubled_words: shift_left_once(p),
+            inverse_negated_word: inverse_negated(p[0]),
+            cubed: power_of_two(p, 768),
         }
     }
 }
@@ -151,7 +163,7 @@ const fn complement(x: [u64; 5]) -> [u64; 5] {
     out
 }
 
-/// `-1/p mod 2^52`, by Newton's iteration.
+/// `-1/p mod 2^64`, by Newton's iteration.
 const fn inverse_negated(p0: u64) -> u64 {
     let mut inverse = 1u64;
     let mut i = 0;
@@ -159,7 +171,7 @@ const fn inverse_negated(p0: u64) -> u64 {
         inverse = inverse.wrapping_mul(2u64.wrapping_sub(p0.wrapping_mul(inverse)));
         i += 1;
     }
-    inverse.wrapping_neg() & MASK_52
+    inverse.wrapping_neg()
 }
 
 /// `floor(2^260 / p)`, by long division one bit at a time.

@@ -28,6 +28,9 @@ fn constants_agree_with_arkworks<F: LaneField>() {
         assert_eq!(join(limbs), two.pow([exponent]).into_bigint());
     }
     assert_eq!(c.modulus[0].wrapping_mul(c.inverse_negated).wrapping_add(1) & ((1 << 52) - 1), 0);
+    assert_eq!((c.modulus_words, c.modulus_doubled_words), (F::MODULUS.0, doubled.0));
+    assert_eq!(c.modulus_words[0].wrapping_mul(c.inverse_negated_word), u64::MAX);
+    assert_eq!(BigInt(c.cubed), two.pow([768]).into_bigint());
     // p + (2^260 - p): every limb of the sum is zero once carried.
     let mut carry = 0;
     for i in 0..5 {
@@ -71,6 +74,7 @@ impl<F: LaneField> Kernel for Check<F> {
         assert_eq!(a.add(b).store(), each(|x, y| x + y));
         assert_eq!(a.sub(b).store(), each(|x, y| x - y));
         assert_eq!(a.neg().store(), each(|x, _| -x));
+        assert_eq!(a.negate_where(mask).store(), A::Lanes::<F>::select(mask, a.neg(), a).store());
         assert_eq!(a.double().store(), each(|x, _| x + x));
         assert_eq!(a.mul(b).store(), each(|x, y| x * y));
         assert_eq!(a.mul_raw(b).carry().store(), each(|x, y| x * y));

@@ -1,7 +1,8 @@
-//! Sums of buckets by trees of affine additions, and the weighted sum of a window's buckets.
+//! Sums of buckets, and the weighted sum of a window's buckets.
 
 use super::digits::Sorted;
 use super::pairs::Pairs;
+use super::tree::Tree;
 use super::Point;
 use ark_ec::short_weierstrass::Projective;
 use ark_ec::PrimeGroup;
@@ -10,20 +11,17 @@ use rayon::prelude::*;
 
 /// Entries of a task. A bucket with more is shared by several tasks.
 const TASK: usize = 1 << 14;
-/// Entries between the one that is read and the one whose point is asked for.
-const AHEAD: usize = 24;
-/// Columns that the weighted sum adds at once.
-const COLUMNS: usize = 512;
+/// Columns of a window that the weighted sum adds at once.
+const COLUMNS: usize = 128;
 
 /// The sum of every bucket; infinity for an empty one.
 pub(crate) fn sums<P: Point>(sorted: &Sorted, points: &[P]) -> Vec<P> {
     let count = sorted.entries.len();
     let parts: Vec<(usize, Vec<P>)> = (0..count.div_ceil(TASK))
         .into_par_iter()
-        .map_init(
-            || Pairs::new(false),
-            |pairs, task| slice_sums(sorted, points, task * TASK..((task + 1) * TASK).min(count), pairs),
-        )
+        .map_init(Tree::new, |tree, task| {
+            slice_sums(sorted, points, task * TASK..((task + 1) * TASK).min(count), tree)
+        })
         .collect();
     let mut sums = vec![P::INFINITY; sorted.ends.len()];
     for (first, part) in parts {
@@ -51,7 +49,7 @@ fn slice_sums<P: Point>(
     sorted: &Sorted,
     points: &[P],
     range: std::ops::Range<usize>,
-    pairs: &mut Pairs<P>,
+    tree: &mut Tree<P>,
 ) -> (usize, Vec<P>) {
     let first = sorted.ends.partition_point(|&end| end as usize <= range.start);
     let mut lengths = Vec::new();
@@ -64,98 +62,48 @@ fn slice_sums<P: Point>(
             break;
         }
     }
-    let entries = &sorted.entries[range];
-    let signed = |at: usize| points[(entries[at] / 2) as usize].negated_if(entries[at] % 2 == 1);
-    let soon = |at: usize| {
-        if let Some(entry) = entries.get(at + AHEAD) {
-            prefetch(&points[(entry / 2) as usize]);
-        }
-    };
-    let mut current = halve(&mut lengths, pairs, signed, soon);
-    while lengths.iter().any(|&length| length > 1) {
-        let level = current;
-        current = halve(&mut lengths, pairs, |at| level[at], |_| ());
-    }
-    let mut rest = current.into_iter();
-    let sums = lengths.iter().map(|&length| if length == 0 { None } else { rest.next() });
-    (first, sums.map(|sum| sum.unwrap_or(P::INFINITY)).collect())
+    (first, tree.sums(points, &sorted.entries[range], &mut lengths))
 }
 
-/// Asks for a value that is needed soon and lies in whole cache lines.
-#[inline(always)]
-#[allow(unsafe_code, reason = "a hint to the cache, for memory that a reference vouches for")]
-fn prefetch<T>(value: &T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
-        let from = std::ptr::from_ref(value).cast::<i8>();
-        for at in (0..size_of::<T>()).step_by(64) {
-            // SAFETY: within `value`; every x86-64 has the instruction.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.add(at)) };
-        }
-    }
-}
-
-/// Adds neighbours within each bucket; an odd one out is kept. `soon` hears of an index before it is read.
-#[inline(always)]
-fn halve<P: Point>(
-    lengths: &mut [usize],
-    pairs: &mut Pairs<P>,
-    point: impl Fn(usize) -> P,
-    soon: impl Fn(usize),
-) -> Vec<P> {
-    let total = lengths.iter().map(|length| length.div_ceil(2)).sum();
-    let mut out = vec![P::INFINITY; total];
-    let (mut from, mut to) = (0, 0);
-    for length in lengths {
-        for _ in 0..*length / 2 {
-            soon(from);
-            soon(from + 1);
-            pairs.push(point(from), point(from + 1), to as u32);
-            from += 2;
-            to += 1;
-            if pairs.is_full() {
-                pairs.flush(|target, sum| out[target as usize] = sum);
-            }
-        }
-        if *length % 2 == 1 {
-            out[to] = point(from);
-            from += 1;
-            to += 1;
-        }
-        *length = length.div_ceil(2);
-    }
-    pairs.flush(|target, sum| out[target as usize] = sum);
-    out
-}
-
-/// `sum_b (b + 1) * sums[b]`.
+/// `sum_b (b + 1) * sums[b]` for each of several windows, which have equally many buckets.
 ///
-/// The buckets are rows of columns; from the last row up, running sums and their sums are kept for all columns at once.
-pub(crate) fn weighted<P: Point>(sums: &[P]) -> Projective<P::Curve> {
-    let columns = COLUMNS.min(sums.len());
-    let mut running = vec![P::INFINITY; columns];
-    let mut weighted = vec![P::INFINITY; columns];
-    let mut pairs = Pairs::new(true);
-    for (row, sums) in sums.chunks(columns).enumerate().rev() {
-        add_columns(&mut running, sums, &mut pairs);
+/// The buckets are rows of columns; from the last row up, running sums and their sums are kept for all columns of all windows at
+/// once.
+pub(crate) fn weighted<P: Point>(windows: &[&[P]]) -> Vec<Projective<P::Curve>> {
+    let buckets = windows.first().map_or(0, |sums| sums.len());
+    let columns = COLUMNS.min(buckets).max(1);
+    let mut running = vec![P::INFINITY; columns * windows.len()];
+    let mut weighted = running.clone();
+    let mut pairs = Pairs::new(false);
+    for row in (0..buckets.div_ceil(columns)).rev() {
+        let of_row = windows.iter().flat_map(|sums| &sums[row * columns..][..columns]);
+        add_columns(&mut running, of_row, &mut pairs);
         if row > 0 {
             add_columns(&mut weighted, &running, &mut pairs);
         }
     }
-    // Bucket `row * columns + column` counts `row * columns` times in `weighted`, and `column + 1` times in the second sum.
-    let mut rows = Projective::<P::Curve>::zero();
-    let (mut suffix, mut within) = (rows, rows);
-    for column in (0..columns).rev() {
-        add_to(&mut rows, &weighted[column]);
-        add_to(&mut suffix, &running[column]);
-        within += suffix;
-    }
-    rows.mul_bigint([columns as u64]) + within
+    running
+        .chunks(columns)
+        .zip(weighted.chunks(columns))
+        .map(|(running, weighted)| total(running, weighted))
+        .collect()
 }
 
-fn add_columns<P: Point>(sums: &mut [P], addends: &[P], pairs: &mut Pairs<P>) {
-    for (column, addend) in addends.iter().enumerate() {
+/// A window's sum. Bucket `row * columns + column` counts `row * columns` times in `weighted`, and `column + 1` times in the sum
+/// of the suffixes of `running`.
+fn total<P: Point>(running: &[P], weighted: &[P]) -> Projective<P::Curve> {
+    let mut rows = Projective::<P::Curve>::zero();
+    let (mut suffix, mut within) = (rows, rows);
+    for (running, weighted) in running.iter().zip(weighted).rev() {
+        add_to(&mut rows, weighted);
+        add_to(&mut suffix, running);
+        within += suffix;
+    }
+    rows.mul_bigint([running.len() as u64]) + within
+}
+
+fn add_columns<'a, P: Point>(sums: &mut [P], addends: impl IntoIterator<Item = &'a P>, pairs: &mut Pairs<P>) {
+    for (column, addend) in addends.into_iter().enumerate() {
         if addend.is_infinity() {
             continue;
         }

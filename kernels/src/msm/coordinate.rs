@@ -10,10 +10,13 @@ pub trait Coordinate: 'static {
     type Lanes<A: Arch>: Copy;
 
     /// Loads x (`at` 0) or y (1) of eight points. Free of multiplications.
-    fn load<A: Arch, P: Point<Coordinate = Self>>(arch: A, points: &[P; LANES], at: usize) -> Self::Lanes<A>;
+    fn load<A: Arch, P: Point<Coordinate = Self>>(arch: A, points: [&P; LANES], at: usize) -> Self::Lanes<A>;
 
     /// The inverse of [`Coordinate::load`].
     fn store<A: Arch, P: Point<Coordinate = Self>>(value: Self::Lanes<A>, points: &mut [P; LANES], at: usize);
+
+    /// `-a` in the lanes of `mask`, `a` in the others.
+    fn negate_where<A: Arch>(mask: u8, a: Self::Lanes<A>) -> Self::Lanes<A>;
 
     /// `a - b`.
     fn sub<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>) -> Self::Lanes<A>;
@@ -36,14 +39,19 @@ pub trait Coordinate: 'static {
     /// The norm in the base field of `a` below `4p`, zero only for zero, itself below `4p`.
     fn norm<A: Arch>(a: Self::Lanes<A>) -> A::Lanes<Fq>;
 
-    /// `a / b`, both below `4p`, from the inverse of the norm of `b`.
-    fn divide<A: Arch>(a: Self::Lanes<A>, b: Self::Lanes<A>, norm_inverse: A::Lanes<Fq>) -> Self::Lanes<A>;
+    /// `a / (b - c)`, `a` below `4p`, from the inverse of the norm of `b - c`.
+    fn divide<A: Arch>(
+        a: Self::Lanes<A>,
+        b: Self::Lanes<A>,
+        c: Self::Lanes<A>,
+        norm_inverse: A::Lanes<Fq>,
+    ) -> Self::Lanes<A>;
 }
 
 /// Loads one part of eight points.
 #[inline(always)]
-fn load_part<A: Arch, P: Point>(arch: A, points: &[P; LANES], part: usize) -> A::Lanes<Fq> {
-    arch.unpack_words(points.each_ref().map(|point| point.part(part)))
+fn load_part<A: Arch, P: Point>(arch: A, points: [&P; LANES], part: usize) -> A::Lanes<Fq> {
+    arch.unpack_words(points.map(|point| point.part(part)))
 }
 
 #[inline(always)]
@@ -57,13 +65,18 @@ impl Coordinate for Fq {
     type Lanes<A: Arch> = A::Lanes<Fq>;
 
     #[inline(always)]
-    fn load<A: Arch, P: Point<Coordinate = Self>>(arch: A, points: &[P; LANES], at: usize) -> A::Lanes<Fq> {
+    fn load<A: Arch, P: Point<Coordinate = Self>>(arch: A, points: [&P; LANES], at: usize) -> A::Lanes<Fq> {
         load_part(arch, points, at)
     }
 
     #[inline(always)]
     fn store<A: Arch, P: Point<Coordinate = Self>>(value: A::Lanes<Fq>, points: &mut [P; LANES], at: usize) {
         store_part(value.pack(), points, at);
+    }
+
+    #[inline(always)]
+    fn negate_where<A: Arch>(mask: u8, a: A::Lanes<Fq>) -> A::Lanes<Fq> {
+        a.negate_where(mask)
     }
 
     #[inline(always)]
@@ -104,7 +117,12 @@ impl Coordinate for Fq {
     }
 
     #[inline(always)]
-    fn divide<A: Arch>(a: A::Lanes<Fq>, _: A::Lanes<Fq>, norm_inverse: A::Lanes<Fq>) -> A::Lanes<Fq> {
+    fn divide<A: Arch>(
+        a: A::Lanes<Fq>,
+        _: A::Lanes<Fq>,
+        _: A::Lanes<Fq>,
+        norm_inverse: A::Lanes<Fq>,
+    ) -> A::Lanes<Fq> {
         a.mul(norm_inverse)
     }
 }
@@ -115,7 +133,7 @@ impl Coordinate for Fq2 {
     #[inline(always)]
     fn load<A: Arch, P: Point<Coordinate = Self>>(
         arch: A,
-        points: &[P; LANES],
+        points: [&P; LANES],
         at: usize,
     ) -> [A::Lanes<Fq>; 2] {
         [load_part(arch, points, 2 * at), load_part(arch, points, 2 * at + 1)]
@@ -129,6 +147,11 @@ impl Coordinate for Fq2 {
     ) {
         store_part(value[0].pack(), points, 2 * at);
         store_part(value[1].pack(), points, 2 * at + 1);
+    }
+
+    #[inline(always)]
+    fn negate_where<A: Arch>(mask: u8, a: [A::Lanes<Fq>; 2]) -> [A::Lanes<Fq>; 2] {
+        [a[0].negate_where(mask), a[1].negate_where(mask)]
     }
 
     #[inline(always)]
@@ -176,13 +199,15 @@ impl Coordinate for Fq2 {
         a[0].square().add(a[1].square())
     }
 
-    /// `a * conjugate(b) / norm(b)`.
+    /// `a * conjugate(b - c) / norm(b - c)`.
     #[inline(always)]
     fn divide<A: Arch>(
         a: [A::Lanes<Fq>; 2],
         b: [A::Lanes<Fq>; 2],
+        c: [A::Lanes<Fq>; 2],
         norm_inverse: A::Lanes<Fq>,
     ) -> [A::Lanes<Fq>; 2] {
+        let b = Self::difference::<A>(b, c);
         Self::mul::<A>(a, [b[0].mul(norm_inverse), b[1].mul(norm_inverse).neg()])
     }
 }

@@ -7,11 +7,13 @@
 
 use super::coordinate::Coordinate;
 use super::Point;
+use crate::field::invert::invert_all;
 use crate::field::{dispatch, Arch, Kernel, LaneField, Lanes, Packed, LANES};
 use ark_bn254::Fq;
-use ark_ff::{batch_inversion, One, Zero};
+use ark_ff::{One, Zero};
+use std::marker::PhantomData;
 
-/// Additions in a full batch: scratch stays in a second-level cache of a megabyte, and an inversion costs 3 ns an addition.
+/// Additions in a full batch: scratch stays in a second-level cache of a megabyte, and an inversion costs 1 ns an addition.
 pub(crate) const BATCH: usize = 2048;
 
 /// Pairs of points that wait for their sums.
@@ -41,6 +43,16 @@ impl<P: Point> Pairs<P> {
     #[inline(always)]
     pub(crate) fn is_full(&self) -> bool {
         self.targets.len() == BATCH
+    }
+
+    /// Whether a point at infinity may be among the operands.
+    pub(crate) fn infinities(&self) -> bool {
+        self.infinities
+    }
+
+    /// Says that operands are not infinity from now on, until a sum is.
+    pub(crate) fn forget_infinities(&mut self) {
+        self.infinities = false;
     }
 
     /// Adds a pair whose sum is for `target`.
@@ -78,11 +90,15 @@ impl<P: Point> Pairs<P> {
         if self.infinities {
             self.extract_exceptions();
         }
-        if !dispatch(Add { left: &mut self.left, right: &self.right }) {
+        if !add_all(self.in_place()) {
             self.extract_exceptions();
-            let done = dispatch(Add { left: &mut self.left, right: &self.right });
-            assert!(done, "no two x are equal any more");
+            assert!(add_all(self.in_place()), "no two x are equal any more");
         }
+    }
+
+    /// What is there, whole groups.
+    fn in_place(&mut self) -> InPlace<'_, P> {
+        InPlace { left: self.left.as_chunks_mut().0, right: self.right.as_chunks().0 }
     }
 
     /// Adds by arkworks what the formulas do not cover: equal x, and infinity.
@@ -105,23 +121,75 @@ fn neutral<P: Point>() -> (P, P) {
     (P::INFINITY, other)
 }
 
-/// The sums of pairs, whole groups of eight, in place of the left points; `false`, and nothing done, if two x are equal.
-struct Add<'a, P: Point> {
-    left: &'a mut [P],
-    right: &'a [P],
+/// Pairs of points in groups of eight, and where their sums go.
+pub(crate) trait Operands<P: Point> {
+    /// Number of groups.
+    fn groups(&self) -> usize;
+
+    /// x (`at` 0) or y (1) of the left and the right points of a group.
+    fn load<A: Arch>(&self, arch: A, group: usize, at: usize)
+        -> [<P::Coordinate as Coordinate>::Lanes<A>; 2];
+
+    /// Where the sums of a group go. Their pairs are not read again.
+    fn sums(&mut self, group: usize) -> &mut [P; LANES];
+
+    /// Hears which group is read next, for every group twice: forwards, then backwards.
+    fn next(&self, group: usize, forwards: bool);
 }
 
-impl<P: Point> Kernel for Add<'_, P> {
+/// The sums replace the left points.
+struct InPlace<'a, P: Point> {
+    left: &'a mut [[P; LANES]],
+    right: &'a [[P; LANES]],
+}
+
+impl<P: Point> Operands<P> for InPlace<'_, P> {
+    #[inline(always)]
+    fn groups(&self) -> usize {
+        self.left.len()
+    }
+
+    #[inline(always)]
+    fn load<A: Arch>(
+        &self,
+        arch: A,
+        group: usize,
+        at: usize,
+    ) -> [<P::Coordinate as Coordinate>::Lanes<A>; 2] {
+        let (left, right) = (self.left[group].each_ref(), self.right[group].each_ref());
+        [P::Coordinate::load(arch, left, at), P::Coordinate::load(arch, right, at)]
+    }
+
+    #[inline(always)]
+    fn sums(&mut self, group: usize) -> &mut [P; LANES] {
+        &mut self.left[group]
+    }
+
+    #[inline(always)]
+    fn next(&self, _: usize, _: bool) {}
+}
+
+/// The sums of all pairs; `false`, and nothing done, if two x are equal. Infinity is not noticed.
+pub(crate) fn add_all<P: Point>(operands: impl Operands<P>) -> bool {
+    dispatch(Add { operands, point: PhantomData })
+}
+
+struct Add<O, P> {
+    operands: O,
+    point: PhantomData<P>,
+}
+
+impl<P: Point, O: Operands<P>> Kernel for Add<O, P> {
     type Output = bool;
 
     #[inline(always)]
     fn run<A: Arch>(self, arch: A) -> bool {
-        let (left, _) = self.left.as_chunks_mut::<LANES>();
-        let (right, _) = self.right.as_chunks::<LANES>();
-        let mut norms: Vec<(A::Lanes<Fq>, A::Lanes<Fq>)> = Vec::with_capacity(left.len());
+        let mut operands = self.operands;
+        let mut norms: Vec<(A::Lanes<Fq>, A::Lanes<Fq>)> = Vec::with_capacity(operands.groups());
         let mut product = arch.one::<Fq>();
-        for (left, right) in left.iter().zip(right) {
-            let (x1, x2) = (P::Coordinate::load(arch, left, 0), P::Coordinate::load(arch, right, 0));
+        for group in 0..operands.groups() {
+            operands.next(group, true);
+            let [x1, x2] = operands.load(arch, group, 0);
             let norm = P::Coordinate::norm::<A>(P::Coordinate::difference::<A>(x2, x1));
             norms.push((product, norm));
             product = product.mul(norm);
@@ -130,20 +198,20 @@ impl<P: Point> Kernel for Add<'_, P> {
         if totals.iter().any(Zero::is_zero) {
             return false;
         }
-        batch_inversion(&mut totals);
+        invert_all(&mut totals);
         // `s` is how arkworks' one reads here; t = 4 s for s = 1 / 16, and both are 1 where the forms agree.
         let s = arch.unpack::<Fq>(&[Packed(*Fq::one().montgomery_words()); LANES]);
         let scaled = s.eq_mask(arch.one()) == 0;
         let t = if scaled { s.double().double() } else { s };
         let mut inverse = arch.load(&totals).mul(t);
-        for ((before, norm), (left, right)) in norms.into_iter().zip(left.iter_mut().zip(right)).rev() {
+        for (group, (before, norm)) in norms.into_iter().enumerate().rev() {
+            operands.next(group, false);
             let norm_inverse = before.mul(inverse);
             inverse = inverse.mul(norm);
-            let (x1, x2) = (P::Coordinate::load(arch, left, 0), P::Coordinate::load(arch, right, 0));
-            let (y1, y2) = (P::Coordinate::load(arch, left, 1), P::Coordinate::load(arch, right, 1));
-            let run = P::Coordinate::difference::<A>(x2, x1);
+            let [x1, x2] = operands.load(arch, group, 0);
+            let [y1, y2] = operands.load(arch, group, 1);
             let rise = P::Coordinate::difference::<A>(y2, y1);
-            let slope = P::Coordinate::divide::<A>(rise, run, norm_inverse);
+            let slope = P::Coordinate::divide::<A>(rise, x2, x1, norm_inverse);
             let square = P::Coordinate::square::<A>(slope);
             let x3 = P::Coordinate::sub_both::<A>(square, x1, x2);
             let mut back = P::Coordinate::difference::<A>(x1, x3);
@@ -151,8 +219,9 @@ impl<P: Point> Kernel for Add<'_, P> {
                 back = P::Coordinate::quadruple::<A>(back);
             }
             let y3 = P::Coordinate::sub::<A>(P::Coordinate::mul::<A>(slope, back), y1);
-            P::Coordinate::store::<A, P>(x3, left, 0);
-            P::Coordinate::store::<A, P>(y3, left, 1);
+            let sums = operands.sums(group);
+            P::Coordinate::store::<A, P>(x3, sums, 0);
+            P::Coordinate::store::<A, P>(y3, sums, 1);
         }
         true
     }
@@ -212,7 +281,7 @@ mod tests {
         let points = points::<P>(16);
         let mut pairs = Pairs::new(false);
         points.chunks(2).enumerate().for_each(|(at, pair)| pairs.push(pair[0], pair[1], at as u32));
-        assert!(Add { left: &mut pairs.left, right: &pairs.right }.run(Portable));
+        assert!(Add { operands: pairs.in_place(), point: PhantomData::<P> }.run(Portable));
         for (at, pair) in points.chunks(2).enumerate() {
             let expected = pair[0].add_slowly(&pair[1]);
             assert_eq!(pairs.left[at], expected);

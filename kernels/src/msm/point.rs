@@ -2,14 +2,15 @@
 
 use super::coordinate::Coordinate;
 use ark_bn254::{g1, g2, Fq, Fq2, Fr, G1Affine, G2Affine};
-use ark_ec::short_weierstrass::{Affine, SWCurveConfig};
+use ark_ec::scalar_mul::glv::GLVConfig;
+use ark_ec::short_weierstrass::Affine;
 use ark_ec::{AffineRepr, CurveGroup};
 use ark_ff::{BigInt, BigInteger, PrimeField};
 
 /// A stored affine point other than infinity.
 pub trait Point: Copy + Send + Sync + 'static {
     /// The curve in arkworks.
-    type Curve: SWCurveConfig<ScalarField = Fr>;
+    type Curve: GLVConfig<ScalarField = Fr>;
     /// The field of a coordinate.
     type Coordinate: Coordinate;
     /// Words of a coordinate over 4: 1 or 2.
@@ -18,6 +19,8 @@ pub trait Point: Copy + Send + Sync + 'static {
     const BYTES: usize;
     /// All words zero, which is not on the curve: stands for infinity in scratch memory, never in a key.
     const INFINITY: Self;
+    /// The factor of x in the curve's endomorphism, a cube root of one.
+    const ENDOMORPHISM: Fq;
 
     /// The four words of part `part` of the coordinates, those of x first: `part` is below `2 * WIDTH`.
     fn part(&self, part: usize) -> &[u64; 4];
@@ -70,6 +73,16 @@ pub trait Point: Copy + Send + Sync + 'static {
             for (word, other) in words.iter_mut().zip(negative.0) {
                 *word ^= (*word ^ other) & mask;
             }
+        }
+        self
+    }
+
+    /// The point times `GLVConfig::LAMBDA`, for a point of the prime-order subgroup.
+    #[inline(always)]
+    fn endomorphism(mut self) -> Self {
+        for part in 0..Self::WIDTH {
+            let image = fq(*self.part(part)) * Self::ENDOMORPHISM;
+            *self.part_mut(part) = image.0 .0;
         }
         self
     }
@@ -133,6 +146,7 @@ impl Point for G1Point {
     const WIDTH: usize = 1;
     const BYTES: usize = 64;
     const INFINITY: Self = Self { x: [0; 4], y: [0; 4] };
+    const ENDOMORPHISM: Fq = g1::Config::ENDO_COEFFS[0];
 
     #[inline(always)]
     fn part(&self, part: usize) -> &[u64; 4] {
@@ -172,6 +186,7 @@ impl Point for G2Point {
     const WIDTH: usize = 2;
     const BYTES: usize = 128;
     const INFINITY: Self = Self { x: [[0; 4]; 2], y: [[0; 4]; 2] };
+    const ENDOMORPHISM: Fq = g2::Config::ENDO_COEFFS[0].c0;
 
     #[inline(always)]
     fn part(&self, part: usize) -> &[u64; 4] {

@@ -73,3 +73,28 @@ fn equal_and_opposite_points_and_hot_buckets_are_covered() {
     agrees(&opposite, &vec![scalar; opposite.len()]);
     agrees(&opposite, &vec![Fr::from(0u64); opposite.len()]);
 }
+
+/// A point, its image and the image's image sum to zero: entries meet those of other points' images, double and cancel.
+fn images_among_the_points<P: Point>(triples: usize) {
+    let mut rng = ark_std::test_rng();
+    let points: Vec<P> = points::<P>(triples)
+        .into_iter()
+        .flat_map(|point| [point, point.endomorphism(), point.endomorphism().endomorphism()])
+        .collect();
+    let scalar = Fr::rand(&mut rng);
+    for scalar in [Fr::from(0u64), Fr::from(1u64), -Fr::from(1u64), scalar] {
+        agrees(&points, &vec![scalar; points.len()]);
+    }
+    // Multiples of lambda: the second halves are the short ones, and meet the first halves of the images.
+    let lambda = <P::Curve as ark_ec::scalar_mul::glv::GLVConfig>::LAMBDA;
+    let scalars: Vec<Fr> =
+        (0..points.len()).map(|at| [Fr::from(5u64), lambda, -lambda, scalar][at % 4]).collect();
+    agrees(&points, &scalars);
+    agrees(&points, &witness(points.len()));
+}
+
+#[test]
+fn points_whose_images_are_given_too_are_covered() {
+    images_among_the_points::<G1Point>(3_000);
+    images_among_the_points::<G2Point>(100);
+}
