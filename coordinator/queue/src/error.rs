@@ -71,7 +71,27 @@ pub enum Refusal {
         /// What it says.
         version: String,
     },
-    /// The user may not do what the queue needs.
+    /// It wants a password, and has got none (NOAUTH).
+    #[error(
+        "redis at {server} wants a password, and none is configured: write it to a file that only this user may read, and name \
+         that as `password_file` in [queue] or in ASSAY_REDIS_PASSWORD_FILE; a user other than the default one stands in the \
+         URL: redis://user@host"
+    )]
+    NoPassword {
+        /// The server.
+        server: String,
+    },
+    /// Another password, or no such user (WRONGPASS).
+    #[error(
+        "redis at {server} knows no such user with this password, or has switched it off: check the user in the URL and the \
+         password in `password_file` of [queue] (ASSAY_REDIS_PASSWORD_FILE) or in the URL, there percent-encoded; \
+         `redis-cli ACL LIST` shows the users, `redis-cli ACL SETUSER <user> on '>password'` adds a password"
+    )]
+    WrongPassword {
+        /// The server.
+        server: String,
+    },
+    /// The user may not do what the queue needs (NOPERM).
     #[error(
         "redis at {server} refuses: {reason}; run `redis-cli ACL SETUSER <user> on '>password' '~{{assay:*' '&{{assay:*' \
          +@read +@write +@scripting +@pubsub +@connection +info +time +wait +cluster`"

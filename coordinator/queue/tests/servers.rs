@@ -161,8 +161,10 @@ async fn the_user_of_the_manual_suffices_and_lesser_ones_are_told_what_they_lack
     open(by_file).await.unwrap().health().await.unwrap();
 
     let wrong = open(config(format!("redis://assay:secret@{address}"))).await.err().unwrap();
-    assert!(matches!(&wrong, BackendError::Refused(Refusal::Forbidden { .. })), "{wrong}");
+    assert!(matches!(&wrong, BackendError::Refused(Refusal::WrongPassword { .. })), "{wrong}");
+    assert!(wrong.to_string().contains("ASSAY_REDIS_PASSWORD_FILE"), "{wrong}");
     assert!(wrong.to_string().contains("ACL SETUSER") && !wrong.to_string().contains("secret"), "{wrong}");
+    assert_eq!(wrong.class(), Class::Permanent);
     for lacking in ["-info", "-evalsha", "-xadd", "-time", "resetkeys", "resetchannels", "-subscribe"] {
         server.command(&["ACL", "SETUSER", "assay", lacking]);
         let opened = open(config(&url)).await;
@@ -183,6 +185,12 @@ async fn the_user_of_the_manual_suffices_and_lesser_ones_are_told_what_they_lack
         assert_eq!(error.class(), Class::Permanent, "{lacking}");
         server.command(&rights);
     }
+    // From here on nobody is let in without a login, not even this test.
+    server.command(&["ACL", "SETUSER", "default", "off"]);
+    let without = open(config(format!("redis://{address}"))).await.err().unwrap();
+    assert!(matches!(&without, BackendError::Refused(Refusal::NoPassword { .. })), "{without}");
+    assert!(without.to_string().contains("ASSAY_REDIS_PASSWORD_FILE"), "{without}");
+    assert_eq!(without.class(), Class::Permanent);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -637,6 +637,13 @@ fn jittered(pause: Duration) -> Duration {
 fn verdict(error: &RedisError, target: &Target) -> Verdict {
     let reason = error.to_string();
     let forbidden = |reason| Verdict::Fail(Refusal::Forbidden { server: target.to_string(), reason }.into());
+    let refused = |refusal: Refusal| Verdict::Fail(refusal.into());
+    let server = || target.to_string();
+    match error.code() {
+        Some("NOAUTH") => return refused(Refusal::NoPassword { server: server() }),
+        Some("WRONGPASS") => return refused(Refusal::WrongPassword { server: server() }),
+        _ => {}
+    }
     // It has no code of its own; the server closes the connection after it.
     if reason.contains("max number of clients") {
         return Verdict::Reconnect;
@@ -664,11 +671,10 @@ fn verdict(error: &RedisError, target: &Target) -> Verdict {
             }
             _ => Verdict::Fail(BackendError::Protocol { reason }),
         },
-        ErrorKind::AuthenticationFailed => forbidden(reason),
+        ErrorKind::AuthenticationFailed => refused(Refusal::WrongPassword { server: server() }),
         ErrorKind::InvalidClientConfig => Verdict::Fail(BackendError::Config { reason }),
         _ => match error.code() {
             Some("OOM") => Verdict::Fail(BackendError::OutOfMemory { reason }),
-            Some("NOAUTH" | "WRONGPASS") => forbidden(reason),
             // A disk that is full, replicas that are away, a script of somebody else that takes long.
             Some("MISCONF" | "NOREPLICAS" | "BUSY" | "UNBLOCKED") => Verdict::Wait,
             _ => Verdict::Fail(BackendError::Protocol { reason }),

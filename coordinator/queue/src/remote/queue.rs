@@ -2,8 +2,9 @@
 //!
 //! Keys of deployment `name`, all in one slot of a Cluster by the tag `{assay:name}`: `:head` (a hash with all counters),
 //! `:inbox`, `:log` and `:mail:<mailbox>` (streams with ids `0-<place>`; fields `d` the bytes, `t` bytes of the stream
-//! up to here, `h` the checksum of a record, `c` what tells
-//! an event from another one at its place), `:checkpoint`, `:boxes` (a hash by mailbox). Channels have the keys' names.
+//! up to here, `c` what tells an event from another one at its place; an entry of the log has many records, `d` and `h`,
+//! its checksum, for each, and the place of the last), `:checkpoint`, `:boxes` (a hash by mailbox). Channels have the
+//! keys' names.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -27,8 +28,8 @@ use crate::types::{
     Commit, Committed, Cursor, Epoch, Health, Leader, Mail, Mailbox, Page, Place, Position, Stored,
 };
 
-/// Records fetched at a time.
-const LOAD_PAGE: usize = 1024;
+/// Entries of the log fetched at a time, each with up to 256 records or little more than 1 MiB (`commit.lua`).
+const LOAD_PAGE: usize = 32;
 /// How often a load begins anew because a checkpoint was made meanwhile.
 const LOAD_ATTEMPTS: usize = 8;
 /// Events that were read and are remembered; more than a leader reads ahead.
@@ -224,16 +225,20 @@ impl RedisQueue {
                 return Ok(None);
             }
             for value in entries {
-                let (place, mut fields) = entry(value)?;
-                if place != next {
+                let (last, mut fields) = entry(value)?;
+                fields.pop();
+                let (pairs, _) = fields.as_chunks_mut::<2>();
+                let Some(first) = (last + 1).checked_sub(pairs.len() as u64).filter(|first| *first <= next)
+                else {
                     return Ok(None);
+                };
+                for (place, [record, hash]) in (first..).zip(pairs).skip((next - first) as usize) {
+                    if *hash != checksum(record) {
+                        return Err(QueueError::Corrupt { what: "record", at: Position(place) });
+                    }
+                    records.push(std::mem::take(record));
                 }
-                let (hash, record) = (fields.pop(), fields.swap_remove(0));
-                if hash.as_deref() != Some(&checksum(&record)[..]) {
-                    return Err(QueueError::Corrupt { what: "record", at: Position(place) });
-                }
-                records.push(record);
-                next += 1;
+                next = last + 1;
             }
         }
         Ok(Some(records))
@@ -494,18 +499,17 @@ impl TaskQueue for RedisQueue {
 
     async fn health(&self) -> Result<Health, QueueError> {
         let mut counters = redis::pipe();
-        counters.cmd("XLEN").arg(&self.keys.inbox).cmd("XLEN").arg(&self.keys.log);
-        counters.cmd("HLEN").arg(&self.keys.boxes).cmd("HMGET").arg(&self.keys.head);
-        counters.arg(&["event_bytes", "event_bytes_done", "record_bytes", "record_bytes_done", "mail_bytes"]);
+        counters.cmd("XLEN").arg(&self.keys.inbox).cmd("HLEN").arg(&self.keys.boxes);
+        counters.cmd("HMGET").arg(&self.keys.head).arg(&["event_bytes", "event_bytes_done"]);
+        counters.arg(&["record_bytes", "record_bytes_done", "record", "checkpoint", "mail_bytes"]);
         let mut answers = self.link.pipeline(&counters).await?.into_iter();
-        let (events, records) = (number(answers.next())?, number(answers.next())?);
-        let mailboxes = number(answers.next())?;
+        let (events, mailboxes) = (number(answers.next())?, number(answers.next())?);
         let mut head = array(answers.next().unwrap_or(Value::Nil))?.into_iter();
         let mut waiting = || -> Result<u64, BackendError> {
             let (ever, done) = (number(head.next())?, number(head.next())?);
             Ok(ever.saturating_sub(done))
         };
-        let (event_bytes, record_bytes) = (waiting()?, waiting()?);
+        let (event_bytes, record_bytes, records) = (waiting()?, waiting()?, waiting()?);
         let mail_bytes = number(head.next())?;
         // Of several servers the one that is nearest to its limit.
         let servers = self.link.info().await?;

@@ -393,6 +393,34 @@ pub async fn a_checkpoint_and_the_records_after_it_reproduce_the_log(fixture: Qu
     assert_eq!(other.commit(epoch, &commit_of(6, &["next"], &[])).await.unwrap().position, Position(13));
 }
 
+/// A commit of more records and bytes than a store keeps together is read as it was written, whatever part of it a
+/// checkpoint has taken.
+pub async fn a_large_commit_is_read_from_every_checkpoint(fixture: QueueFixture) {
+    const COUNT: usize = 600;
+    let (queue, other) = (&fixture.queue, &fixture.other);
+    let epoch = lead(&**queue, "l").await;
+    queue.commit(epoch, &commit_of(0, &["before"], &[])).await.unwrap();
+    // Mostly short; some so long that two or three of them fill what is kept together.
+    let length = |at: usize| if at % 100 > 96 { 450_000 + at } else { at % 7 };
+    let records: Vec<Vec<u8>> = (0..COUNT).map(|at| vec![at as u8; length(at)]).collect();
+    let commit = Commit { records: records.clone(), ..Commit::new(Cursor(0)) };
+    assert_eq!(queue.commit(epoch, &commit).await.unwrap().position, Position(COUNT as u64 + 1));
+    queue.commit(epoch, &commit_of(0, &["after"], &[])).await.unwrap();
+    for taken in [0, 1, 96, 97, 98, 99, 100, 255, 256, 257, 399, 511, 512, 513, 598, 599, 600] {
+        queue.checkpoint(epoch, Position(taken as u64 + 1), b"state").await.unwrap();
+        let stored = other.load().await.unwrap();
+        let (last, rest) = stored.records.split_last().unwrap();
+        assert_eq!((rest == &records[taken..], last.as_slice()), (true, &b"after"[..]), "{taken} taken");
+        let left: usize = stored.records.iter().map(Vec::len).sum();
+        let health = counts(&**other).await;
+        let expected = ((COUNT - taken) as u64 + 1, left as u64);
+        assert_eq!((health.records, health.record_bytes), expected, "{taken} taken");
+    }
+    queue.checkpoint(epoch, Position(COUNT as u64 + 2), b"state").await.unwrap();
+    let health = counts(&**queue).await;
+    assert_eq!((health.records, health.record_bytes), (0, 0));
+}
+
 /// A commit that builds on another state than the queue's is refused; so a leader notices that what it has written is gone.
 pub async fn a_commit_on_another_state_is_refused(fixture: QueueFixture) {
     let queue = &fixture.queue;
@@ -608,7 +636,10 @@ pub const SMALL: QueueLimits = QueueLimits {
 #[macro_export]
 macro_rules! queue_contract {
     ($fixture:path) => {
-        $crate::queue_contract!(@tests $fixture:
+        $crate::queue_contract!(@tests $fixture, $crate::QueueLimits::default();
+            a_large_commit_is_read_from_every_checkpoint,
+        );
+        $crate::queue_contract!(@tests $fixture, $crate::testing::queue_contract::SMALL;
             one_leads_at_a_time_and_epochs_grow,
             a_lease_that_ran_out_is_for_whoever_comes_first,
             a_deposed_leader_leaves_nothing,
@@ -630,10 +661,10 @@ macro_rules! queue_contract {
             a_leader_loop_echoes_everything_once_and_in_order,
         );
     };
-    (@tests $fixture:path: $($rule:ident),* $(,)?) => {
+    (@tests $fixture:path, $limits:expr; $($rule:ident),* $(,)?) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $rule() {
-            let fixture = $fixture($crate::testing::queue_contract::SMALL).await;
+            let fixture = $fixture($limits).await;
             $crate::testing::queue_contract::$rule(fixture).await;
         })*
     };

@@ -11,9 +11,16 @@ if upto < last or upto > record then
   return {'RANGE', last, record}
 end
 if upto > last then
-  local entry = redis.call('XRANGE', KEYS[2], '0-' .. ARGV[3], '0-' .. ARGV[3])
-  redis.call('HSET', KEYS[1], 'record_bytes_done', entry[1][2][4])
-  redis.call('XTRIM', KEYS[2], 'MINID', '0-' .. string.format('%d', upto + 1))
+  -- An entry has the place of its last record, and ends in the bytes of all records up to it: the first one from here on
+  -- has the last record that goes, and stays if there are others after that.
+  local entry = redis.call('XRANGE', KEYS[2], '0-' .. ARGV[3], '+', 'COUNT', 1)[1]
+  local place, fields = tonumber(string.match(entry[1], '%-(%d+)$')), entry[2]
+  local bytes = tonumber(fields[#fields])
+  for i = 1, place - upto do
+    bytes = bytes - #fields[#fields - 4 * i]
+  end
+  redis.call('HSET', KEYS[1], 'record_bytes_done', string.format('%d', bytes))
+  redis.call('XTRIM', KEYS[2], 'MINID', '0-' .. string.format('%d', place == upto and upto + 1 or place))
 end
 redis.call('SET', KEYS[3], ARGV[4])
 redis.call('HSET', KEYS[1], 'checkpoint', ARGV[3], 'checkpoint_hash', ARGV[5])

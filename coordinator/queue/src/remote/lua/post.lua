@@ -3,9 +3,9 @@
 -- events.
 -- Each entry carries the bytes of all events up to it, so that a trim costs one look-up, and a hash over the names of all
 -- posts up to it: after a return to an older state the same place has another one. Returns the last one's place.
-local head = redis.call('HMGET', KEYS[1], 'event', 'event_bytes', 'event_bytes_done', 'event_chain')
+local head = redis.call('HMGET', KEYS[1], 'event', 'event_bytes', 'event_bytes_done', 'event_chain', 'cursor')
 local place, bytes = tonumber(head[1] or 0), tonumber(head[2] or 0)
-local waiting, size = redis.call('XLEN', KEYS[2]) + #ARGV - 3, bytes - tonumber(head[3] or 0)
+local waiting, size = place - tonumber(head[5] or 0) + #ARGV - 3, bytes - tonumber(head[3] or 0)
 local chain = string.sub(redis.sha1hex((head[4] or '') .. ARGV[3]), 1, 16)
 for i = 4, #ARGV do
   size = size + #ARGV[i]

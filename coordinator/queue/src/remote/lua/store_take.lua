@@ -12,18 +12,18 @@ for i = 6, #KEYS do
     fenced = fenced or scores[n]
   end
   at = at + 4 + names
-  local n = redis.call('HGET', ARTIFACT, 'n')
+  local known = redis.call('HMGET', ARTIFACT, 'n', 'd')
+  local n, bytes = tonumber(known[1]), known[2]
   if fenced then
     answers[#answers + 1] = {'REVOKED'}
   elseif not n then
     answers[#answers + 1] = {'MISSING'}
   else
-    n = tonumber(n)
     hold(holder, hash)
     if n > max then
       answers[#answers + 1] = {'LARGE', n}
     else
-      local bytes = n <= room and redis.call('HGET', ARTIFACT, 'd')
+      bytes = n <= room and bytes
       room = room - (bytes and #bytes or 0)
       answers[#answers + 1] = {'OK', n, bytes}
     end
