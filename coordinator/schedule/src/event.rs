@@ -93,6 +93,12 @@ pub enum Verdict {
     },
     /// An artifact is not in the store.
     Missing,
+    /// Nothing can be said about the content here: another build made the batch or the result, or what was asked for cannot
+    /// be read. Nobody is to blame; another worker may do better.
+    Incomparable {
+        /// One line.
+        reason: String,
+    },
 }
 
 /// What happened.

@@ -308,3 +308,42 @@ fn outputs_that_are_too_large_are_a_strike_and_are_not_even_read() {
     cluster.report(&execute, Report::Finished { outputs: vec![output(15), output(5)] }).unwrap();
     assert!(cluster.done[before..].iter().any(is_verify));
 }
+
+#[test]
+fn a_result_that_cannot_be_checked_goes_elsewhere_and_is_nobodys_strike() {
+    let mut cluster = Cluster::new(patient());
+    cluster.join(1, 1, 1);
+    cluster.join(2, 1, 1);
+    cluster.submit(0, 0);
+    cluster.is_foreign = true;
+    let strikes = |cluster: &Cluster| cluster.machine.workers().map(|worker| worker.strikes).sum::<u32>();
+    let first = cluster.last(Kind::Execute);
+    cluster.finish(&first, &["witness"]);
+    cluster.pass(2_000);
+    let second = cluster.last(Kind::Execute);
+    assert_ne!(first.worker, second.worker, "it goes elsewhere");
+    for _ in 1..limits().failures_max {
+        cluster.finish(&cluster.last(Kind::Execute), &["witness"]);
+        cluster.pass(2_000);
+    }
+    assert_eq!(strikes(&cluster), 0);
+    let Phase::Failed(Failure::Poison { reason, .. }) = cluster.phase(0) else { panic!("not set aside") };
+    assert!(reason.contains("cannot be checked: another build"), "{reason}");
+}
+
+#[test]
+fn a_proof_that_cannot_be_checked_ends_its_batch_and_says_why() {
+    let mut cluster = Cluster::new(patient());
+    cluster.join(1, 1, 1);
+    cluster.submit(0, 0);
+    cluster.finish(&cluster.last(Kind::Execute), &["witness"]);
+    for kind in [Kind::Block, Kind::Fold, Kind::Wrap] {
+        cluster.finish(&cluster.last(kind), &[&format!("{kind} proof")]);
+    }
+    // The proof itself is accepted; the coordinator that compares it with the batch is another.
+    cluster.is_foreign_statement = true;
+    cluster.finish(&cluster.last(Kind::Groth16), &["groth16 proof"]);
+    let Phase::Failed(Failure::Rejected { reason, .. }) = cluster.phase(0) else { panic!("not refused") };
+    assert!(reason.contains("cannot be checked: another build"), "{reason}");
+    assert_eq!(cluster.machine.workers().map(|worker| worker.strikes).sum::<u32>(), 0);
+}

@@ -90,6 +90,7 @@ fn events() -> Vec<Event> {
         Event::PartLost { worker, session, attempt, key: hash(7), output: 8 },
         Event::Verified { effect, verdict: Verdict::Read { hashes: vec![hash(9)], valid: true } },
         Event::Verified { effect, verdict: Verdict::Missing },
+        Event::Verified { effect, verdict: Verdict::Incomparable { reason: "another build".into() } },
         Event::Settled { effect },
         Event::SettleFailed { effect, permanent: true, reason: "no funds".into() },
         Event::Done { effects: vec![effect, EffectId(5)] },

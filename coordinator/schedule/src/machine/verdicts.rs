@@ -1,11 +1,11 @@
 //! What the coordinator's own checks say about results and about inputs that are called lost.
 
-use super::results::Setback;
+use super::results::{shorten, Setback};
 use super::Machine;
 use crate::batch::{Failure, Need};
 use crate::mark::mark;
 use crate::worker::AttemptPhase;
-use crate::{Action, Artifact, AttemptId, BatchId, EffectId, Error, Hash, Phase, Verdict, Work};
+use crate::{Action, Artifact, AttemptId, BatchId, EffectId, Error, Hash, Phase, Stage, Verdict, Work};
 
 impl Machine {
     pub(super) fn verified(&mut self, effect: EffectId, verdict: Verdict) -> Result<(), Error> {
@@ -75,6 +75,12 @@ impl Machine {
                 self.strike(worker);
             }
             Verdict::Missing => self.retry(id, Setback::Failure("an output was not published".into())),
+            Verdict::Incomparable { reason } => {
+                mark("result not comparable");
+                // Who made it may have done what was asked of it: no strike.
+                let reason = shorten(format!("the result cannot be checked: {reason}"));
+                self.retry(id, Setback::Failure(reason));
+            }
         }
         Ok(())
     }
@@ -157,6 +163,11 @@ impl Machine {
             }
             Verdict::Read { hashes, valid: false } if self.is_intact(&[proof], hashes) => {
                 self.end(id, Phase::Failed(Failure::Statement));
+            }
+            Verdict::Incomparable { reason } => {
+                mark("proof not comparable");
+                let reason = shorten(format!("the proof cannot be checked: {reason}"));
+                self.end(id, Phase::Failed(Failure::Rejected { stage: Stage::Groth16, reason }));
             }
             _ if self.batch(id).gave_up => {
                 let reason = "the proof was lost before it was settled".into();

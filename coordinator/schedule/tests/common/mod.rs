@@ -33,6 +33,10 @@ pub(crate) struct Cluster {
     pub(crate) done: Vec<Work>,
     /// Whether outputs verify.
     pub(crate) is_valid: bool,
+    /// Whether outputs cannot be checked.
+    pub(crate) is_foreign: bool,
+    /// Whether proofs cannot be compared with their batches.
+    pub(crate) is_foreign_statement: bool,
     /// Artifacts that are not in the store.
     pub(crate) missing: Vec<Artifact>,
     /// Whether settlements are left to the test.
@@ -67,6 +71,8 @@ impl Cluster {
             mail: Vec::new(),
             done: Vec::new(),
             is_valid: true,
+            is_foreign: false,
+            is_foreign_statement: false,
             missing: Vec::new(),
             holds_settlements: false,
             settlements: Vec::new(),
@@ -106,12 +112,18 @@ impl Cluster {
             if artifacts.iter().any(|artifact| self.missing.contains(artifact)) {
                 return Verdict::Missing;
             }
+            if self.is_foreign {
+                return Verdict::Incomparable { reason: "another build".into() };
+            }
             let hashes = artifacts.iter().map(|artifact| artifact.hash).collect();
             Verdict::Read { hashes, valid: self.is_valid }
         };
         match work {
             Work::Verify { outputs, .. } => Event::Verified { effect, verdict: read(outputs) },
             Work::Audit { artifact, .. } => Event::Verified { effect, verdict: read(&[*artifact]) },
+            Work::Check { .. } if self.is_foreign_statement => {
+                Event::Verified { effect, verdict: Verdict::Incomparable { reason: "another build".into() } }
+            }
             Work::Check { proof, .. } => Event::Verified { effect, verdict: read(&[*proof]) },
             Work::Settle { .. } => Event::Settled { effect },
             Work::Release { .. } | Work::Fence { .. } => Event::Done { effects: vec![effect] },
