@@ -7,6 +7,8 @@ use serde_json::Value;
 
 /// Longest wait for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(6);
+/// For which an unused connection is kept: less than the coordinator grants it.
+const IDLE_TIME: Duration = Duration::from_secs(5);
 const READY_MAX: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -28,7 +30,8 @@ pub(crate) enum SubmitError {
 
 impl Client {
     pub(crate) fn new(ports: &[u16], key: String) -> reqwest::Result<Self> {
-        let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_MAX).build()?;
+        let http =
+            reqwest::Client::builder().no_proxy().timeout(ANSWER_MAX).pool_idle_timeout(IDLE_TIME).build()?;
         let bases = ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
         Ok(Self { http, key, bases, next: AtomicUsize::new(0) })
     }

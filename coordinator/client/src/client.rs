@@ -21,6 +21,9 @@ pub(crate) const FILE_BYTES_MAX: u64 = 512 << 20;
 const KEY_BYTES_MAX: usize = 256;
 /// Longest wait for a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// For which an unused connection is kept: half of what the coordinator grants it (`ServerLimits::header_time`), for a request
+/// that is sent while the other side closes is reset.
+const IDLE_TIME: Duration = Duration::from_secs(5);
 /// Longest silence of a coordinator; event streams have a comment every 15 s.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Slowest upload that is waited for, in bytes per second; the coordinator asks for as much.
@@ -103,6 +106,7 @@ impl Client {
             .user_agent(concat!("assay/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)
             .connect_timeout(CONNECT_TIME)
+            .pool_idle_timeout(IDLE_TIME)
             // The key is for this address alone.
             .redirect(reqwest::redirect::Policy::none());
         if is_loopback(&url) {
