@@ -2,7 +2,7 @@
 //!
 //! Every coordinator serves it, leading or not: reads come from the state that it follows, writes go through the leader's
 //! inbox and are answered when the record that grants or refuses them is committed. Every error is a
-//! [`Problem`](crate::problem::Problem).
+//! [`Problem`].
 
 mod batches;
 mod doc;
@@ -12,7 +12,7 @@ pub(crate) mod files;
 mod linger;
 mod streams;
 mod submit;
-mod system;
+pub(crate) mod system;
 mod uploads;
 pub mod view;
 
@@ -169,13 +169,18 @@ async fn around(Extract(app): Extract<SharedApp>, request: Request, next: Next) 
             Problem::new(Code::Internal).into_response()
         }
     };
+    secure(&mut response);
+    app.parts.metrics.http(route, response.status().as_u16(), begun.elapsed());
+    response
+}
+
+/// Sets the headers that all answers have.
+pub(crate) fn secure(response: &mut Response) {
     let headers = response.headers_mut();
     for (name, value) in SECURITY {
         headers.insert(name, value);
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    app.parts.metrics.http(route, response.status().as_u16(), begun.elapsed());
-    response
 }
 
 const SECURITY: [(HeaderName, HeaderValue); 4] = [

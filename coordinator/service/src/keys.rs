@@ -13,6 +13,10 @@
 //! webhook_secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 //! # key=assay_$(openssl rand -hex 32); echo $key; printf %s $key | b3sum --no-names
 //! keys = [{ name = "ci", blake3 = "…64 hex digits…" }]
+//!
+//! [[operator]]                   # sees the batches of all tenants, and changes nothing
+//! name = "on call"
+//! keys = [{ name = "anna", blake3 = "…" }]
 //! ```
 //! A key is 32 random bytes or more, so a plain hash of it cannot be searched.
 
@@ -37,6 +41,7 @@ const KEY_BYTES_MAX: usize = 256;
 const KEY_PREFIX: &str = "assay_";
 const SECRET_PREFIX: &str = "whsec_";
 const SECRET_BYTES_MIN: usize = 24;
+const NAME: &str = "a name has 1 to 64 bytes";
 
 /// A key file that cannot be used. Never holds a key or a secret.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +81,12 @@ pub enum KeyError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// A value of an operator that cannot be used.
+    #[error("operator: {reason}")]
+    Operator {
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// Too many keys.
     #[error("a key file is limited to {max} keys")]
     TooMany {
@@ -89,6 +100,15 @@ pub enum KeyError {
 struct File {
     #[serde(default)]
     tenant: Vec<TenantEntry>,
+    #[serde(default)]
+    operator: Vec<OperatorEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OperatorEntry {
+    name: String,
+    keys: Vec<KeyEntry>,
 }
 
 #[derive(Deserialize)]
@@ -157,9 +177,22 @@ impl std::fmt::Debug for Tenant {
     }
 }
 
-/// Tenants and their keys.
+/// Operators, in messages and limits; no tenant has this number.
+pub const OPERATOR: TenantId = TenantId(u64::MAX);
+
+/// Whose a key is.
+#[derive(Clone, Copy, Debug)]
+pub enum Caller<'a> {
+    /// A tenant's.
+    Tenant(&'a Tenant),
+    /// An operator's: of the deployment, not of any tenant. What it may ask is limited as a tenant's is.
+    Operator(&'a Tenant),
+}
+
+/// Tenants, operators and their keys.
 #[derive(Clone, Debug, Default)]
 pub struct Keys {
+    /// With [`OPERATOR`], if there is one.
     tenants: BTreeMap<TenantId, Tenant>,
     hashes: Vec<([u8; 32], TenantId)>,
 }
@@ -192,7 +225,52 @@ impl Keys {
         for entry in file.tenant {
             keys.add(entry)?;
         }
+        for entry in file.operator {
+            keys.add_operator(entry)?;
+        }
         Ok(keys)
+    }
+
+    fn add_operator(&mut self, entry: OperatorEntry) -> Result<(), KeyError> {
+        if entry.name.is_empty() || entry.name.len() > 64 {
+            return Err(KeyError::Operator { reason: NAME });
+        }
+        self.add_keys(OPERATOR, &entry.keys).map_err(|error| match error {
+            KeyError::Value { reason, .. } => KeyError::Operator { reason },
+            other => other,
+        })?;
+        // All of them together have one bucket.
+        let operators = Tenant {
+            id: OPERATOR,
+            name: "operators".to_owned(),
+            batches_max: 0,
+            bytes_max: 0,
+            requests_per_second: requests_per_second(),
+            burst: burst(),
+            webhook_secret: None,
+        };
+        self.tenants.insert(OPERATOR, operators);
+        Ok(())
+    }
+
+    fn add_keys(&mut self, of: TenantId, keys: &[KeyEntry]) -> Result<(), KeyError> {
+        let wrong = |reason| KeyError::Value { tenant: of.0, reason };
+        for key in keys {
+            let mut hash = [0; 32];
+            hex::decode_to_slice(&key.blake3, &mut hash)
+                .map_err(|_| wrong("blake3 must be 64 hex digits"))?;
+            if key.name.len() > 64 {
+                return Err(wrong(NAME));
+            }
+            if self.hashes.iter().any(|(known, _)| *known == hash) {
+                return Err(wrong("a key is there twice"));
+            }
+            self.hashes.push((hash, of));
+        }
+        if self.hashes.len() > KEYS_MAX {
+            return Err(KeyError::TooMany { max: KEYS_MAX });
+        }
+        Ok(())
     }
 
     fn add(&mut self, entry: TenantEntry) -> Result<(), KeyError> {
@@ -201,7 +279,10 @@ impl Keys {
             return Err(wrong("requests_per_second and burst must be more than 0"));
         }
         if entry.name.is_empty() || entry.name.len() > 64 {
-            return Err(wrong("a name has 1 to 64 bytes"));
+            return Err(wrong(NAME));
+        }
+        if entry.id == OPERATOR.0 {
+            return Err(wrong("has the operators' number"));
         }
         let webhook_secret = match &entry.webhook_secret {
             None => None,
@@ -210,22 +291,8 @@ impl Keys {
                     .ok_or_else(|| wrong("webhook_secret must be whsec_ and at least 24 bytes in base64"))?,
             ),
         };
-        for key in &entry.keys {
-            let mut hash = [0; 32];
-            hex::decode_to_slice(&key.blake3, &mut hash)
-                .map_err(|_| wrong("blake3 must be 64 hex digits"))?;
-            if key.name.len() > 64 {
-                return Err(wrong("a name has 1 to 64 bytes"));
-            }
-            if self.hashes.iter().any(|(known, _)| *known == hash) {
-                return Err(wrong("a key is there twice"));
-            }
-            self.hashes.push((hash, TenantId(entry.id)));
-        }
-        if self.hashes.len() > KEYS_MAX {
-            return Err(KeyError::TooMany { max: KEYS_MAX });
-        }
         let id = TenantId(entry.id);
+        self.add_keys(id, &entry.keys)?;
         let tenant = Tenant {
             id,
             name: entry.name,
@@ -241,8 +308,16 @@ impl Keys {
         Ok(())
     }
 
-    /// Whose key this is. Takes the same time for every key of the same length, whether or not it is one.
+    /// The tenant whose key this is; `None` for an operator's too.
     pub fn tenant_of(&self, key: &str) -> Option<&Tenant> {
+        match self.caller_of(key)? {
+            Caller::Tenant(tenant) => Some(tenant),
+            Caller::Operator(_) => None,
+        }
+    }
+
+    /// Whose key this is. Takes the same time for every key of the same length, whether or not it is one.
+    pub fn caller_of(&self, key: &str) -> Option<Caller<'_>> {
         if key.len() > KEY_BYTES_MAX {
             return None;
         }
@@ -254,7 +329,8 @@ impl Keys {
             found |= at & (u64::from(is_equal)).wrapping_neg();
         }
         let (_, id) = self.hashes.get(usize::try_from(found.checked_sub(1)?).ok()?)?;
-        self.tenants.get(id)
+        let caller = self.tenants.get(id)?;
+        Some(if *id == OPERATOR { Caller::Operator(caller) } else { Caller::Tenant(caller) })
     }
 
     /// A tenant.
@@ -356,6 +432,34 @@ mod tests {
         assert_eq!(keys.tenant_of("first").unwrap().id, TenantId(7));
         for wrong in ["", "firs", "first ", &hash, &key[1..], &"x".repeat(100_000)] {
             assert!(keys.tenant_of(wrong).is_none(), "{wrong:.20}");
+        }
+    }
+
+    #[test]
+    fn an_operators_key_is_no_tenants() {
+        let hash = |key: &str| blake3::hash(key.as_bytes()).to_hex().to_string();
+        let operator = |key: &str| {
+            format!(
+                "[[operator]]\nname = \"on call\"\nkeys = [{{ name = \"a\", blake3 = \"{}\" }}]\n",
+                hash(key)
+            )
+        };
+        let text = format!("{}{}{}", file("mine"), operator("one"), operator("two"));
+        let keys = Keys::parse(&text).unwrap();
+        for key in ["one", "two"] {
+            assert!(keys.tenant_of(key).is_none(), "{key}");
+            assert!(matches!(keys.caller_of(key), Some(Caller::Operator(_))), "{key}");
+        }
+        assert!(matches!(keys.caller_of("mine"), Some(Caller::Tenant(_))));
+        assert!(keys.caller_of("three").is_none());
+        for wrong in [
+            format!("{}{}", file("mine"), operator("mine")),
+            operator("one").replace("on call", ""),
+            operator("one").replace("blake3 = \"", "blake3 = \"zz"),
+            operator("one").replace("keys", "locks"),
+            file("mine").replace("id = 7", &format!("id = {}", u64::MAX)),
+        ] {
+            Keys::parse(&wrong).unwrap_err();
         }
     }
 

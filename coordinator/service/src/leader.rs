@@ -29,9 +29,9 @@ use crate::keys::KeyRing;
 use crate::metrics::Metrics;
 use crate::request::ClusterKey;
 use crate::shared::{Role, Shared};
-use crate::state::StateError;
+use crate::state::{State, StateError};
 use crate::webhook;
-use crate::work::{Settler, Verifier, WorkLimits};
+use crate::work::{Ledger, Settler, Verifier, WorkLimits};
 
 /// Pause after a term that the queue has ended.
 const FAILURE_TIME: Duration = Duration::from_millis(250);
@@ -88,6 +88,27 @@ pub enum LeaderError {
     /// The queue fails for good.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// This coordinator would settle a second time what the deployment has settled.
+    #[error(
+        "this deployment settles in {} (ledger {}), and this coordinator has {}: all coordinators of a deployment need the same \
+         one",
+        .expected.place,
+        .expected.id,
+        named(.got.as_ref())
+    )]
+    Ledger {
+        /// The deployment's.
+        expected: Ledger,
+        /// This coordinator's.
+        got: Option<Ledger>,
+    },
+}
+
+fn named(ledger: Option<&Ledger>) -> String {
+    match ledger {
+        Some(ledger) => format!("another one in {} (ledger {})", ledger.place, ledger.id),
+        None => "none".to_owned(),
+    }
 }
 
 /// What a coordinator is made of.
@@ -162,12 +183,7 @@ impl Coordinator {
                 Ok(End::Stopped) => return Ok(()),
                 Ok(End::PutBack) => {
                     // What was lost counts for nobody: a new epoch begins with what is stored.
-                    let resigned = self.parts.queue.resign(epoch);
-                    match tokio::time::timeout(self.config.stop_time, resigned).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => tracing::warn!(%error, "cannot resign"),
-                        Err(_) => tracing::warn!("cannot resign: the queue does not answer"),
-                    }
+                    self.resign(epoch).await;
                     let _ = tokio::time::timeout(FAILURE_TIME, stopped(stop.clone())).await;
                 }
                 Ok(End::Deposed) => tracing::warn!(epoch = epoch.0, "not leading any more"),
@@ -179,8 +195,30 @@ impl Coordinator {
                     // It may fail at once every time: a full log does, until somebody makes room.
                     let _ = tokio::time::timeout(FAILURE_TIME, stopped(stop.clone())).await;
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // Somebody else may be able to.
+                    self.resign(epoch).await;
+                    return Err(error);
+                }
             }
+        }
+    }
+
+    async fn resign(&self, epoch: Epoch) {
+        match tokio::time::timeout(self.config.stop_time, self.parts.queue.resign(epoch)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "cannot resign"),
+            Err(_) => tracing::warn!("cannot resign: the queue does not answer"),
+        }
+    }
+
+    /// Whether this coordinator may settle for the deployment; what the state has still to be told.
+    fn claim_ledger(&self, state: &State) -> Result<Option<Ledger>, LeaderError> {
+        let ours = self.parts.settler.ledger();
+        match (state.ledger(), ours) {
+            (None, ours) => Ok(ours),
+            (Some(known), Some(ours)) if known.id == ours.id => Ok(None),
+            (Some(known), got) => Err(LeaderError::Ledger { expected: known.clone(), got }),
         }
     }
 

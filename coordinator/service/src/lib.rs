@@ -28,6 +28,7 @@ pub mod request;
 pub mod server;
 mod service;
 pub mod shared;
+pub mod starting;
 pub mod state;
 pub mod webhook;
 mod wire;

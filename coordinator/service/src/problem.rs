@@ -43,6 +43,8 @@ codes! {
     InvalidBatch = "invalid_batch", UNPROCESSABLE_ENTITY, "The body is not a valid batch";
     /// No key, or one that nobody has.
     Unauthorized = "unauthorized", UNAUTHORIZED, "A valid API key is needed";
+    /// An operator's key where a tenant's is needed.
+    Forbidden = "forbidden", FORBIDDEN, "The key may not do this";
     /// No such thing, or another tenant's.
     NotFound = "not_found", NOT_FOUND, "There is nothing here";
     /// The path exists, the method does not.

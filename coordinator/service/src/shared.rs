@@ -47,7 +47,7 @@ pub enum ReadError {
 pub struct Shared {
     state: RwLock<Option<State>>,
     version: watch::Sender<u64>,
-    role: watch::Sender<Role>,
+    role: Mutex<Role>,
     waiting: Mutex<HashMap<RequestId, oneshot::Sender<Outcome>>>,
     /// When the queue was last heard of.
     heard: Mutex<Option<Instant>>,
@@ -80,16 +80,11 @@ impl Shared {
 
     /// What this coordinator does.
     pub fn role(&self) -> Role {
-        *self.role.borrow()
-    }
-
-    /// Changes with the role.
-    pub fn watch_role(&self) -> watch::Receiver<Role> {
-        self.role.subscribe()
+        *self.role.lock()
     }
 
     pub(crate) fn set_role(&self, role: Role) {
-        self.role.send_replace(role);
+        *self.role.lock() = role;
     }
 
     /// The queue has answered.

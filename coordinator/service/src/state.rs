@@ -23,9 +23,12 @@ pub use self::observe::{phase_name, PHASES};
 pub use self::receipts::{Receipt, RECEIPTS_FILE, RECEIPTS_MAX, RECEIPT_BYTES_MAX};
 use crate::request::{Command, Request};
 use crate::webhook;
+use crate::work::Ledger;
 
 /// Version of checkpoints and records; a coordinator does not lead over another one's.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
+/// A format without [`State::ledger`], which is the last thing in a checkpoint.
+const FORMAT_WITHOUT_LEDGER: u32 = 2;
 
 /// How long the mailbox of a session that is over stays, so that the worker learns of it.
 const OVER_MS: u64 = 600_000;
@@ -68,6 +71,8 @@ pub enum Entry {
         /// The files.
         files: Vec<ResultFile>,
     },
+    /// Where this deployment's settlements are kept; the first one holds for ever.
+    Ledger(Ledger),
 }
 
 /// A worker, for people.
@@ -252,6 +257,8 @@ pub struct State {
     about: BTreeMap<WorkerId, About>,
     /// Ended batches, oldest first, whose spans are kept.
     with_spans: VecDeque<BatchId>,
+    /// Where settlements are kept, once somebody has led who keeps any. The last field: see [`State::decode`].
+    ledger: Option<Ledger>,
 }
 
 /// A checkpoint or record that cannot be used.
@@ -294,6 +301,7 @@ impl State {
             verifying: BTreeMap::new(),
             sessions: BTreeMap::new(),
             with_spans: VecDeque::new(),
+            ledger: None,
         })
     }
 
@@ -303,17 +311,26 @@ impl State {
     /// [`StateError::Format`], [`StateError::Checkpoint`].
     pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
         let got = bytes.first_chunk::<4>().map(|bytes| u32::from_le_bytes(*bytes));
+        let read = |bytes: &[u8]| {
+            bincode::deserialize(bytes).map_err(|error| StateError::Checkpoint(error.to_string()))
+        };
         match got {
-            Some(FORMAT) => {}
-            Some(got) => return Err(StateError::Format { got }),
-            None => return Err(StateError::Checkpoint("shorter than its format number".into())),
+            Some(FORMAT) => read(bytes),
+            // No ledger: a zero.
+            Some(FORMAT_WITHOUT_LEDGER) => read(&[&FORMAT.to_le_bytes()[..], &bytes[4..], &[0]].concat()),
+            Some(got) => Err(StateError::Format { got }),
+            None => Err(StateError::Checkpoint("shorter than its format number".into())),
         }
-        bincode::deserialize(bytes).map_err(|error| StateError::Checkpoint(error.to_string()))
     }
 
     /// The bytes of a checkpoint; they begin with [`FORMAT`].
     pub fn encode(&self) -> Vec<u8> {
         crate::wire::binary(self)
+    }
+
+    /// Where this deployment's settlements are kept, once that is known.
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_ref()
     }
 
     /// The schedule.
@@ -409,6 +426,9 @@ impl State {
             Entry::Receipt(receipt) => self.keep_receipt(receipt, at, &mut applied),
             Entry::Called { batch, is_delivered } => self.called(*batch, *is_delivered, at, &mut applied),
             Entry::Files { batch, files } => self.add_files(*batch, files, &mut applied),
+            Entry::Ledger(ledger) => {
+                self.ledger.get_or_insert_with(|| ledger.clone());
+            }
         }
         self.now = self.machine.now();
         Ok(applied)

@@ -7,6 +7,7 @@ mod run;
 
 use assay_schedule::{BatchId, ChainId, Facts, Hash, Role, Spec, Stage};
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 pub use self::run::{Executor, WorkLimits};
 
@@ -55,16 +56,45 @@ pub struct Claim {
     pub facts: Facts,
 }
 
+/// What a check has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Judgement {
+    /// It is what was asked for.
+    Right,
+    /// It is not: whoever made it is to blame, and gets a strike.
+    Wrong {
+        /// One line, for operators.
+        reason: String,
+    },
+    /// That cannot be said here: the batch or the result is another build's, or what was asked for cannot be read. Nobody is
+    /// to blame, and another worker is asked.
+    Incomparable {
+        /// One line, for operators and the batch's owner.
+        reason: String,
+    },
+}
+
+impl Judgement {
+    /// Right or, for this reason, wrong.
+    pub fn right_if(is_right: bool, reason: &str) -> Self {
+        match is_right {
+            true => Self::Right,
+            false => Self::Wrong { reason: reason.to_owned() },
+        }
+    }
+}
+
 /// Checks results. Called on a thread that may block; must not panic, whatever it is given.
 pub trait Verifier: Send + Sync + 'static {
-    /// Whether the verification of a task reads the task's inputs too.
-    fn needs_inputs(&self, claim: &Claim) -> bool;
+    /// How many of the task's inputs the check of its result reads, from the first on; more than there are: all.
+    fn inputs_read(&self, claim: &Claim) -> usize;
 
-    /// Whether `outputs` are a right result of the task. `inputs` are there if they were asked for.
-    fn verify(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> bool;
+    /// What `outputs` are as a result of the task. `inputs` are as many as [`Verifier::inputs_read`] asks for.
+    fn verify(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Judgement;
 
     /// Whether `proof` states what the batch says.
-    fn check(&self, facts: &Facts, payload: &[u8], proof: &[u8]) -> bool;
+    fn check(&self, facts: &Facts, payload: &[u8], proof: &[u8]) -> Judgement;
 }
 
 /// What is to be settled.
@@ -99,9 +129,26 @@ pub struct SettleError {
     pub reason: String,
 }
 
+/// Where a settler keeps what it has posted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ledger {
+    /// Drawn when it was begun.
+    pub id: Hash,
+    /// Where it is, for people.
+    pub place: String,
+}
+
 /// Posts proofs.
 #[async_trait]
 pub trait Settler: Send + Sync + 'static {
+    /// The ledger that this settler continues. The first coordinator of a deployment to lead writes its own into the state, and
+    /// from then on only those lead that continue that one: another would settle again what is settled there. `None`: it
+    /// keeps nothing that another coordinator could lack.
+    fn ledger(&self) -> Option<Ledger> {
+        None
+    }
+
     /// Posts a proof and waits until it is final. Idempotent under the batch; may be dropped half-way and called again,
     /// also in another process.
     ///

@@ -19,6 +19,8 @@ mod limits;
 mod page;
 #[path = "service/simple.rs"]
 mod simple;
+#[path = "service/starting.rs"]
+mod starting;
 #[path = "service/stream.rs"]
 mod stream;
 #[path = "service/webhook.rs"]

@@ -2,7 +2,8 @@
 
 use assay_schedule::{ChainId, Facts};
 use assay_service::work::{
-    BatchFacts, BatchReader, BatchRefusal, Claim, NewFile, SettleError, Settlement, Settler, Verifier,
+    BatchFacts, BatchReader, BatchRefusal, Claim, Judgement, NewFile, SettleError, Settlement, Settler,
+    Verifier,
 };
 use async_trait::async_trait;
 
@@ -22,16 +23,16 @@ impl BatchReader for Empty {
 }
 
 impl Verifier for Empty {
-    fn needs_inputs(&self, _: &Claim) -> bool {
-        false
+    fn inputs_read(&self, _: &Claim) -> usize {
+        0
     }
 
-    fn verify(&self, _: &Claim, _: &[Vec<u8>], outputs: &[Vec<u8>]) -> bool {
-        outputs.iter().all(Vec::is_empty)
+    fn verify(&self, _: &Claim, _: &[Vec<u8>], outputs: &[Vec<u8>]) -> Judgement {
+        Judgement::right_if(outputs.iter().all(Vec::is_empty), "not empty")
     }
 
-    fn check(&self, _: &Facts, _: &[u8], proof: &[u8]) -> bool {
-        proof.is_empty()
+    fn check(&self, _: &Facts, _: &[u8], proof: &[u8]) -> Judgement {
+        Judgement::right_if(proof.is_empty(), "not empty")
     }
 }
 

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::extract::{Auth, BatchPath, Json, Query};
+use super::extract::{Auth, BatchPath, Json, Query, Viewer};
 use super::view::{BatchDetail, BatchList, BatchView, WorkerList, WorkerView};
 use super::SharedApp;
 use crate::problem::{Code, Problem};
@@ -29,14 +29,14 @@ pub(crate) struct ListQuery {
     phase: Option<String>,
 }
 
-/// Lists the tenant's batches, newest first.
+/// Lists the tenant's batches, newest first; for an operator's key, those of all tenants.
 #[utoipa::path(
     get, path = "/v1/batches", tag = "batches", operation_id = "list_batches", params(ListQuery),
     responses((status = 200, body = BatchList), (status = "4XX", body = Problem), (status = 503, body = Problem)),
 )]
 pub(crate) async fn list(
     Extract(app): Extract<SharedApp>,
-    Auth(tenant): Auth,
+    viewer: Viewer,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<BatchList>, Problem> {
     let limit = query.limit.unwrap_or(PAGE);
@@ -48,18 +48,13 @@ pub(crate) async fn list(
         return Err(Problem::with(Code::InvalidRequest, format!("query: there is no phase {shown:?}")));
     }
     let state = app.read().await?;
-    Ok(Json(page(&state, tenant.id, limit, &query)))
+    Ok(Json(page(&state, viewer, limit, &query)))
 }
 
-/// The first batches of a tenant.
-pub(super) fn page(
-    state: &State,
-    tenant: assay_schedule::TenantId,
-    limit: usize,
-    query: &ListQuery,
-) -> BatchList {
+/// The first batches that somebody sees.
+pub(super) fn page(state: &State, viewer: Viewer, limit: usize, query: &ListQuery) -> BatchList {
     let wanted = state.histories().rev().filter(|(id, history)| {
-        history.spec.tenant == tenant
+        viewer.sees(history)
             && query.before.is_none_or(|before| id.0 < before)
             && query.phase.as_deref().is_none_or(|phase| phase == phase_name(&history.phase))
     });
@@ -79,11 +74,11 @@ pub(super) fn page(
 )]
 pub(crate) async fn detail(
     Extract(app): Extract<SharedApp>,
-    Auth(tenant): Auth,
+    viewer: Viewer,
     BatchPath(id): BatchPath,
 ) -> Result<Json<BatchDetail>, Problem> {
     let state = app.read().await?;
-    let history = state.history_of(tenant.id, id).ok_or_else(|| Problem::new(Code::NotFound))?;
+    let history = viewer.history(&state, id).ok_or_else(|| Problem::new(Code::NotFound))?;
     let status = state.machine().status(id).ok_or_else(|| Problem::new(Code::NotFound))?;
     Ok(Json(BatchDetail::of(id, history, &status, state.now().0)))
 }
@@ -108,7 +103,10 @@ pub(crate) async fn cancel(
     get, path = "/v1/workers", tag = "workers", operation_id = "list_workers",
     responses((status = 200, body = WorkerList), (status = "4XX", body = Problem), (status = 503, body = Problem)),
 )]
-pub(crate) async fn workers(Extract(app): Extract<SharedApp>, _: Auth) -> Result<Json<WorkerList>, Problem> {
+pub(crate) async fn workers(
+    Extract(app): Extract<SharedApp>,
+    _: Viewer,
+) -> Result<Json<WorkerList>, Problem> {
     let state = app.read().await?;
     let workers = state.machine().workers();
     let workers = workers.map(|worker| WorkerView::of(&worker, state.about(worker.worker))).collect();

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::batches::{page, ListQuery, PAGE};
-use super::extract::{header_text, Auth, BatchPath};
+use super::extract::{header_text, BatchPath, Viewer};
 use super::streams::Place;
 use super::view::{BatchList, BatchView, EventView};
 use super::SharedApp;
@@ -74,21 +74,20 @@ trait Source: Send + 'static {
 )]
 pub(crate) async fn batch(
     Extract(app): Extract<SharedApp>,
-    Auth(tenant): Auth,
+    viewer: Viewer,
     BatchPath(id): BatchPath,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let wrong = |_| Problem::with(Code::InvalidRequest, "header last-event-id is not a number");
     let after =
         header_text(&headers, "last-event-id")?.map(|text| text.parse().map_err(wrong)).transpose()?;
-    if app.read().await?.history_of(tenant.id, id).is_none() {
+    if viewer.history(&*app.read().await?, id).is_none() {
         return Err(Problem::new(Code::NotFound));
     }
-    let source = BatchSource { tenant: tenant.id, id, after: after.unwrap_or(0), progress: None };
-    open(app, tenant.id, source)
+    open(app, viewer.id, BatchSource { viewer, id, after: after.unwrap_or(0), progress: None })
 }
 
-/// The tenant's newest batches, again whenever one of them changes.
+/// The tenant's newest batches, for an operator's key those of all, again whenever one of them changes.
 ///
 /// Events: `batches`, each the whole first page of the list.
 #[utoipa::path(
@@ -100,13 +99,13 @@ pub(crate) async fn batch(
 )]
 pub(crate) async fn all(
     Extract(app): Extract<SharedApp>,
-    Auth(tenant): Auth,
+    viewer: Viewer,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    open(app, tenant.id, ListSource { tenant: tenant.id, last: None })
+    open(app, viewer.id, ListSource { viewer, last: None })
 }
 
 struct BatchSource {
-    tenant: TenantId,
+    viewer: Viewer,
     id: BatchId,
     after: u64,
     progress: Option<(Instant, EventView)>,
@@ -114,7 +113,7 @@ struct BatchSource {
 
 impl Source for BatchSource {
     fn look(&mut self, state: &State) -> Option<Vec<Frame>> {
-        let history = state.history_of(self.tenant, self.id)?;
+        let history = self.viewer.history(state, self.id)?;
         let mut frames = Vec::new();
         match history.after(self.after) {
             Some(notices) => frames.extend(notices.map(|notice| {
@@ -156,13 +155,13 @@ impl BatchSource {
 }
 
 struct ListSource {
-    tenant: TenantId,
+    viewer: Viewer,
     last: Option<BatchList>,
 }
 
 impl Source for ListSource {
     fn look(&mut self, state: &State) -> Option<Vec<Frame>> {
-        let list = page(state, self.tenant, PAGE, &ListQuery::default());
+        let list = page(state, self.viewer, PAGE, &ListQuery::default());
         if self.last.as_ref() == Some(&list) {
             return Some(Vec::new());
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use assay_schedule::BatchId;
+use assay_schedule::{BatchId, TenantId};
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::http::{header, HeaderMap};
@@ -12,25 +12,70 @@ use serde::de::DeserializeOwned;
 use serde::Serialize;
 
 use super::App;
-use crate::keys::Tenant;
+use crate::keys::{Caller, Tenant};
 use crate::problem::{Code, Problem};
+use crate::state::{History, State};
 
-/// Who asks. Takes a token of the tenant's bucket.
+/// The tenant that asks. Takes a token of its bucket.
 pub(crate) struct Auth(pub Tenant);
 
 impl FromRequestParts<Arc<App>> for Auth {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let denied = || Problem::with(Code::Unauthorized, "send `Authorization: Bearer <key>`");
-        let keys = app.parts.keys.get();
-        let tenant = bearer(&parts.headers).and_then(|key| keys.tenant_of(key)).ok_or_else(denied)?;
-        app.limiter.take(tenant, Instant::now()).map_err(|wait| {
-            let seconds = wait.as_secs() + 1;
-            Problem::with(Code::RateLimited, format!("try again in {seconds} s")).retry_after(seconds)
-        })?;
-        Ok(Self(tenant.clone()))
+        match caller(parts, app)? {
+            (tenant, false) => Ok(Self(tenant)),
+            (_, true) => {
+                let detail = "an operator's key sees all batches and workers, and changes or fetches nothing";
+                Err(Problem::with(Code::Forbidden, detail))
+            }
+        }
     }
+}
+
+/// Who looks: a tenant at its own batches, or an operator at those of all. Takes a token of the bucket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Viewer {
+    /// The tenant, or [`OPERATOR`](crate::keys::OPERATOR).
+    pub id: TenantId,
+    is_operator: bool,
+}
+
+impl Viewer {
+    /// Whether a batch is there for it.
+    pub(crate) fn sees(self, history: &History) -> bool {
+        self.is_operator || history.spec.tenant == self.id
+    }
+
+    /// A batch, if it is there for it.
+    pub(crate) fn history(self, state: &State, batch: BatchId) -> Option<&History> {
+        state.history(batch).filter(|history| self.sees(history))
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Viewer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let (tenant, is_operator) = caller(parts, app)?;
+        Ok(Self { id: tenant.id, is_operator })
+    }
+}
+
+/// Whose the request's key is, and whether it is an operator's.
+fn caller(parts: &Parts, app: &App) -> Result<(Tenant, bool), Problem> {
+    let denied = || Problem::with(Code::Unauthorized, "send `Authorization: Bearer <key>`");
+    let keys = app.parts.keys.get();
+    let caller = bearer(&parts.headers).and_then(|key| keys.caller_of(key)).ok_or_else(denied)?;
+    let (tenant, is_operator) = match caller {
+        Caller::Tenant(tenant) => (tenant, false),
+        Caller::Operator(operators) => (operators, true),
+    };
+    app.limiter.take(tenant, Instant::now()).map_err(|wait| {
+        let seconds = wait.as_secs() + 1;
+        Problem::with(Code::RateLimited, format!("try again in {seconds} s")).retry_after(seconds)
+    })?;
+    Ok((tenant.clone(), is_operator))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

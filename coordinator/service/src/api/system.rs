@@ -31,7 +31,7 @@ pub(crate) struct Health {
 pub(crate) struct Ready {
     /// Whether it can.
     ready: bool,
-    /// `leading` or `standby`.
+    /// `leading`, `standby`, or `starting` while the queue has not been reached.
     role: String,
     /// The term, if it leads.
     epoch: Option<u64>,
@@ -79,6 +79,12 @@ pub(crate) async fn ready(Extract(app): Extract<SharedApp>) -> Response {
     let is_ready = reasons.is_empty();
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Ready { ready: is_ready, role: role.into(), epoch, reasons })).into_response()
+}
+
+/// An answer of `/ready` that says no.
+pub(crate) fn unready(role: &str, reasons: Vec<String>) -> Response {
+    let body = Json(Ready { ready: false, role: role.into(), epoch: None, reasons });
+    (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }
 
 /// What runs.

@@ -13,6 +13,8 @@ use crate::state::{phase_name, About, AttemptState, History, Notice, Span, What}
 pub struct BatchView {
     /// Its number.
     pub id: u64,
+    /// Whose it is.
+    pub tenant: u64,
     /// The rollup.
     pub chain: u64,
     /// Place in the rollup's history, from 0.
@@ -58,6 +60,7 @@ impl BatchView {
         let spec = &history.spec;
         Self {
             id: id.0,
+            tenant: spec.tenant.0,
             chain: spec.chain.0,
             sequence: spec.sequence,
             idempotency_key: spec.key.clone(),

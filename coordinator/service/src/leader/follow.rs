@@ -123,6 +123,8 @@ impl Coordinator {
                 }
             }
         }
+        // A coordinator that could not take over is none.
+        state.as_ref().map_or(Ok(None), |state| self.claim_ledger(state))?;
         drop(state);
         if follower.position != Some(position) {
             follower.position = Some(position);
@@ -140,6 +142,7 @@ impl Coordinator {
         }
         let position = stored.position;
         let state = self.restore(&stored)?;
+        self.claim_ledger(&state)?;
         *self.shared.write().await = Some(state);
         self.shared.changed();
         Ok(Some(position))

@@ -146,6 +146,8 @@ impl Coordinator {
     ) -> Result<Term, LeaderError> {
         let stored = self.parts.queue.load().await?;
         let state = self.restore(&stored)?;
+        // Before anything is written or settled.
+        let ledger = self.claim_ledger(&state)?.map(Entry::Ledger);
         let mut records = stored.records.len() as u64;
         let mut record_bytes = stored.records.iter().map(|record| record.len() as u64).sum::<u64>();
         let mut checkpoint_bytes = stored.checkpoint.as_ref().map_or(0, |bytes| bytes.len() as u64);
@@ -190,10 +192,14 @@ impl Coordinator {
         let is_new = state.epoch() < schedule::Epoch(epoch.0);
         let outstanding: Vec<schedule::Effect> = state.machine().pending().cloned().collect();
         self.publish(state).await;
-        if is_new {
-            let event = Event::TakeOver { epoch: schedule::Epoch(epoch.0) };
-            self.take(&mut term, Page::new(), vec![Entry::Event(event)]).await?;
-        } else {
+        let takeover = Event::TakeOver { epoch: schedule::Epoch(epoch.0) };
+        // In one commit with the ledger, so that nothing is settled before it is known where.
+        let entries: Vec<Entry> =
+            ledger.into_iter().chain(is_new.then_some(Entry::Event(takeover))).collect();
+        if !entries.is_empty() {
+            self.take(&mut term, Page::new(), entries).await?;
+        }
+        if !is_new {
             // The same term after a failure of the queue: the schedule has taken over already.
             let state = self.shared.write().await;
             if let Some(state) = state.as_ref() {

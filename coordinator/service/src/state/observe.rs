@@ -86,7 +86,7 @@ impl State {
         let state = match verdict {
             Verdict::Read { valid: true, .. } => AttemptState::Accepted,
             Verdict::Read { .. } => AttemptState::Rejected,
-            Verdict::Missing => AttemptState::Failed,
+            Verdict::Missing | Verdict::Incomparable { .. } => AttemptState::Failed,
         };
         self.mark(attempt, state, at, applied);
     }

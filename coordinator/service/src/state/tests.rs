@@ -361,8 +361,31 @@ fn states_of_other_formats_are_refused() {
     assert_eq!(State::decode(&bytes).unwrap(), World::new().state);
     bytes[0] = 1;
     assert!(matches!(State::decode(&bytes), Err(StateError::Format { got: 1 })));
-    assert!(matches!(State::decode(&[2, 0]), Err(StateError::Checkpoint(_))));
-    assert!(matches!(State::decode(&[2, 0, 0, 0, 5]), Err(StateError::Checkpoint(_))));
+    for format in [2, 3] {
+        assert!(matches!(State::decode(&[format, 0]), Err(StateError::Checkpoint(_))));
+        assert!(matches!(State::decode(&[format, 0, 0, 0]), Err(StateError::Checkpoint(_))));
+        assert!(matches!(State::decode(&[format, 0, 0, 0, 5]), Err(StateError::Checkpoint(_))));
+    }
+}
+
+#[test]
+fn a_state_from_before_there_were_ledgers_has_none() {
+    let mut world = World::new();
+    world.taken(submit("a"));
+    let bytes = world.state.encode();
+    let older = [&[2, 0, 0, 0][..], &bytes[4..bytes.len() - 1]].concat();
+    assert_eq!(State::decode(&older).unwrap(), world.state);
+}
+
+#[test]
+fn the_first_ledger_holds_for_ever() {
+    let mut world = World::new();
+    let ledger = |number: u8| Ledger { id: Hash([number; 32]), place: format!("folder {number}") };
+    assert_eq!(world.state.ledger(), None);
+    world.apply(Entry::Ledger(ledger(1)));
+    world.apply(Entry::Ledger(ledger(2)));
+    assert_eq!(world.state.ledger(), Some(&ledger(1)));
+    assert_eq!(State::decode(&world.state.encode()).unwrap(), world.state);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::{Claim, NewFile, Settlement, Settler, Verifier};
+use super::{Claim, Judgement, NewFile, Settlement, Settler, Verifier};
 use crate::names;
 use crate::state::{Entry, ResultFile, StaleHold, FILES_MAX};
 
@@ -140,8 +140,8 @@ impl Executor {
                 Action::Work(Work::Verify { stage, key, inputs, outputs, facts, .. }) => {
                     let roles = inputs.iter().map(|input| input.role).collect();
                     let claim = Claim { stage, key, inputs: roles, facts };
-                    let reads = self.parts.verifier.needs_inputs(&claim);
-                    let inputs = inputs.iter().filter(|_| reads).map(|input| input.artifact).collect();
+                    let reads = self.parts.verifier.inputs_read(&claim);
+                    let inputs = inputs.iter().take(reads).map(|input| input.artifact).collect();
                     let made = Made { effect: effect.id, claim, inputs, outputs };
                     match made.bytes() <= SMALL_BYTES {
                         true => small.push(made),
@@ -366,8 +366,8 @@ impl Parts {
         // An input that is gone is found by the next attempt; this one cannot be judged.
         let Ok(given) = self.read_all(&inputs).await else { return Verdict::Missing };
         let this = Arc::clone(self);
-        let is_right = blocking(move || this.verifier.verify(&claim, &given, &made)).await;
-        Verdict::Read { hashes: outputs.iter().map(|artifact| artifact.hash).collect(), valid: is_right }
+        let judgement = blocking(move || this.verifier.verify(&claim, &given, &made)).await;
+        verdict(outputs.iter().map(|artifact| artifact.hash).collect(), judgement)
     }
 
     /// Verifies small results: their outputs are held and read in one call, and checked one after the other on one
@@ -439,13 +439,11 @@ impl Parts {
         let count = found.len();
         for (at, Read { made, inputs, outputs }) in (1..).zip(found) {
             let check = || self.verifier.verify(&made.claim, &inputs, &outputs);
-            // A check that panics has not found its subject right.
-            let valid = std::panic::catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| {
+            let judgement = std::panic::catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| {
                 tracing::error!(effect = made.effect.0, "a check panicked");
-                false
+                panicked()
             });
-            let hashes = made.outputs.iter().map(|artifact| artifact.hash).collect();
-            let verdict = Verdict::Read { hashes, valid };
+            let verdict = verdict(made.outputs.iter().map(|artifact| artifact.hash).collect(), judgement);
             verdicts.push(Entry::Event(Event::Verified { effect: made.effect, verdict }));
             if at == count || told.elapsed() >= VERDICTS_TIME {
                 for verdict in verdicts.drain(..) {
@@ -468,8 +466,8 @@ impl Parts {
         };
         let Found::Bytes(payload) = self.read(&payload(&spec)).await else { return Verdict::Missing };
         let this = Arc::clone(self);
-        let valid = blocking(move || this.verifier.check(&facts, &payload, &proof_bytes)).await;
-        Verdict::Read { hashes: vec![proof.hash], valid }
+        let judgement = blocking(move || this.verifier.check(&facts, &payload, &proof_bytes)).await;
+        verdict(vec![proof.hash], judgement)
     }
 
     async fn audit(&self, artifact: Artifact) -> Verdict {
@@ -544,11 +542,31 @@ fn damaged(artifacts: &[Artifact]) -> Verdict {
     Verdict::Read { hashes: artifacts.iter().map(other).collect(), valid: false }
 }
 
-/// Runs a check on a thread that may block. A check that panics has not found its subject right.
-async fn blocking(check: impl FnOnce() -> bool + Send + 'static) -> bool {
+/// A judgement as the schedule is told it. Why something is wrong stands in the log alone.
+fn verdict(hashes: Vec<Hash>, judgement: Judgement) -> Verdict {
+    match judgement {
+        Judgement::Right => Verdict::Read { hashes, valid: true },
+        Judgement::Wrong { reason } => {
+            tracing::warn!(reason, "a result is wrong");
+            Verdict::Read { hashes, valid: false }
+        }
+        Judgement::Incomparable { reason } => {
+            tracing::warn!(reason, "a result cannot be checked");
+            Verdict::Incomparable { reason }
+        }
+    }
+}
+
+/// A check that panics has not found its subject right.
+fn panicked() -> Judgement {
+    Judgement::Wrong { reason: "the check panicked".into() }
+}
+
+/// Runs a check on a thread that may block.
+async fn blocking(check: impl FnOnce() -> Judgement + Send + 'static) -> Judgement {
     tokio::task::spawn_blocking(check).await.unwrap_or_else(|error| {
         tracing::error!(%error, "a check panicked");
-        false
+        panicked()
     })
 }
 

@@ -142,6 +142,44 @@ async fn wrong_keys_are_refused_and_foreign_batches_are_not_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_sees_the_batches_of_all_tenants_and_changes_nothing() {
+    let cluster = Cluster::new();
+    let node = cluster.node().await;
+    let other = node.client.with_key(&cluster.other_key);
+    let ids = [node.client.submitted("a", Shape::new(1)).await, other.submitted("b", Shape::new(2)).await];
+    let operator = node.client.with_key(&cluster.operator_key);
+    let (status, list) = operator.get("/v1/batches").await;
+    assert_eq!(status, 200);
+    let number = |value: &Value| value.as_u64().unwrap();
+    let batches = list["batches"].as_array().unwrap().iter();
+    let seen: Vec<_> = batches.map(|batch| (number(&batch["id"]), number(&batch["tenant"]))).collect();
+    assert_eq!(seen, [(ids[1], 2), (ids[0], 1)]);
+    for id in ids {
+        assert_eq!(operator.get(&format!("/v1/batches/{id}")).await.1["batch"]["id"], id);
+        let events = operator.request("GET", &format!("/v1/batches/{id}/events")).send().await.unwrap();
+        assert_eq!(events.status(), 200);
+        for (method, path) in [
+            ("DELETE", format!("/v1/batches/{id}")),
+            ("GET", format!("/v1/batches/{id}/proof")),
+            ("GET", format!("/v1/batches/{id}/files")),
+        ] {
+            let (status, body) = operator.send(operator.request(method, &path)).await;
+            assert_eq!((status, body["code"].as_str()), (403, Some("forbidden")), "{method} {path}");
+        }
+    }
+    assert_eq!(operator.get("/v1/workers").await.0, 200);
+    assert_eq!(operator.get("/v1/batches/99999").await.0, 404);
+    let (status, body) = operator.submit("c", Shape::new(3)).await;
+    assert_eq!((status, body["code"].as_str()), (403, Some("forbidden")));
+    assert_eq!(
+        other.get("/v1/batches").await.1["batches"].as_array().unwrap().len(),
+        1,
+        "tenants see their own"
+    );
+    assert_eq!(node.client.phase(ids[0]).await, "proving", "nothing was cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_batch_ends_and_stays_ended() {
     let cluster = Cluster::new();
     let node = cluster.node().await;

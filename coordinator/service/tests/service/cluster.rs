@@ -12,8 +12,9 @@ use assay_service::api::ApiLimits;
 use assay_service::keys::{new_key, KeyRing, Keys};
 use assay_service::leader::LeaderConfig;
 use assay_service::request::ClusterKey;
+use assay_service::server::ServerLimits;
 use assay_service::webhook::CallbackPolicy;
-use assay_service::work::BatchReader;
+use assay_service::work::{BatchReader, Ledger};
 use assay_service::{Service, ServiceError, Settings, Supplies};
 use base64::Engine as _;
 use serde_json::Value;
@@ -36,8 +37,11 @@ pub(crate) struct Cluster {
     pub store: Arc<dyn ArtifactStore>,
     pub key: String,
     pub other_key: String,
+    pub operator_key: String,
     pub settings: Settings,
     pub reader: Arc<dyn BatchReader>,
+    /// That of the coordinators that are started from now on.
+    pub ledger: Option<Ledger>,
     keys: Arc<KeyRing>,
     _folder: TempDir,
 }
@@ -67,17 +71,20 @@ impl Cluster {
         let limits = StoreLimits { bytes_max: 1 << 30, ..StoreLimits::default() };
         let store = FolderStore::open(&folder.path().join("store"), limits, Durability::Process).unwrap();
         let ((key, hash), (other_key, other_hash)) = (new_key(), new_key());
+        let (operator_key, operator_hash) = new_key();
         let secret = base64::engine::general_purpose::STANDARD.encode(SECRET);
         let text = format!(
             "[[tenant]]\nid = 1\nname = \"one\"\nwebhook_secret = \"whsec_{secret}\"\n{settings}\n\
              keys = [{{ name = \"k\", blake3 = \"{hash}\" }}]\n\
-             [[tenant]]\nid = 2\nname = \"two\"\nkeys = [{{ name = \"k\", blake3 = \"{other_hash}\" }}]\n",
+             [[tenant]]\nid = 2\nname = \"two\"\nkeys = [{{ name = \"k\", blake3 = \"{other_hash}\" }}]\n\
+             [[operator]]\nname = \"o\"\nkeys = [{{ name = \"k\", blake3 = \"{operator_hash}\" }}]\n",
         );
         Self {
             queue: Arc::new(EmbeddedQueue::in_memory(QueueLimits::default())),
             store: Arc::new(store),
             key,
             other_key,
+            operator_key,
             settings: Settings {
                 limits: Limits { backoff_ms: 10, memory_bytes: PerKind([1; 7]), ..Limits::default() },
                 api: ApiLimits { stream_pause: Duration::from_millis(5), ..ApiLimits::default() },
@@ -89,7 +96,8 @@ impl Cluster {
                 },
                 ..Settings::default()
             },
-            reader: Arc::new(Simple),
+            reader: Arc::new(Simple::default()),
+            ledger: None,
             keys: Arc::new(KeyRing::fixed(Keys::parse(&text).unwrap())),
             _folder: folder,
         }
@@ -105,12 +113,19 @@ impl Cluster {
             queue: Arc::clone(&self.queue),
             store: Arc::clone(&self.store),
             reader: Arc::clone(&self.reader),
-            verifier: Arc::new(Simple),
-            settler: Arc::new(Simple),
+            verifier: Arc::new(Simple::default()),
+            settler: Arc::new(Simple { ledger: self.ledger.clone() }),
             keys: Arc::clone(&self.keys),
             cluster: ClusterKey::new(b"cluster"),
         };
         Service::new(supplies, self.settings.clone())
+    }
+
+    /// Starts a coordinator and waits until it ends by itself.
+    pub(crate) async fn refused(&self) -> ServiceError {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (_stop, stopping) = watch::channel(false);
+        tokio::time::timeout(PATIENCE, self.service().run(listener, stopping)).await.unwrap().unwrap_err()
     }
 
     /// Starts a coordinator and waits until it serves a state.
@@ -167,7 +182,10 @@ pub(crate) type Answer = (u16, Value);
 
 impl Client {
     pub(crate) fn new(address: SocketAddr, key: &str) -> Self {
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        // Half of the time after which the coordinator closes a connection that nobody uses: a request that is sent while it
+        // does would be reset.
+        let idle = ServerLimits::default().header_time / 2;
+        let http = reqwest::Client::builder().no_proxy().pool_idle_timeout(idle).build().unwrap();
         Self { base: format!("http://{address}"), key: key.into(), http }
     }
 

@@ -12,6 +12,7 @@ use assay_service::keys::Keys;
 use assay_service::request::{Command, Quota, Request, RequestId, Submit};
 use assay_service::state::{decode_record, encode_record, About, Entry, Receipt, Record, ResultFile, State};
 use assay_service::webhook::{is_public, sign, CallbackPolicy};
+use assay_service::work::Ledger;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -56,6 +57,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
         5 => (proptest::collection::vec(hash(), 0..3), prop::bool::weighted(0.9))
             .prop_map(|(hashes, valid)| Verdict::Read { hashes, valid }),
         1 => Just(Verdict::Missing),
+        1 => Just(Verdict::Incomparable { reason: "another build".into() }),
     ]
 }
 
@@ -162,6 +164,7 @@ fn entry() -> impl Strategy<Value = Entry> {
         1 => (batch(), any::<bool>()).prop_map(|(batch, is_delivered)| Entry::Called { batch, is_delivered }),
         1 => (batch(), proptest::collection::vec(file, 0..3))
             .prop_map(|(batch, files)| Entry::Files { batch, files }),
+        1 => hash().prop_map(|id| Entry::Ledger(Ledger { id, place: "a folder".into() })),
     ]
 }
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_queue::{Cursor, Durability, EmbeddedQueue, FolderStore, Holder, QueueLimits, StoreLimits};
-use assay_schedule::{AttemptId, Event, Kind, Profile, Report, WorkerId};
-use assay_service::names;
+use assay_schedule::{AttemptId, Event, Hash, Kind, Profile, Report, WorkerId};
+use assay_service::leader::LeaderError;
+use assay_service::work::Ledger;
+use assay_service::{names, ServiceError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -324,4 +326,58 @@ async fn time_passes_while_the_inbox_is_never_empty() {
         last = cluster.queue.health().await.unwrap();
     }
     drop(node);
+}
+
+/// Where the tests' coordinators say that they settle.
+fn ledger(number: u8) -> Option<Ledger> {
+    Some(Ledger { id: Hash([number; 32]), place: format!("folder {number}") })
+}
+
+fn is_refused(error: &ServiceError, expected: u8, got: Option<Ledger>) {
+    let ServiceError::Leader(LeaderError::Ledger { expected: known, got: theirs }) = error else {
+        panic!("{error}")
+    };
+    assert_eq!((Some(known), theirs), (ledger(expected).as_ref(), &got));
+    assert!(error.to_string().contains(&format!("folder {expected}")), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_with_another_ledger_neither_stands_by_nor_leads() {
+    let mut cluster = Cluster::new();
+    cluster.ledger = ledger(1);
+    let leader = cluster.node().await;
+    until("the first one leads", || async { leader.client.get("/ready").await.1["role"] == "leading" }).await;
+    let same = cluster.node().await;
+    assert_eq!(same.client.get("/ready").await.1["role"], "standby");
+
+    // With an empty folder, or without any: refused while another one leads.
+    for other in [ledger(2), None] {
+        cluster.ledger = other.clone();
+        is_refused(&cluster.refused().await, 1, other);
+    }
+    // And when nobody leads: it gives the lease back and settles nothing.
+    let _agent = cluster.agent(1, Habits::default());
+    let id = leader.client.submitted("key", Shape::new(1)).await;
+    leader.client.wait_for(id, "settled").await;
+    same.kill();
+    leader.kill();
+    cluster.ledger = ledger(2);
+    is_refused(&cluster.refused().await, 1, ledger(2));
+    cluster.ledger = ledger(1);
+    let again = cluster.node().await;
+    assert_eq!(again.client.phase(id).await, "settled");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_without_a_ledger_takes_the_first_one_that_leads() {
+    let mut cluster = Cluster::new();
+    let first = cluster.node().await;
+    let _agent = cluster.agent(1, Habits::default());
+    let id = first.client.submitted("key", Shape::new(1)).await;
+    first.client.wait_for(id, "settled").await;
+    first.stop().await;
+    cluster.ledger = ledger(1);
+    cluster.node().await.stop().await;
+    cluster.ledger = ledger(2);
+    is_refused(&cluster.refused().await, 1, ledger(2));
 }

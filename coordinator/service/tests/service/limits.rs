@@ -145,7 +145,7 @@ impl BatchReader for SlowReader {
         self.reads.fetch_add(1, Ordering::SeqCst);
         let is_open = self.is_open.lock().unwrap();
         let _open = self.opened.wait_while(is_open, |is_open| !*is_open).unwrap();
-        Simple.read(bytes)
+        Simple::default().read(bytes)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use assay_schedule::{ChainId, Facts, Hash, Kind};
 use assay_service::work::{
-    BatchFacts, BatchReader, BatchRefusal, Claim, NewFile, SettleError, Settlement, Settler, Verifier,
+    BatchFacts, BatchReader, BatchRefusal, Claim, Judgement, Ledger, NewFile, SettleError, Settlement,
+    Settler, Verifier,
 };
 use async_trait::async_trait;
 
@@ -64,7 +65,11 @@ pub(crate) fn part_input(input: &[u8], index: u32) -> Vec<u8> {
     made
 }
 
-pub(crate) struct Simple;
+/// The settler's ledger, if it keeps one.
+#[derive(Default)]
+pub(crate) struct Simple {
+    pub ledger: Option<Ledger>,
+}
 
 impl BatchReader for Simple {
     fn read(&self, bytes: &[u8]) -> Result<BatchFacts, BatchRefusal> {
@@ -84,23 +89,30 @@ impl BatchReader for Simple {
 }
 
 impl Verifier for Simple {
-    fn needs_inputs(&self, _: &Claim) -> bool {
-        true
+    fn inputs_read(&self, _: &Claim) -> usize {
+        usize::MAX
     }
 
-    fn verify(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> bool {
-        (0..)
+    fn verify(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Judgement {
+        let is_right = (0..)
             .zip(outputs)
-            .all(|(index, bytes)| output(claim.stage.kind(), inputs, index).as_ref() == Some(bytes))
+            .all(|(index, bytes)| output(claim.stage.kind(), inputs, index).as_ref() == Some(bytes));
+        Judgement::right_if(is_right, "another output is right")
     }
 
-    fn check(&self, facts: &Facts, payload: &[u8], proof: &[u8]) -> bool {
-        facts.payload == Hash(*blake3::hash(payload).as_bytes()) && Shape::read(proof).is_some()
+    fn check(&self, facts: &Facts, payload: &[u8], proof: &[u8]) -> Judgement {
+        let is_right =
+            facts.payload == Hash(*blake3::hash(payload).as_bytes()) && Shape::read(proof).is_some();
+        Judgement::right_if(is_right, "not this batch's")
     }
 }
 
 #[async_trait]
 impl Settler for Simple {
+    fn ledger(&self) -> Option<Ledger> {
+        self.ledger.clone()
+    }
+
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<NewFile>, SettleError> {
         let text = format!("batch {} of chain {}\n", settlement.spec.sequence, settlement.spec.chain);
         Ok(vec![NewFile { name: "claim.txt".into(), bytes: text.into_bytes() }])

@@ -15,8 +15,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Takes what says that it is right, and counts what it is given.
 #[derive(Default)]
 struct Judge {
-    needs_inputs: bool,
+    inputs_read: usize,
     asked: AtomicUsize,
+    /// The most inputs that it was given.
+    given: AtomicUsize,
 }
 
 #[async_trait]
@@ -27,18 +29,22 @@ impl Settler for Judge {
 }
 
 impl Verifier for Judge {
-    fn needs_inputs(&self, _: &Claim) -> bool {
-        self.needs_inputs
+    fn inputs_read(&self, _: &Claim) -> usize {
+        self.inputs_read
     }
 
-    fn verify(&self, _: &Claim, _: &[Vec<u8>], outputs: &[Vec<u8>]) -> bool {
+    fn verify(&self, _: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Judgement {
         self.asked.fetch_add(1, Ordering::SeqCst);
+        self.given.fetch_max(inputs.len(), Ordering::SeqCst);
         assert!(outputs[0] != b"a bug", "a verifier may panic, though it must not");
-        outputs[0].starts_with(b"right")
+        if outputs[0].starts_with(b"foreign") {
+            return Judgement::Incomparable { reason: "another build".into() };
+        }
+        Judgement::right_if(outputs[0].starts_with(b"right"), "it does not say that it is right")
     }
 
-    fn check(&self, _: &Facts, _: &[u8], _: &[u8]) -> bool {
-        false
+    fn check(&self, _: &Facts, _: &[u8], _: &[u8]) -> Judgement {
+        Judgement::Wrong { reason: "not here".into() }
     }
 }
 
@@ -51,11 +57,11 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(needs_inputs: bool) -> Self {
+    fn new(inputs_read: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path(), StoreLimits::default(), Durability::Process).unwrap();
         let store: Arc<dyn ArtifactStore> = Arc::new(store);
-        let judge = Arc::new(Judge { needs_inputs, ..Judge::default() });
+        let judge = Arc::new(Judge { inputs_read, ..Judge::default() });
         let (answers, answered) = mpsc::channel(16);
         let (verifier, settler) = (judge.clone(), judge.clone());
         let executor = Executor::new(Arc::clone(&store), verifier, settler, WorkLimits::default(), answers);
@@ -121,7 +127,7 @@ fn judged(bytes: &[u8], valid: bool) -> Verdict {
 
 #[tokio::test]
 async fn small_results_are_judged_together_and_each_by_itself() {
-    let mut bench = Bench::new(false);
+    let mut bench = Bench::new(0);
     let stored: [(u64, &[u8]); 4] = [(1, b"right"), (2, b"wrong"), (3, b"a bug"), (4, b"right")];
     for (attempt, bytes) in stored {
         bench.publish(attempt, bytes).await;
@@ -162,7 +168,7 @@ async fn small_results_are_judged_together_and_each_by_itself() {
 #[tokio::test]
 async fn results_of_another_size_than_their_workers_say_are_wrong_and_are_not_read() {
     for size in [100, 1 << 20] {
-        let mut bench = Bench::new(true);
+        let mut bench = Bench::new(usize::MAX);
         let bytes = [b"right".as_slice(), &vec![7; size - 5]].concat();
         let published = bench.publish(1, &bytes).await;
         let right = published.bytes;
@@ -183,10 +189,29 @@ async fn results_of_another_size_than_their_workers_say_are_wrong_and_are_not_re
 
 #[tokio::test]
 async fn small_results_do_not_wait_for_calls_which_may_wait_for_their_memory() {
-    let mut bench = Bench::new(false);
+    let mut bench = Bench::new(0);
     let right = bench.publish(1, b"right").await;
     let parts = Arc::clone(&bench.executor.parts);
     let _all = parts.calls.acquire_many(parts.calls.available_permits() as u32).await.unwrap();
     bench.start(vec![verify(1, None, right)]);
     assert_eq!(bench.verdicts(1).await[&1], judged(b"right", true));
+}
+
+#[tokio::test]
+async fn what_cannot_be_checked_is_neither_right_nor_wrong() {
+    for size in [7, 1 << 20] {
+        let mut bench = Bench::new(1);
+        let first = bench.publish(1, b"first").await;
+        let second = bench.publish(2, b"second").await;
+        let bytes = [b"foreign".as_slice(), &vec![7; size - 7]].concat();
+        let output = bench.publish(3, &bytes).await;
+        let mut asked = verify(3, Some(first), output);
+        if let Action::Work(Work::Verify { inputs, .. }) = &mut asked.action {
+            inputs.push(Input { role: Role::Payload, artifact: second });
+        }
+        bench.start(vec![asked]);
+        let verdict = bench.verdicts(1).await.remove(&3).unwrap();
+        assert_eq!(verdict, Verdict::Incomparable { reason: "another build".into() });
+        assert_eq!(bench.judge.given.load(Ordering::SeqCst), 1, "no more is read than was asked for");
+    }
 }
