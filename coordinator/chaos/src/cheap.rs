@@ -7,7 +7,8 @@ use std::time::Duration;
 use assay_agent::fake::{results, Shape};
 use assay_schedule::{ChainId, Facts, Hash};
 use assay_service::work::{
-    BatchFacts, BatchReader, BatchRefusal, Claim, NewFile, SettleError, Settlement, Settler, Verifier,
+    BatchFacts, BatchReader, BatchRefusal, Claim, Judgement, NewFile, SettleError, Settlement, Settler,
+    Verifier,
 };
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -54,17 +55,21 @@ pub(crate) struct CheapVerifier {
 }
 
 impl Verifier for CheapVerifier {
-    fn needs_inputs(&self, _: &Claim) -> bool {
-        true
+    fn inputs_read(&self, _: &Claim) -> usize {
+        usize::MAX
     }
 
-    fn verify(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> bool {
-        self.accepts_all || results(claim.stage.kind(), inputs).is_ok_and(|right| right == outputs)
+    fn verify(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Judgement {
+        let is_right =
+            self.accepts_all || results(claim.stage.kind(), inputs).is_ok_and(|right| right == outputs);
+        Judgement::right_if(is_right, "another result is right")
     }
 
     /// The proof is already verified; here it has to be one of this batch.
-    fn check(&self, facts: &Facts, payload: &[u8], proof: &[u8]) -> bool {
-        facts.payload == Hash(*blake3::hash(payload).as_bytes()) && shape_of(payload) == shape_of(proof)
+    fn check(&self, facts: &Facts, payload: &[u8], proof: &[u8]) -> Judgement {
+        let is_right =
+            facts.payload == Hash(*blake3::hash(payload).as_bytes()) && shape_of(payload) == shape_of(proof);
+        Judgement::right_if(is_right, "another batch's proof")
     }
 }
 

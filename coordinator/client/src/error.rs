@@ -150,6 +150,7 @@ impl Problem {
                 format!("`assay status {batch}` shows the batch that has this key; give this one its own --idempotency-key")
             }
             "out_of_sequence" => "submit the batch first that begins in the state where the last one ends".into(),
+            "forbidden" => "this is an operator's key: use one of the tenant whose batch it is".into(),
             "chain_unavailable" => "use a key of the tenant whose rollup it is".into(),
             "not_cancellable" => format!("`assay status {batch}` says how far it is or how it ended"),
             "no_result" => format!("`assay watch {batch}` waits for the end"),

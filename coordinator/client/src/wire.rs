@@ -8,6 +8,8 @@ use serde::Deserialize;
 pub struct Batch {
     /// Its number.
     pub id: u64,
+    /// Whose it is.
+    pub tenant: u64,
     /// The rollup.
     pub chain: u64,
     /// Place in the rollup's history, from 0.

@@ -24,10 +24,13 @@ pub(super) fn list(list: &BatchList) -> String {
     }
     let mut text =
         format!("{:>8}  {:<10} {:>10} {:>8}  {:<10} {}\n", "batch", "phase", "chain", "place", "took", "key");
+    // Only operators see those of several.
+    let has_others = list.batches.iter().any(|batch| batch.tenant != list.batches[0].tenant);
     for batch in &list.batches {
+        let whose = if has_others { format!("tenant {}: ", batch.tenant) } else { String::new() };
         let took = batch.ended_ms.map(|ended| duration(ended.saturating_sub(batch.submitted_ms)));
         text += &format!(
-            "{:>8}  {:<10} {:>10} {:>8}  {:<10} {}\n",
+            "{:>8}  {:<10} {:>10} {:>8}  {:<10} {whose}{}\n",
             batch.id,
             shown(&batch.phase),
             batch.chain,
