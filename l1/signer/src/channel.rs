@@ -125,10 +125,12 @@ async fn next(framed: &mut Wire) -> Result<Bytes, ChannelError> {
     Ok(framed.next().await.ok_or(ChannelError::Closed)??.freeze())
 }
 
+type Parts<const A: usize, const B: usize, const C: usize> = ([u8; A], [u8; B], [u8; C]);
+
 /// Fixed parts of a handshake frame.
 fn split<const A: usize, const B: usize, const C: usize>(
     frame: &[u8],
-) -> Result<([u8; A], [u8; B], [u8; C]), ChannelError> {
+) -> Result<Parts<A, B, C>, ChannelError> {
     if frame.len() != A + B + C {
         return Err(ChannelError::Protocol);
     }

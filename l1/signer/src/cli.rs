@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 
 use crate::collect::{collect, keys, Dialer};
 use crate::collector::Plan;
+use crate::handover::{hand_over, HandOverArgs, PreviousArgs};
 use crate::identity::Identity;
 use crate::limits::PROPOSAL_BYTES_MAX;
 use crate::machine::SignerMachine;
@@ -58,6 +59,8 @@ pub enum Command {
     Propose(ProposeArgs),
     /// Operator: have the signers sign a proposal; goes on where a run before was stopped.
     Collect(CollectArgs),
+    /// Consent to a hand-over after a timeout: move the ended epoch's recovery key into a directory that signs what goes on.
+    HandOver(HandOverArgs),
     /// Print what a signer's directory holds; the signer must not be running.
     Inspect {
         /// The directory.
@@ -138,9 +141,9 @@ pub struct ProposeArgs {
     /// Id of the next epoch's spec, 64 hexadecimal digits.
     #[arg(long)]
     pub announce: String,
-    /// Proposal of the epoch before; not for epoch 0.
-    #[arg(long)]
-    pub previous: Option<PathBuf>,
+    /// The epoch before.
+    #[command(flatten)]
+    pub previous: PreviousArgs,
     /// File for the proposal.
     #[arg(long)]
     pub out: PathBuf,
@@ -171,6 +174,7 @@ pub fn run(args: SignerArgs) -> Result<(), Failure> {
         Command::Spec(args) => runtime()?.block_on(run_spec(&args)),
         Command::Propose(args) => runtime()?.block_on(run_propose(&args)),
         Command::Collect(args) => runtime()?.block_on(run_collect(&args)),
+        Command::HandOver(args) => say(&hand_over(&args)?),
         Command::Inspect { dir } => run_inspect(&dir),
         Command::Forget { dir, epoch } => {
             let was = forget(&dir, epoch)?;
@@ -257,13 +261,9 @@ async fn run_propose(args: &ProposeArgs) -> Result<(), Failure> {
     let operator = Operator::load(&args.epoch.operator)?;
     let mut announce = [0; 32];
     hex::decode_to_slice(&args.announce, &mut announce)?;
-    let (previous, before) = match &args.previous {
-        Some(path) => {
-            let (_, proposal) = read_proposal(path)?;
-            (Some(graph_of(&operator.policy, &proposal)?.end().clone()), proposal.attesters)
-        }
-        None => (None, Vec::new()),
-    };
+    let before = args.previous.load(&operator.policy)?;
+    let (previous, before) = before.map(|before| (before.end, before.attesters)).unzip();
+    let before = before.unwrap_or_default();
     let drafted = draft(&operator, &args.epoch).await?;
     let value = funding_value(&drafted.spec, previous.as_ref());
     let coin = TxOut { value, script_pubkey: wallet_script(drafted.spec.terms.operator_key) };

@@ -31,6 +31,7 @@ pub mod channel;
 pub mod cli;
 pub mod collect;
 pub mod collector;
+pub mod handover;
 pub mod identity;
 pub mod limits;
 pub mod machine;

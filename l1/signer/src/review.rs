@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use assay_l1::graph::contract::build::{funding_value, EpochEnd, Graph, Surroundings};
+use assay_l1::graph::contract::build::{funding_value, EndKind, EpochEnd, Graph, Surroundings};
 use assay_l1::graph::contract::review::{review, Refusal};
 use assay_l1::graph::contract::scripts::VerifierLeaves;
 use assay_l1::graph::transactions::wallet_script;
@@ -305,7 +305,12 @@ impl ContractReviewer {
             return if none { Ok(None) } else { Err(ReviewError::Before) };
         };
         let members = member_keys(&proposal.before, &self.signers, (&end.trunk_id, end.epoch));
-        let group = Group::new(members.map_err(|_| ReviewError::Before)?.epoch)?;
+        let members = members.map_err(|_| ReviewError::Before)?;
+        // What a timeout leaves is the recovery key's.
+        let group = Group::new(match end.kind {
+            EndKind::Announced(_) => members.epoch,
+            EndKind::Halted => members.recovery,
+        })?;
         if group.attesters.key() != end.signer {
             return Err(ReviewError::Before);
         }

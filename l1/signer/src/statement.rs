@@ -132,11 +132,8 @@ impl Statement {
     /// The body cut in pieces of one size; `None` if it does not have `count` of them.
     #[must_use]
     pub fn pieces<const N: usize>(&self, count: usize) -> Option<Vec<[u8; N]>> {
-        if self.body.len() != count * N {
-            return None;
-        }
-        let piece = |bytes: &[u8]| <[u8; N]>::try_from(bytes).expect("chunks have this size");
-        Some(self.body.chunks_exact(N).map(piece).collect())
+        let (pieces, rest) = self.body.as_chunks::<N>();
+        (pieces.len() == count && rest.is_empty()).then(|| pieces.to_vec())
     }
 
     pub(crate) fn put(&self, out: &mut Vec<u8>) {

@@ -6,6 +6,7 @@
 //! epoch-<n>.recovery    the secret for a hand-over, in the same form; removed by `forget` once the epoch is over
 //! epoch-<n>.json        the graph that the epoch is locked to
 //! epoch-<n>.signatures  all signatures of that graph
+//! epoch-<n>.handover    to whom the secret for a hand-over was moved, and for which end
 //! ```
 //! Every file is the old or the new one, whenever the process is killed. `<file>.new` is a file that was not finished; those of
 //! keys are overwritten and removed when the directory is opened, because they are secret.
@@ -117,6 +118,15 @@ impl Store {
         Ok(None)
     }
 
+    /// Overwrites and removes an epoch's recovery key; nothing to do if there is none.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub fn delete_recovery(&self, epoch: u32) -> Result<(), StoreError> {
+        secret::delete(&self.path(epoch, "recovery.new"))?;
+        secret::delete(&self.path(epoch, "recovery"))
+    }
+
     fn save_record(&self, epoch: u32, record: &Record) -> Result<(), StoreError> {
         file::write_json(&self.path(epoch, "json"), record)
     }
@@ -190,8 +200,7 @@ impl ChunkDir {
 pub fn forget(dir: &Path, epoch: u32) -> Result<bool, StoreError> {
     let (store, stored) = Store::open(dir)?;
     store.carry_out(Effect::DeleteKey { epoch })?;
-    secret::delete(&store.path(epoch, "recovery.new"))?;
-    secret::delete(&store.path(epoch, "recovery"))?;
+    store.delete_recovery(epoch)?;
     Ok(stored.keys.contains_key(&epoch) || stored.recovery.contains_key(&epoch))
 }
 

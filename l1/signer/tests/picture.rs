@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-#[allow(dead_code, reason = "other tests use the rest")]
 #[path = "common/epoch.rs"]
 mod epoch;
 

@@ -12,13 +12,16 @@ mod processes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use assay_l1::graph::contract::build::{funding_value, leaf, Graph, TxRole};
+use assay_l1::graph::contract::build::{funding_value, leaf, EpochEnd, Graph, TxRole};
 use assay_l1::graph::contract::sign::{operator_item, sign_funding, witness};
 use assay_l1::graph::terms::ClaimValue;
 use assay_l1::script::winternitz;
 use assay_l1::wots::guard::UseGuard;
+use assay_l1::{KeyRole, OperatorSecret};
 use assay_l1_signer::channel::{Channel, ChannelError, Message};
+use assay_l1_signer::handover::{Place, Report};
 use assay_l1_signer::identity::Identity;
+use assay_l1_signer::policy::Policy;
 use assay_l1_signer::signatures::SignatureSet;
 use assay_l1_signer::wire::message::{Reply, Request};
 use assay_l1_signer::wire::proposal::{graph_id, GraphProposal};
@@ -56,7 +59,8 @@ impl Chain {
     }
 
     fn mine(&self, tx: &Transaction) -> Result<(), String> {
-        let mined = self.harness.backend().miner().unwrap().mine_exactly(&[tx.clone()], &open_script());
+        let mined =
+            self.harness.backend().miner().unwrap().mine_exactly(std::slice::from_ref(tx), &open_script());
         mined.map(drop).map_err(|error| error.to_string())
     }
 
@@ -348,4 +352,125 @@ fn strangers_are_not_answered_and_a_signer_with_another_key_is_noticed() {
     let dir = taken.lock().unwrap().keys();
     let error = assay_l1_signer::store::Store::open(&dir).err().expect("the directory is locked");
     assert!(error.to_string().contains("another process"), "{error}");
+}
+
+/// The operator that goes on after the first one stopped.
+fn backup() -> OperatorSecret {
+    OperatorSecret::from_bytes([4; 32])
+}
+
+/// A coin for the epoch that goes on from `end`.
+fn handover_coin(chain: &Chain, policy: &Policy, end: &EpochEnd) -> OutPoint {
+    let keys = (policy.operator_key, policy.sink);
+    let spec = policy.spec(1, ([0; 32], [0; 32]), keys, OutPoint::null());
+    let backend = chain.harness.backend();
+    let coins = backend.utxos(&open_script()).unwrap();
+    let coin = coins.into_iter().find(|coin| coin.coinbase && coin.height == 2).unwrap();
+    let mut tx = spend(coin.outpoint, coin.txout.value, Sequence::MAX);
+    let script_pubkey = assay_l1::graph::transactions::wallet_script(policy.operator_key);
+    tx.output = vec![TxOut { value: funding_value(&spec, Some(end)), script_pubkey }];
+    chain.mine(&tx).unwrap();
+    OutPoint::new(tx.compute_txid(), 0)
+}
+
+/// Epoch 0 up to its end by a timeout before claim 1.
+fn stopped(chain: &Chain, graph: &Graph, set: &SignatureSet) {
+    let mut opening = graph.node(TxRole::Reconfiguration).unwrap().tx.clone();
+    sign_funding(&mut opening, &graph.node(TxRole::Reconfiguration).unwrap().spent(), &operator());
+    chain.mine(&opening).unwrap();
+    chain.pass(1);
+    chain.mine(&claim_tx(graph, set)).unwrap();
+    chain.pass(3);
+    let leaves = [(leaf::CLAIM_TIMEOUT, Vec::new())];
+    chain.mine(&complete(graph, set, TxRole::ClaimTimeout(1), &leaves)).unwrap();
+}
+
+/// Has the epoch that goes on proposed and signed; its proposal.
+fn go_on(world: &World, funding: &str) -> (Vec<u8>, GraphProposal) {
+    let mut propose = world.command_under("propose", "operator-peers.toml", "next-policy.toml");
+    propose.arg("--secret").arg(world.path("next-secret")).args(["--epoch", "1", "--funding", funding]);
+    propose.args(["--announce", &"cc".repeat(32)]).arg("--out").arg(world.path("next.proposal"));
+    propose.arg("--previous").arg(world.path("epoch-0.proposal"));
+    let proposed = propose.arg("--handover").arg(world.path("handover.json")).output().unwrap();
+    assert!(proposed.status.success(), "{}", text(&proposed));
+    let mut collect = world.command_under("collect", "operator-peers.toml", "next-policy.toml");
+    collect
+        .arg("--proposal")
+        .arg(world.path("next.proposal"))
+        .arg("--out")
+        .arg(world.path("next.signatures"));
+    let output = collect.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    read_proposal(world, "next.proposal")
+}
+
+#[test]
+fn after_a_timeout_the_signers_consent_to_a_hand_over_and_the_chain_takes_the_other_operators_epoch() {
+    let chain = Chain::new(2);
+    let world = World::new(&policy(2));
+    let proposed = world.propose(&chain.funding.to_string(), "epoch-0.proposal");
+    assert!(proposed.status.success(), "{}", text(&proposed));
+    let (first, first_set) = collected(&world, "epoch-0.proposal", "epoch-0.signatures");
+    stopped(&chain, &first, &first_set);
+
+    let key = backup().keypair(&TRUNK, KeyRole::Operator);
+    let next_policy = Policy { operator_key: key.x_only_public_key().0, ..policy(2) };
+    std::fs::write(world.path("next-policy.toml"), toml::to_string(&next_policy).unwrap()).unwrap();
+    let secret = zeroize::Zeroizing::new([4; 32]);
+    assay_l1_signer::store::secret::write(&world.path("next-secret"), &secret).unwrap();
+    let place = |claim| Place { place: 0, epoch: 0, claim };
+    for (name, claim) in [("handover.json", 1), ("other.json", 0), ("never.json", 3)] {
+        let report = Report { stopped_before: place(1), goes_on_at: place(claim) };
+        std::fs::write(world.path(name), serde_json::to_vec(&report).unwrap()).unwrap();
+    }
+    for signer in &world.signers {
+        let mut signer = signer.lock().unwrap();
+        signer.kill();
+        let refused = world.hand_over(&signer, "never.json", "next");
+        assert!(!refused.status.success() && text(&refused).contains("does not exist"), "{}", text(&refused));
+        // Said twice, done once.
+        for _ in 0..2 {
+            let agreed = world.hand_over(&signer, "handover.json", "next");
+            assert!(agreed.status.success(), "{}", text(&agreed));
+        }
+        assert!(!signer.files().contains(&"epoch-0.recovery".to_owned()), "{:?}", signer.files());
+        for (report, dir) in [("other.json", "next"), ("handover.json", "elsewhere")] {
+            let refused = world.hand_over(&signer, report, dir);
+            assert!(
+                !refused.status.success() && text(&refused).contains("differently"),
+                "{}",
+                text(&refused)
+            );
+        }
+        signer.serves = ("next", "next-policy.toml");
+        signer.start();
+    }
+
+    let end = first.halted(1, 1).unwrap();
+    let funding = handover_coin(&chain, &next_policy, &end).to_string();
+    let (bytes, proposal) = go_on(&world, &funding);
+    assert_eq!(proposal.previous, Some(end));
+    let next = rebuilt(&proposal);
+    let set = SignatureSet::load(&world.path("next.signatures")).unwrap().unwrap();
+
+    let leaves = [(leaf::HANDOVER, Vec::new())];
+    let mut opening = complete(&next, &set, TxRole::Reconfiguration, &leaves);
+    sign_funding(&mut opening, &next.node(TxRole::Reconfiguration).unwrap().spent(), &key);
+    chain.pass(2);
+    assert!(chain.mine(&opening).unwrap_err().contains("nonfinal"));
+    chain.pass(1);
+    chain.mine(&opening).unwrap();
+
+    for signer in &world.signers {
+        let mut signer = signer.lock().unwrap();
+        assert!(!signer.files().contains(&"epoch-0.key".to_owned()), "{:?}", signer.files());
+        assert!(signer.finished(1));
+        signer.kill();
+        // The directory that did not consent knows of no such end.
+        signer.serves.0 = "epochs";
+        signer.start();
+    }
+    let refused = ask(&world, 0, &world.operator, &Request::Propose { proposal: bytes }).unwrap();
+    let Reply::Refused { reason, .. } = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("the epoch before is not the one"), "{reason}");
 }

@@ -287,8 +287,8 @@ fn statements_about_the_keys_are_of_all_signers_in_order_and_about_this_epoch() 
     assert_eq!(with(&|all| all[2] = later.clone()), at(2));
 }
 
-#[test]
-fn the_epoch_before_is_the_one_that_the_signer_signed() {
+/// A second epoch on a first one: the policy, both graphs and the proposal of the second.
+fn second_epoch() -> (Policy, [Graph; 2], GraphProposal) {
     let policy = policy(1);
     let second = spec_and_keys(&policy, 1, funding());
     let (spec, keys) = spec_and_keys(&policy, 0, OutPoint::new(Txid::from_byte_array([6; 32]), 0));
@@ -301,6 +301,12 @@ fn the_epoch_before_is_the_one_that_the_signer_signed() {
         before: epoch::statements(0),
         graph: graph.proposal(&second.1),
     };
+    (policy, [first, graph], proposal)
+}
+
+#[test]
+fn the_epoch_before_is_the_one_that_the_signer_signed() {
+    let (policy, [first, graph], proposal) = second_epoch();
     let bytes = proposal.encode().unwrap();
     assert_eq!(GraphProposal::decode(&bytes).unwrap(), proposal);
     let judge = |bytes: &[u8], ends: &Ends| reviewer(&policy).review(bytes, ends);
@@ -308,13 +314,18 @@ fn the_epoch_before_is_the_one_that_the_signer_signed() {
         |proposal: &GraphProposal, ends: &Ends| judge(&proposal.encode().unwrap(), ends).unwrap_err();
     let ends = Ends::from([(0, encode_end(first.end()))]);
     let reviewed = judge(&bytes, &ends).unwrap();
-    assert_eq!(reviewed.before.unwrap().attesters.key(), spec.attesters, "the opening is the epoch before's");
+    assert_eq!(
+        reviewed.before.unwrap().attesters.key(),
+        first.spec().attesters,
+        "the opening is the epoch before's"
+    );
     let signers: Vec<_> = graph.requests().map(|request| request.signer).collect();
-    assert_eq!(signers[0], spec.attesters);
+    assert_eq!(signers[0], first.spec().attesters);
     assert!(signers[1..].iter().all(|signer| *signer == proposal.spec.attesters));
     assert_eq!(judge(&bytes, &Ends::new()).unwrap_err(), ReviewError::Previous);
 
-    let changes: [(&str, &dyn Fn(&mut EpochEnd)); 8] = [
+    type Change<'a> = (&'a str, &'a dyn Fn(&mut EpochEnd));
+    let changes: [Change<'_>; 8] = [
         ("number", &|end| end.epoch = 4),
         ("trunk", &|end| end.trunk_id[0] ^= 1),
         ("connector", &|end| end.connector.vout ^= 1),
@@ -331,14 +342,27 @@ fn the_epoch_before_is_the_one_that_the_signer_signed() {
         let encoded = encode_end(end);
         assert_eq!(decode_end(&encoded).unwrap(), *end, "{name}");
         assert_eq!(refused(&other, &ends), ReviewError::Previous, "{name}");
-        // With a record that agrees the graph is another one, or there is none; only the kind is not in the graph.
+        // With a record that agrees the graph is another one, or there is none; the kind, which is not in the graph, says
+        // which key opens it.
         let agreeing = Ends::from([(0, encoded)]);
-        assert_eq!(judge(&other.encode().unwrap(), &agreeing).is_ok(), name == "kind", "{name}");
+        let refused = judge(&other.encode().unwrap(), &agreeing).map(drop);
+        match name {
+            "kind" => assert_eq!(refused, Err(ReviewError::Before)),
+            _ => assert!(refused.is_err(), "{name}"),
+        }
     }
     let mut none = proposal.clone();
     none.previous = None;
     assert_eq!(refused(&none, &ends), ReviewError::Previous);
+}
 
+#[test]
+fn the_epoch_before_announced_this_one_with_keys_that_all_have_stated() {
+    let (policy, [first, _], proposal) = second_epoch();
+    let ends = Ends::from([(0, encode_end(first.end()))]);
+    let refused = |proposal: &GraphProposal, ends: &Ends| {
+        reviewer(&policy).review(&proposal.encode().unwrap(), ends).unwrap_err()
+    };
     // The signer's record says that another spec was announced.
     let mut end = first.end().clone();
     end.kind = EndKind::Announced([1; 32]);

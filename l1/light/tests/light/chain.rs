@@ -23,7 +23,7 @@ fn oracle(chain: &[Header], params: &Params, time: u32) -> u32 {
         return last.bits;
     }
     let late_rule = matches!(params.difficulty, Difficulty::RetargetOrLate | Difficulty::RetargetOrLateBip94);
-    if chain.len() % period != 0 {
+    if !chain.len().is_multiple_of(period) {
         if !late_rule {
             return last.bits;
         }
@@ -31,7 +31,7 @@ fn oracle(chain: &[Header], params: &Params, time: u32) -> u32 {
             return params.limit_bits;
         }
         let mut at = chain.len() - 1;
-        while at > 0 && at % period != 0 && chain[at].bits == params.limit_bits {
+        while at > 0 && !at.is_multiple_of(period) && chain[at].bits == params.limit_bits {
             at -= 1;
         }
         return chain[at].bits;

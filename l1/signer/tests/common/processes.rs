@@ -18,6 +18,8 @@ const EXE: &str = env!("CARGO_BIN_EXE_assay-l1-signer");
 /// A running `serve`; killed when dropped.
 pub(crate) struct Signer {
     dir: PathBuf,
+    /// Its directory of epochs, and the shared policy file.
+    pub(crate) serves: (&'static str, &'static str),
     pub(crate) id: PartyId,
     pub(crate) address: SocketAddr,
     child: Option<Child>,
@@ -28,11 +30,11 @@ impl Signer {
     pub(crate) fn new(dir: &Path) -> Self {
         let id = Identity::load_or_create(&dir.join("identity")).unwrap().id();
         let address = "127.0.0.1:0".parse().unwrap();
-        Self { dir: dir.to_owned(), id, address, child: None }
+        Self { dir: dir.to_owned(), serves: ("epochs", "policy.toml"), id, address, child: None }
     }
 
     pub(crate) fn keys(&self) -> PathBuf {
-        self.dir.join("epochs")
+        self.dir.join(self.serves.0)
     }
 
     fn shared(&self, name: &str) -> PathBuf {
@@ -50,7 +52,7 @@ impl Signer {
             .arg("--peers")
             .arg(self.shared("peers.toml"))
             .arg("--policy")
-            .arg(self.shared("policy.toml"))
+            .arg(self.shared(self.serves.1))
             .arg("--listen")
             .arg(self.address.to_string())
             .stdout(Stdio::piped())
@@ -144,6 +146,11 @@ impl World {
 
     /// An operator's command with the common options; `peers` is the file's name.
     pub(crate) fn command(&self, name: &str, peers: &str) -> Command {
+        self.command_under(name, peers, "policy.toml")
+    }
+
+    /// The same under another policy.
+    pub(crate) fn command_under(&self, name: &str, peers: &str, policy: &str) -> Command {
         let mut command = Command::new(EXE);
         command
             .arg(name)
@@ -152,8 +159,17 @@ impl World {
             .arg("--peers")
             .arg(self.path(peers))
             .arg("--policy")
-            .arg(self.path("policy.toml"));
+            .arg(self.path(policy));
         command
+    }
+
+    /// A signer's consent to a hand-over; its process must not run.
+    pub(crate) fn hand_over(&self, signer: &Signer, report: &str, new_dir: &str) -> Output {
+        let mut command = Command::new(EXE);
+        command.arg("hand-over").arg("--dir").arg(signer.keys());
+        command.arg("--new-dir").arg(signer.dir.join(new_dir)).arg("--policy").arg(self.path("policy.toml"));
+        command.arg("--previous").arg(self.path("epoch-0.proposal"));
+        command.arg("--handover").arg(self.path(report)).output().unwrap()
     }
 
     fn epoch_command(&self, name: &str, epoch: u32, funding: &str) -> Command {
