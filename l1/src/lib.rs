@@ -10,7 +10,7 @@
 //! * [`messages`]: forced transactions and deposits in final blocks, in order;
 //! * [`sync`]: all batches of a trunk from the chain alone, with every link checked.
 //!
-//! Non-goals, so far: operator and vigilantes as processes, the on-chain Groth16 verifier. `README.md` says what
+//! Non-goals: the contract's parties as processes (`assay-l1-parties`); so far, the on-chain Groth16 verifier. `README.md` says what
 //! the chain enforces today ([`enforcement_summary`] says it to users).
 //!
 //! Reading order: [`graph`], [`Trunk`], [`envelope`].

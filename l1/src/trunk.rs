@@ -149,12 +149,6 @@ impl Trunk {
         self.state.claims.iter().find(|claim| claim.digest == *digest)
     }
 
-    /// Address of the wallet that pays fees and collateral.
-    #[must_use]
-    pub fn wallet_address(&self) -> String {
-        self.wallet.address(self.backend.as_ref())
-    }
-
     /// True if a step was started and is not confirmed yet; the next call finishes it.
     #[must_use]
     pub fn has_pending(&self) -> bool {

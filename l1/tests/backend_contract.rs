@@ -452,7 +452,8 @@ fn bitcoind_invalidates_a_block_and_reconsiders_it() {
     // The chain got shorter: only a node's owner can do that.
     let change = backend.change_since(&tip).unwrap();
     assert_eq!((change.tip, change.fork, change.lost_blocks), (fork, fork, 3));
-    let branch = mine(&node, 1)[0];
+    // To another script: within the same second the block would be the invalid one again.
+    let branch = backend.miner().unwrap().mine(1, &bitcoin::ScriptBuf::from(vec![0x52])).unwrap()[0];
     let branch = ChainTip { height: 8, hash: branch };
     node.call("reconsiderblock", json!([eighth]));
     let change = backend.change_since(&branch).unwrap();

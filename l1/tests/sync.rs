@@ -104,7 +104,7 @@ impl Settled {
         let mut trunk = open_trunk(&trunk_dir, &backend, per_epoch);
         let inputs: Vec<ClaimInput> = (0..count).map(|index| claim(index, len(index))).collect();
         for (index, input) in inputs.iter().enumerate() {
-            if index as u32 % per_epoch == 0 {
+            if (index as u32).is_multiple_of(per_epoch) {
                 trunk.open_epoch(&params()).unwrap();
             }
             trunk.settle(input).unwrap();

@@ -4,7 +4,9 @@ use bitcoin::opcodes::all::{OP_CHECKSIG, OP_ENDIF, OP_IF};
 use bitcoin::opcodes::OP_0;
 use bitcoin::script::{Builder, Instruction, PushBytes};
 use bitcoin::secp256k1::XOnlyPublicKey;
-use bitcoin::{Amount, Script, ScriptBuf};
+use bitcoin::{
+    absolute, transaction, Amount, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness,
+};
 
 use super::{Codec, Envelope, EnvelopeError, Kind, Tag, BODY_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::graph::connector::ScriptOutput;
@@ -49,6 +51,22 @@ pub fn encode(author: &XOnlyPublicKey, tag: &Tag, envelope: &Envelope) -> Script
 #[must_use]
 pub fn commit_output(author: &XOnlyPublicKey, tag: &Tag, envelope: &Envelope, value: Amount) -> ScriptOutput {
     ScriptOutput::new(vec![encode(author, tag, envelope)], value)
+}
+
+/// The transaction that spends a commit output, which shows its envelope, unsigned; what is left goes to `change`.
+#[must_use]
+pub fn reveal_transaction(commit: OutPoint, change: TxOut) -> Transaction {
+    Transaction {
+        version: transaction::Version::TWO,
+        lock_time: absolute::LockTime::ZERO,
+        input: vec![TxIn {
+            previous_output: commit,
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+            witness: Witness::new(),
+        }],
+        output: vec![change],
+    }
 }
 
 /// Reads a leaf script. `None` if it is no envelope with this tag; an error if it is one and malformed.

@@ -27,7 +27,7 @@ pub struct NodeArgs {
     /// Directory of an in-process regtest chain
     #[arg(long, group = "node", value_name = "DIR")]
     pub regtest_dir: Option<PathBuf>,
-    /// A bitcoind: http://[user:password@]host:port
+    /// A bitcoind: http://host:port, or http://user:password@host:port
     #[arg(long, group = "node", value_name = "URL")]
     pub bitcoind: Option<String>,
     /// The bitcoind's cookie file

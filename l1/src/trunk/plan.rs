@@ -4,17 +4,14 @@
 //! is on disk can be carried out by any later run.
 
 use bitcoin::key::Keypair;
-use bitcoin::{
-    absolute, transaction, Amount, FeeRate, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid,
-    Witness,
-};
+use bitcoin::{Amount, FeeRate, OutPoint, Transaction, TxOut, Txid};
 use serde::{Deserialize, Serialize};
 
 use super::TrunkError;
 use crate::backend::BitcoinBackend;
 use crate::envelope::message::Message;
 use crate::envelope::pack::pack;
-use crate::envelope::script::commit_output;
+use crate::envelope::script::{commit_output, reveal_transaction};
 use crate::envelope::{Envelope, Kind, Tag};
 use crate::graph::connector::{LeafSpend, ScriptOutput};
 use crate::graph::transactions::{leaf_witness, sign_leaf, Unfunded};
@@ -127,17 +124,7 @@ impl Planner<'_> {
     }
 
     fn reveal_transaction(&self, commit: OutPoint) -> Transaction {
-        Transaction {
-            version: transaction::Version::TWO,
-            lock_time: absolute::LockTime::ZERO,
-            input: vec![TxIn {
-                previous_output: commit,
-                script_sig: ScriptBuf::new(),
-                sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
-                witness: Witness::new(),
-            }],
-            output: vec![TxOut { value: DUST, script_pubkey: self.wallet.script().clone() }],
-        }
+        reveal_transaction(commit, TxOut { value: DUST, script_pubkey: self.wallet.script().clone() })
     }
 
     fn signed_reveal(&self, commit: OutPoint, spend: &LeafSpend) -> Transaction {

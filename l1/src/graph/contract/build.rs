@@ -322,6 +322,9 @@ impl Graph {
     ///
     /// # Errors
     /// Where the arguments do not fit each other or the contract's rules.
+    ///
+    /// # Panics
+    /// If an epoch starts nowhere, which the checks rule out.
     pub fn build(spec: &ContractSpec, around: Surroundings<'_>) -> Result<Self, GraphError> {
         check(spec, &around)?;
         let starts = starts(spec, &around);

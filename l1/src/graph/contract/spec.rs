@@ -64,7 +64,8 @@ impl GameLocks {
     }
 }
 
-/// How many values an assertion has: the results of the steps of the chunked verifier.
+/// How many values an assertion has: the results of the steps of the chunked verifier, as measured 15 values of 32 bytes and 363
+/// hashes, in 36 slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AssertLayout {
     /// Values of 32 bytes.
@@ -83,9 +84,6 @@ pub struct Slot {
 }
 
 impl AssertLayout {
-    /// The chunked verifier as measured: 15 values of 32 bytes and 363 hashes, 36 slots.
-    pub const CHUNKED_VERIFIER: Self = Self { words: 15, hashes: 363 };
-
     /// The slots: first those with words, then those with hashes.
     #[must_use]
     pub fn slots(&self) -> Vec<Slot> {

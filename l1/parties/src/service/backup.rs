@@ -1,0 +1,66 @@
+//! The backup operator as a process: a vigilante that takes over, and an operator with the same key.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use assay_l1::{BitcoinBackend, OperatorSecret};
+use clap::Args;
+
+use super::error::ServiceError;
+use super::judge::Judge;
+use super::operator::{OperatorArgs, OperatorService};
+use super::stop::Stop;
+use super::vigilante::{VigilanteArgs, VigilanteService};
+
+/// `assay l1 backup`: watches, ends a trunk that stopped, and goes on with it.
+///
+/// `--secret` is the watch's, whose wallet pays for challenges; `--operator-secret` is that of the operator that takes over. Both
+/// wallets need coins.
+#[derive(Debug, Clone, Args)]
+pub struct BackupArgs {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented by its type")]
+    pub watch: VigilanteArgs,
+    /// Secret file of the operator that takes over
+    #[arg(long, value_name = "FILE")]
+    pub operator_secret: PathBuf,
+    /// Directory into which proved batches are put
+    #[arg(long, value_name = "DIR")]
+    pub batches: PathBuf,
+}
+
+/// Runs the backup operator until `stop`. State: `watch` and `operator` in `--dir`.
+///
+/// # Errors
+/// What it cannot go on with; a node that does not answer is waited for.
+pub fn run(args: &BackupArgs, judge: &mut dyn Judge, stop: &Stop) -> Result<(), ServiceError> {
+    run_on(args, args.watch.party.open_node()?, judge, stop)
+}
+
+/// The same on a node that is open already; the arguments' is not looked at.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_on(
+    args: &BackupArgs,
+    backend: Arc<dyn BitcoinBackend>,
+    judge: &mut dyn Judge,
+    stop: &Stop,
+) -> Result<(), ServiceError> {
+    let secret = OperatorSecret::load_or_create(&args.operator_secret)?;
+    let mut watch = args.watch.clone();
+    watch.party.dir = args.watch.party.dir.join("watch");
+    let mut party = args.watch.party.clone();
+    party.dir = args.watch.party.dir.join("operator");
+    party.secret = args.operator_secret.clone();
+    let operator = OperatorArgs { party, batches: args.batches.clone() };
+    let mut operator = OperatorService::open(&operator, Arc::clone(&backend))?;
+    let mut watch = VigilanteService::open_backup(&watch, backend, judge, &secret)?;
+    tracing::info!("the backup operator watches");
+    while !stop.is_stopped() {
+        watch.pass(stop)?;
+        operator.pass(stop)?;
+        stop.sleep(args.watch.party.poll());
+    }
+    Ok(())
+}

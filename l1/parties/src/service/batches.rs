@@ -1,0 +1,158 @@
+//! Proved batches as files, from whoever proves to the operator's service: `<previous root, hexadecimal>.batch`.
+//!
+//! Mark `ASPB`, version 1; the five values (160); length of the proof (u32 LE), proof; data; BLAKE3 of everything before (32).
+
+use std::path::{Path, PathBuf};
+
+use assay_l1::envelope::message::PROOF_BYTES_MAX;
+use assay_l1::envelope::MESSAGE_BYTES_MAX;
+use assay_l1::StoreError;
+use assay_l1_signer::store::file;
+
+use crate::types::{Values, PREV_ROOT};
+
+const MARK: [u8; 5] = *b"ASPB\x01";
+const SUM_BYTES: usize = 32;
+/// Around the data in its message on the chain.
+const MESSAGE_HEAD_BYTES: usize = 40;
+const BYTES_MAX: u64 = (MESSAGE_BYTES_MAX + PROOF_BYTES_MAX + 1_024) as u64;
+
+/// A proved batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvedBatch {
+    /// What its claim says.
+    pub values: Values,
+    /// The proof's own encoding.
+    pub proof: Vec<u8>,
+    /// What a reader needs to execute it.
+    pub data: Vec<u8>,
+}
+
+impl ProvedBatch {
+    fn encode(&self) -> Vec<u8> {
+        let length = (self.proof.len() as u32).to_le_bytes();
+        let mut bytes = [&MARK[..], self.values.as_flattened(), &length, &self.proof, &self.data].concat();
+        let sum = blake3::hash(&bytes);
+        bytes.extend(sum.as_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (content, sum) = bytes.split_at_checked(bytes.len().checked_sub(SUM_BYTES)?)?;
+        if blake3::hash(content).as_bytes().as_slice() != sum {
+            return None;
+        }
+        let mut rest = content.strip_prefix(&MARK)?;
+        let mut values = Values::default();
+        for value in &mut values {
+            let (head, tail) = rest.split_first_chunk()?;
+            (*value, rest) = (*head, tail);
+        }
+        let (length, rest) = rest.split_first_chunk()?;
+        let (proof, data) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        let batch = Self { values, proof: proof.to_vec(), data: data.to_vec() };
+        batch.is_in_bounds().then_some(batch)
+    }
+
+    fn is_in_bounds(&self) -> bool {
+        self.proof.len() <= PROOF_BYTES_MAX && self.data.len() <= MESSAGE_BYTES_MAX - MESSAGE_HEAD_BYTES
+    }
+}
+
+/// A directory of proved batches.
+#[derive(Debug, Clone)]
+pub struct BatchDir(PathBuf);
+
+impl BatchDir {
+    /// In this directory, which need not be there yet.
+    #[must_use]
+    pub fn new(dir: &Path) -> Self {
+        Self(dir.to_owned())
+    }
+
+    fn path(&self, prev_root: &[u8; 32]) -> PathBuf {
+        self.0.join(format!("{}.batch", hex::encode(prev_root)))
+    }
+
+    /// Hands a batch to the operator's service; for the prover's side. Replaces one that starts at the same state.
+    ///
+    /// # Errors
+    /// `Format` if proof or data are too long to be published; `Storage`.
+    pub fn put(&self, batch: &ProvedBatch) -> Result<(), StoreError> {
+        let path = self.path(&batch.values[PREV_ROOT]);
+        if !batch.is_in_bounds() {
+            return Err(StoreError::Format { path, detail: "proof or data are too long".to_owned() });
+        }
+        std::fs::create_dir_all(&self.0)
+            .map_err(|source| StoreError::Storage { path: self.0.clone(), source })?;
+        file::write(&path, &batch.encode())
+    }
+
+    /// The batch that starts at this state, `None` if it is not there.
+    ///
+    /// # Errors
+    /// `Format` if the file is damaged; `Storage`.
+    pub fn get(&self, prev_root: &[u8; 32]) -> Result<Option<ProvedBatch>, StoreError> {
+        let path = self.path(prev_root);
+        let Some(bytes) = file::read(&path, BYTES_MAX)? else { return Ok(None) };
+        let batch = ProvedBatch::decode(&bytes).filter(|batch| batch.values[PREV_ROOT] == *prev_root);
+        batch.map(Some).ok_or_else(|| StoreError::Format { path, detail: "no proved batch".to_owned() })
+    }
+
+    /// The states that batches start at, in no particular order of the chain.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub fn list(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        let storage = |source| StoreError::Storage { path: self.0.clone(), source };
+        let entries = match std::fs::read_dir(&self.0) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(storage)?,
+        };
+        let mut roots = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(storage)?.file_name();
+            let Some(text) = name.to_str().and_then(|name| name.strip_suffix(".batch")) else { continue };
+            let mut root = [0; 32];
+            if hex::decode_to_slice(text, &mut root).is_ok() {
+                roots.push(root);
+            }
+        }
+        roots.sort_unstable();
+        Ok(roots)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch() -> ProvedBatch {
+        ProvedBatch {
+            values: [[1; 32], [2; 32], [3; 32], [4; 32], [5; 32]],
+            proof: vec![6; 128],
+            data: vec![7; 50],
+        }
+    }
+
+    #[test]
+    fn a_batch_comes_back_as_it_was_put_and_a_damaged_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let batches = BatchDir::new(&dir.path().join("deep"));
+        assert!(batches.list().unwrap().is_empty());
+        batches.put(&batch()).unwrap();
+        assert_eq!(batches.list().unwrap(), [[1; 32]]);
+        assert_eq!(batches.get(&[1; 32]).unwrap(), Some(batch()));
+        assert_eq!(batches.get(&[2; 32]).unwrap(), None);
+        let bytes = batch().encode();
+        for at in 0..bytes.len() {
+            let mut other = bytes.clone();
+            other[at] ^= 1;
+            assert_eq!(ProvedBatch::decode(&other), None, "byte {at}");
+            assert_eq!(ProvedBatch::decode(&bytes[..at]), None, "cut at {at}");
+        }
+        let long = ProvedBatch { proof: vec![0; PROOF_BYTES_MAX + 1], ..batch() };
+        assert!(batches.put(&long).is_err());
+        assert_eq!(ProvedBatch::decode(&long.encode()), None);
+    }
+}

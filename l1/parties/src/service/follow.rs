@@ -1,0 +1,147 @@
+//! The active chain block by block: what is connected, and what is taken back.
+
+use std::collections::VecDeque;
+
+use assay_l1::{BackendError, BitcoinBackend};
+use bitcoin::{Block, BlockHash};
+use serde::{Deserialize, Serialize};
+
+use super::error::ServiceError;
+
+/// Blocks that are remembered: the deepest reorganisation that is followed.
+const KNOWN_BLOCKS: usize = 1_000;
+
+/// Where a service stands in the chain. Part of its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Follower {
+    height: u32,
+    /// The last blocks, the one at `height` at the end. Never empty.
+    hashes: VecDeque<BlockHash>,
+}
+
+/// The next change.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// The block above the last one; whether it is the chain's tip.
+    Connected { hash: BlockHash, block: Block, is_tip: bool },
+    /// The last block left the chain.
+    Disconnected,
+}
+
+impl Follower {
+    /// Stands at `height`, below the first block of interest.
+    pub(super) fn at(backend: &dyn BitcoinBackend, height: u32) -> Result<Self, BackendError> {
+        Ok(Self { height, hashes: [backend.block_hash(height)?].into() })
+    }
+
+    /// Height of the last block.
+    pub(super) fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// Blocks that can be taken back.
+    pub(super) fn depth(&self) -> usize {
+        self.hashes.len() - 1
+    }
+
+    /// What happened next; `None` if nothing did.
+    pub(super) fn next(&self, backend: &dyn BitcoinBackend) -> Result<Option<Change>, ServiceError> {
+        let last = self.hashes.back();
+        match backend.block_hash(self.height) {
+            Ok(hash) if Some(&hash) == last => {}
+            Ok(_) | Err(BackendError::NotFound { .. }) if self.depth() > 0 => {
+                return Ok(Some(Change::Disconnected));
+            }
+            Ok(_) | Err(BackendError::NotFound { .. }) => {
+                return Err(ServiceError::Reorganised { height: self.height });
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let tip = backend.tip()?.height;
+        if tip <= self.height {
+            return Ok(None);
+        }
+        let next = self.height + 1;
+        let hash = match backend.block_hash(next) {
+            // A reorganisation in between: the next call sees it.
+            Err(BackendError::NotFound { .. }) => return Ok(None),
+            other => other?,
+        };
+        let block = backend.block(&hash)?;
+        if Some(&block.header.prev_blockhash) != last {
+            return Ok(None);
+        }
+        Ok(Some(Change::Connected { hash, block, is_tip: next == tip }))
+    }
+
+    /// Goes up.
+    pub(super) fn push(&mut self, hash: BlockHash) {
+        self.height += 1;
+        self.hashes.push_back(hash);
+        if self.hashes.len() > KNOWN_BLOCKS {
+            self.hashes.pop_front();
+        }
+    }
+
+    /// Goes down. Nothing happens at the lowest block that is remembered.
+    pub(super) fn pop(&mut self) {
+        if self.depth() > 0 {
+            self.hashes.pop_back();
+            self.height -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use assay_l1::InProcessRegtest;
+    use bitcoin::ScriptBuf;
+
+    fn script(byte: u8) -> ScriptBuf {
+        ScriptBuf::from_bytes(vec![byte])
+    }
+
+    fn follow(follower: &mut Follower, backend: &InProcessRegtest) -> (u32, u32) {
+        let (mut up, mut down) = (0, 0);
+        while let Some(change) = follower.next(backend).unwrap() {
+            match change {
+                Change::Connected { hash, is_tip, .. } => {
+                    follower.push(hash);
+                    up += 1;
+                    assert_eq!(is_tip, follower.height() == backend.tip().unwrap().height);
+                }
+                Change::Disconnected => {
+                    follower.pop();
+                    down += 1;
+                }
+            }
+        }
+        (up, down)
+    }
+
+    #[test]
+    fn blocks_come_in_order_and_go_from_the_top() {
+        let dir = tempfile::tempdir().unwrap();
+        let backend = InProcessRegtest::open(dir.path()).unwrap();
+        backend.miner().unwrap().mine(5, &script(0x51)).unwrap();
+        let mut follower = Follower::at(&backend, 2).unwrap();
+        assert_eq!(follow(&mut follower, &backend), (3, 0));
+        assert_eq!(follow(&mut follower, &backend), (0, 0));
+        // Two blocks are replaced by three.
+        let fork = backend.block_hash(3).unwrap();
+        let time = backend.block(&fork).unwrap().header.time;
+        let mut parent = fork;
+        for step in 1..=3 {
+            let block = InProcessRegtest::assemble_block(parent, 3 + step, time + step, &script(0x52), &[]);
+            parent = block.block_hash();
+            backend.submit_block(&block).unwrap();
+        }
+        assert_eq!(follow(&mut follower, &backend), (3, 2));
+        assert_eq!(follower.height(), 6);
+        // Below what is remembered it says so.
+        let mut shallow = Follower::at(&backend, 6).unwrap();
+        shallow.hashes = [fork].into();
+        assert!(matches!(shallow.next(&backend), Err(ServiceError::Reorganised { height: 6 })));
+    }
+}

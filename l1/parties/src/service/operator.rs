@@ -1,0 +1,286 @@
+//! The operator as a process.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use assay_l1::envelope::tag;
+use assay_l1::graph::contract::keys::AssertValue;
+use assay_l1::graph::contract::spec::ContractSpec;
+use assay_l1::graph::terms::ClaimValue;
+use assay_l1::graph::transactions::wallet_script;
+use assay_l1::script::winternitz;
+use assay_l1::wots::guard::{GuardError, UseGuard};
+use assay_l1::wots::KeyId;
+use assay_l1::{BitcoinBackend, KeyRole, OperatorSecret, Wallet};
+use bitcoin::secp256k1::XOnlyPublicKey;
+use bitcoin::{FeeRate, Script};
+use clap::Args;
+
+use super::args::{keys, PartyArgs};
+use super::batches::BatchDir;
+use super::error::ServiceError;
+use super::file::Dir;
+use super::node;
+use super::publish::{News, Publisher};
+use super::runner::{load_contract, Runner, Shell, World};
+use super::stop::Stop;
+use crate::contract::{Contract, Origin};
+use crate::event::{Effect, Event};
+use crate::operator::Operator;
+use crate::types::{ClaimId, Values, NEW_ROOT, PREV_ROOT};
+use crate::view::View;
+
+/// `assay l1 operator`: opens epochs, publishes batches, makes claims, answers challenges.
+#[derive(Debug, Clone, Args)]
+pub struct OperatorArgs {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented by its type")]
+    pub party: PartyArgs,
+    /// Directory into which proved batches are put
+    #[arg(long, value_name = "DIR")]
+    pub batches: PathBuf,
+}
+
+/// Runs the operator until `stop`.
+///
+/// # Errors
+/// What it cannot go on with; a node that does not answer is waited for.
+pub fn run(args: &OperatorArgs, stop: &Stop) -> Result<(), ServiceError> {
+    run_on(args, args.party.open_node()?, stop)
+}
+
+/// The same on a node that is open already; the arguments' is not looked at.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_on(
+    args: &OperatorArgs,
+    backend: Arc<dyn BitcoinBackend>,
+    stop: &Stop,
+) -> Result<(), ServiceError> {
+    let mut service = OperatorService::open(args, backend)?;
+    service.0.run(stop, args.party.poll())
+}
+
+/// The operator with its files and its node, for callers with a loop of their own.
+pub struct OperatorService(Runner<Operator, OperatorShell>);
+
+impl OperatorService {
+    /// Takes its directory and goes on where it was.
+    ///
+    /// # Errors
+    /// What is wrong with the files; the node's.
+    pub fn open(args: &OperatorArgs, backend: Arc<dyn BitcoinBackend>) -> Result<Self, ServiceError> {
+        Ok(Self(open(args, backend)?))
+    }
+
+    /// Does everything that there is to do now. A node that does not answer is no error.
+    ///
+    /// # Errors
+    /// What it cannot go on with.
+    pub fn pass(&mut self, stop: &Stop) -> Result<(), ServiceError> {
+        self.0.try_pass(stop)
+    }
+}
+
+fn open(
+    args: &OperatorArgs,
+    backend: Arc<dyn BitcoinBackend>,
+) -> Result<Runner<Operator, OperatorShell>, ServiceError> {
+    let party = &args.party;
+    let dir = Dir::take(&party.dir)?;
+    let epochs = party.epoch_dir()?;
+    let secret = OperatorSecret::load_or_create(&party.secret)?;
+    let (contract, graphs) = load_contract(&epochs)?;
+    let trunk_id = trunk_of(&contract);
+    let keys = keys(&secret, &trunk_id);
+    let author = secret.keypair(&trunk_id, KeyRole::Envelope);
+    let rate_max = FeeRate::from_sat_per_kwu(party.fee_rate_max.saturating_mul(250));
+    let publisher = Publisher::open(
+        dir.file("data"),
+        (Wallet::new(author), author),
+        tag(&trunk_id),
+        rate_max,
+        backend.as_ref(),
+    )?;
+    let address = |script: &Script| node::address(backend.as_ref(), script);
+    let wallet = wallet_script(keys.wallet.x_only_public_key().0);
+    tracing::info!(
+        fees = address(&wallet),
+        data = address(publisher.script()),
+        "the operator runs; fees and data are paid from coins at these addresses"
+    );
+    let shell = OperatorShell {
+        operator: keys.operator.x_only_public_key().0,
+        guard: UseGuard::open(&dir.file("wots.json"))?,
+        secret,
+        batches: BatchDir::new(&args.batches),
+        publisher,
+        known: BTreeMap::new(),
+    };
+    let (finality, policy) = (party.finality, party.fee_policy());
+    let fresh = |below| Operator::new(wallet, finality, below, policy);
+    Runner::open(backend, dir, epochs, (contract, graphs), keys, shell, (party.start_height, fresh))
+}
+
+/// The trunk of a contract that has an epoch.
+pub(super) fn trunk_of(contract: &Contract) -> [u8; 32] {
+    contract.epochs().next().map_or([0; 32], |(_, epoch)| epoch.spec().terms.trunk_id)
+}
+
+/// What the operator's machine asks for.
+struct OperatorShell {
+    secret: OperatorSecret,
+    operator: XOnlyPublicKey,
+    guard: UseGuard,
+    batches: BatchDir,
+    publisher: Publisher,
+    /// New roots of the batches that the machine was told of, by previous root.
+    known: BTreeMap<[u8; 32], [u8; 32]>,
+}
+
+fn data((prev_root, on_chain): News) -> Event {
+    Event::Data { prev_root, on_chain }
+}
+
+impl Shell for OperatorShell {
+    fn connected(&mut self, height: u32, block: &bitcoin::Block) -> Vec<Event> {
+        self.publisher.connected(height, block);
+        self.publisher.news().into_iter().map(data).collect()
+    }
+
+    fn disconnected(&mut self, height: u32) -> Vec<Event> {
+        self.publisher.disconnected(height);
+        self.publisher.news().into_iter().map(data).collect()
+    }
+
+    fn restarted(&mut self) {
+        self.known.clear();
+        self.publisher.repeat();
+    }
+
+    fn carry_out(&mut self, world: World<'_>, effect: Effect) -> Result<Vec<Event>, ServiceError> {
+        match effect {
+            Effect::Publish(root) => {
+                let place = self.place(world, root).unwrap_or_default();
+                self.publisher.want(root, place);
+                Ok(Vec::new())
+            }
+            Effect::Sign(claim, values) => self.sign(world.contract, claim, values),
+            Effect::Assert(claim) => self.assert(world.contract, claim),
+            other => {
+                tracing::error!("an operator does not do this: {other:?}");
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn poll(&mut self, world: World<'_>) -> Result<Vec<Event>, ServiceError> {
+        let mut events = Vec::new();
+        for root in self.batches.list()? {
+            if self.known.contains_key(&root) {
+                continue;
+            }
+            // A damaged file is one that nobody finished, or somebody's mistake: the others go on.
+            match self.batches.get(&root) {
+                Ok(Some(batch)) => {
+                    self.known.insert(root, batch.values[NEW_ROOT]);
+                    events.push(Event::BatchProved(batch.values));
+                }
+                Ok(None) => {}
+                Err(error) => tracing::error!("{error}"),
+            }
+        }
+        let batches = &self.batches;
+        self.publisher.drive(world.backend, world.view.tip().0, |root| batches.get(root))?;
+        events.extend(self.publisher.news().into_iter().map(data));
+        Ok(events)
+    }
+}
+
+impl OperatorShell {
+    /// Epoch and claim that the batch will be of, if the batches before it become claims in order.
+    fn place(&self, world: World<'_>, root: [u8; 32]) -> Option<(u32, u32)> {
+        let mut at = None;
+        for (index, epoch) in world.contract.epochs() {
+            let terms = &epoch.spec().terms;
+            if terms.operator_key != self.operator {
+                continue;
+            }
+            for claim in 0..terms.claims_max {
+                let claim = ClaimId { epoch: index, claim };
+                let values = world.view.values(claim);
+                let start = match values {
+                    Some(values) => values[PREV_ROOT],
+                    None => at.or_else(|| start(world.contract, world.view, claim))?,
+                };
+                if start == root {
+                    return Some((terms.epoch, claim.claim));
+                }
+                at = values.map(|values| values[NEW_ROOT]).or_else(|| self.known.get(&start).copied());
+            }
+        }
+        None
+    }
+
+    fn sign(
+        &mut self,
+        contract: &Contract,
+        claim: ClaimId,
+        values: Values,
+    ) -> Result<Vec<Event>, ServiceError> {
+        let Some(spec) = self.own(contract, claim) else { return Ok(Vec::new()) };
+        let id = |value: ClaimValue| value.key_id(spec.terms.trunk_id, spec.terms.epoch, claim.claim);
+        let named = ClaimValue::ALL.into_iter().map(id).zip(values.map(|value| value.to_vec())).collect();
+        Ok(match self.items(named)? {
+            Some(items) => vec![Event::Signed { claim, values, items }],
+            None => vec![Event::KeyUsed(claim)],
+        })
+    }
+
+    /// Signs the assertion. The chunked verifier's steps come here; without it the values say nothing, and are zero.
+    fn assert(&mut self, contract: &Contract, claim: ClaimId) -> Result<Vec<Event>, ServiceError> {
+        let Some(spec) = self.own(contract, claim) else { return Ok(Vec::new()) };
+        let id = |value: AssertValue| {
+            (value.key_id(spec.terms.trunk_id, spec.terms.epoch, claim.claim), vec![0; value.size().bytes()])
+        };
+        let mut slots = Vec::new();
+        for slot in spec.layout.slots() {
+            let words = slot.words.map(AssertValue::Word);
+            let named = words.chain(slot.hashes.map(AssertValue::Hash)).map(id).collect();
+            match self.items(named)? {
+                Some(items) => slots.push(items),
+                None => return Ok(vec![Event::KeyUsed(claim)]),
+            }
+        }
+        Ok(vec![Event::Asserted { claim, slots }])
+    }
+
+    /// The spec of a claim of this operator.
+    fn own<'a>(&self, contract: &'a Contract, claim: ClaimId) -> Option<&'a ContractSpec> {
+        let spec = contract.epoch(claim.epoch)?.spec();
+        (spec.terms.operator_key == self.operator).then_some(spec)
+    }
+
+    /// Witness items of values, the first one's on top; `None` if a key has signed another value.
+    fn items(&mut self, named: Vec<(KeyId, Vec<u8>)>) -> Result<Option<Vec<Vec<u8>>>, ServiceError> {
+        let values: Vec<_> = named.iter().map(|(id, value)| (id.clone(), value.as_slice())).collect();
+        match self.guard.sign(&self.secret, &values) {
+            Ok(signatures) => Ok(Some(signatures.iter().rev().flat_map(winternitz::witness).collect())),
+            Err(GuardError::KeyReuse { key }) => {
+                tracing::error!("one-time key {key} has signed another value");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The state that a claim starts at, as far as the chain says.
+fn start(contract: &Contract, view: &View, claim: ClaimId) -> Option<[u8; 32]> {
+    match contract.origin(claim)? {
+        Origin::State(state) => Some(state),
+        Origin::Claim(before) => Some(view.values(before)?[NEW_ROOT]),
+    }
+}

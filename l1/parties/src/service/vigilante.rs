@@ -1,0 +1,258 @@
+//! The vigilante as a process.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use assay_l1::envelope::{tag, Tag};
+use assay_l1::graph::contract::build::TxRole;
+use assay_l1::graph::transactions::wallet_script;
+use assay_l1::{BackendError, BitcoinBackend, OperatorSecret, StoreError};
+use assay_l1_signer::handover::{Place, Report};
+use assay_l1_signer::store::file as plain;
+use bitcoin::key::Keypair;
+use clap::Args;
+
+use super::args::{keys, PartyArgs};
+use super::claim_data::{find, Found};
+use super::error::ServiceError;
+use super::file::Dir;
+use super::judge::{Execution, Judge};
+use super::node;
+use super::operator::trunk_of;
+use super::runner::{load_contract, Runner, Shell, World};
+use super::stop::Stop;
+use crate::event::{Effect, Event, Fault};
+use crate::types::{ClaimId, Height, Values, NEW_ROOT};
+use crate::vigilante::Vigilante;
+
+/// Blocks after a claim's that are waited before its data counts as missing.
+const DATA_PATIENCE_BLOCKS: u32 = 4;
+
+/// `assay l1 vigilante`: looks into every claim, challenges and disproves what is wrong.
+#[derive(Debug, Clone, Args)]
+pub struct VigilanteArgs {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented by its type")]
+    pub party: PartyArgs,
+    /// Blocks before a claim in which its data is looked for
+    #[arg(long, default_value_t = 1_008, value_name = "BLOCKS")]
+    pub lookback_blocks: u32,
+}
+
+/// Runs the vigilante until `stop`; `judge` is the rollup's part of it.
+///
+/// # Errors
+/// What it cannot go on with; a node that does not answer is waited for.
+pub fn run(args: &VigilanteArgs, judge: &mut dyn Judge, stop: &Stop) -> Result<(), ServiceError> {
+    run_on(args, args.party.open_node()?, judge, stop)
+}
+
+/// The same on a node that is open already; the arguments' is not looked at.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_on(
+    args: &VigilanteArgs,
+    backend: Arc<dyn BitcoinBackend>,
+    judge: &mut dyn Judge,
+    stop: &Stop,
+) -> Result<(), ServiceError> {
+    let mut service = VigilanteService::open(args, backend, judge)?;
+    service.0.run(stop, args.party.poll())
+}
+
+/// The vigilante with its files and its node, for callers with a loop of their own.
+pub struct VigilanteService<'a>(Runner<Vigilante, VigilanteShell<'a>>);
+
+impl<'a> VigilanteService<'a> {
+    /// Takes its directory and goes on where it was.
+    ///
+    /// # Errors
+    /// What is wrong with the files; the node's.
+    pub fn open(
+        args: &VigilanteArgs,
+        backend: Arc<dyn BitcoinBackend>,
+        judge: &'a mut dyn Judge,
+    ) -> Result<Self, ServiceError> {
+        Ok(Self(open(args, backend, judge, None)?))
+    }
+
+    /// The same of a backup operator, which takes over with this operator's key.
+    pub(super) fn open_backup(
+        args: &VigilanteArgs,
+        backend: Arc<dyn BitcoinBackend>,
+        judge: &'a mut dyn Judge,
+        operator: &OperatorSecret,
+    ) -> Result<Self, ServiceError> {
+        Ok(Self(open(args, backend, judge, Some(operator))?))
+    }
+
+    /// Does everything that there is to do now. A node that does not answer is no error.
+    ///
+    /// # Errors
+    /// What it cannot go on with.
+    pub fn pass(&mut self, stop: &Stop) -> Result<(), ServiceError> {
+        self.0.try_pass(stop)
+    }
+}
+
+/// `backup`: it takes over with this key.
+fn open<'a>(
+    args: &VigilanteArgs,
+    backend: Arc<dyn BitcoinBackend>,
+    judge: &'a mut dyn Judge,
+    backup: Option<&OperatorSecret>,
+) -> Result<Runner<Vigilante, VigilanteShell<'a>>, ServiceError> {
+    let party = &args.party;
+    let dir = Dir::take(&party.dir)?;
+    let epochs = party.epoch_dir()?;
+    let secret = OperatorSecret::load_or_create(&party.secret)?;
+    let (contract, graphs) = load_contract(&epochs)?;
+    let trunk_id = trunk_of(&contract);
+    let mut keys = keys(&secret, &trunk_id);
+    if let Some(operator) = backup {
+        keys.operator = operator_key(operator, &trunk_id);
+    }
+    let shell = VigilanteShell {
+        judge,
+        tag: tag(&trunk_id),
+        lookback: args.lookback_blocks,
+        handover: dir.file("handover.json"),
+        checks: BTreeMap::new(),
+    };
+    let wallet = wallet_script(keys.wallet.x_only_public_key().0);
+    let fees = node::address(backend.as_ref(), &wallet);
+    tracing::info!(fees, "the vigilante runs; fees and deposits are paid from coins at this address");
+    let (finality, policy, takes_over) = (party.finality, party.fee_policy(), backup.is_some());
+    let fresh = |below: Height| {
+        if takes_over {
+            Vigilante::backup(wallet, finality, below, policy)
+        } else {
+            Vigilante::new(wallet, finality, below, policy)
+        }
+    };
+    Runner::open(backend, dir, epochs, (contract, graphs), keys, shell, (party.start_height, fresh))
+}
+
+fn operator_key(secret: &OperatorSecret, trunk_id: &[u8; 32]) -> Keypair {
+    keys(secret, trunk_id).operator
+}
+
+/// A claim to be looked into.
+struct Check {
+    values: Values,
+    /// Tip at which it was last looked for, without a verdict.
+    tried: Option<u32>,
+}
+
+/// What the vigilante's machine asks for.
+struct VigilanteShell<'a> {
+    judge: &'a mut dyn Judge,
+    tag: Tag,
+    lookback: u32,
+    handover: PathBuf,
+    checks: BTreeMap<ClaimId, Check>,
+}
+
+impl Shell for VigilanteShell<'_> {
+    fn restarted(&mut self) {
+        self.checks.clear();
+    }
+
+    fn carry_out(&mut self, world: World<'_>, effect: Effect) -> Result<Vec<Event>, ServiceError> {
+        match effect {
+            Effect::Check(claim, values) => drop(self.checks.insert(claim, Check { values, tried: None })),
+            Effect::HandOver { epoch, claim, first_void } => {
+                self.report_handover(world, (ClaimId { epoch, claim }, first_void))?;
+            }
+            other => tracing::error!("a vigilante does not do this: {other:?}"),
+        }
+        Ok(Vec::new())
+    }
+
+    fn poll(&mut self, world: World<'_>) -> Result<Vec<Event>, ServiceError> {
+        let tip = world.view.tip().0;
+        let mut events = Vec::new();
+        for claim in self.checks.keys().copied().collect::<Vec<_>>() {
+            let Some(check) = self.checks.get_mut(&claim).filter(|check| check.tried != Some(tip)) else {
+                continue;
+            };
+            check.tried = Some(tip);
+            let values = check.values;
+            // A claim that a reorganisation took away is asked for again when it is back.
+            let made =
+                world.view.confirmed(claim.tx(TxRole::Claim)).filter(|made| made.values == Some(values));
+            let Some(made) = made.map(|made| made.height.0) else {
+                self.checks.remove(&claim);
+                continue;
+            };
+            let blocks = (made, made.saturating_sub(self.lookback));
+            let found = match find(world.backend, blocks, &self.tag, &values, self.judge) {
+                // A reorganisation that the machine has not heard of, or a pruned block: later, perhaps.
+                Err(BackendError::NotFound { what }) => {
+                    tracing::warn!("{claim} cannot be looked into now: {what} is not there");
+                    continue;
+                }
+                other => other?,
+            };
+            let patient = tip < made + DATA_PATIENCE_BLOCKS;
+            if let Some(faults) = faults((&values, made), &found, patient, self.judge) {
+                self.checks.remove(&claim);
+                events.push(Event::Verdict { claim, values, faults });
+            }
+        }
+        Ok(events)
+    }
+}
+
+/// What is wrong with a claim in the block at height `made`; `None` while that is not known.
+fn faults(
+    (values, made): (&Values, u32),
+    found: &Found,
+    patient: bool,
+    judge: &mut dyn Judge,
+) -> Option<Vec<Fault>> {
+    if patient && (found.data.is_none() || !found.is_proved) {
+        return None;
+    }
+    let mut faults = Vec::new();
+    match &found.data {
+        None => faults.push(if found.is_forged { Fault::BatchHash } else { Fault::DataMissing }),
+        Some(data) => match judge.execute(values, data, made) {
+            Ok(Execution::NotYet) => return None,
+            Ok(Execution::Done { new_root, has_messages }) => {
+                faults.extend((new_root != values[NEW_ROOT]).then_some(Fault::NewRoot));
+                faults.extend((!has_messages).then_some(Fault::ForcedDropped));
+            }
+            Err(detail) => {
+                tracing::error!("the batch cannot be executed: {detail}");
+                faults.push(Fault::NewRoot);
+            }
+        },
+    }
+    faults.extend((!found.is_proved).then_some(Fault::Proof));
+    Some(faults)
+}
+
+impl VigilanteShell<'_> {
+    /// Writes down what the attesters are to sign: people have to ask them.
+    fn report_handover(
+        &self,
+        world: World<'_>,
+        (end, first_void): (ClaimId, ClaimId),
+    ) -> Result<(), StoreError> {
+        let number = |claim: ClaimId| {
+            world.contract.epoch(claim.epoch).map(|epoch| epoch.spec().terms.epoch).unwrap_or_default()
+        };
+        let place = |claim: ClaimId| Place { place: claim.epoch.0, epoch: number(claim), claim: claim.claim };
+        let report = Report { stopped_before: place(end), goes_on_at: place(first_void) };
+        tracing::error!(
+            "{end} never came: the trunk goes on at {first_void}; have the attesters sign an epoch for that, see {}",
+            self.handover.display()
+        );
+        let bytes = serde_json::to_vec_pretty(&report)
+            .map_err(|error| StoreError::Format { path: self.handover.clone(), detail: error.to_string() })?;
+        plain::write(&self.handover, &bytes)
+    }
+}

@@ -1,0 +1,256 @@
+//! A live view of a trunk: read-only, from a node and the epochs' files; nothing on disk.
+
+mod snapshot;
+mod text;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_l1::sync::command::NodeArgs;
+use assay_l1::{BackendError, BitcoinBackend, Class};
+use bitcoin::address::NetworkUnchecked;
+use bitcoin::{Address, ScriptBuf};
+use clap::Args;
+
+pub use self::snapshot::{ClaimState, EpochState, Snapshot, Stage, Wait, WalletState};
+use super::args::epoch_dir;
+use super::epochs::EpochDir;
+use super::error::ServiceError;
+use super::follow::{Change, Follower};
+use super::runner::{load_contract, REWIND_BLOCKS};
+use super::stop::Stop;
+use crate::contract::Contract;
+use crate::event::Block;
+use crate::types::Height;
+use crate::view::View;
+
+/// Clears a terminal and goes to its first line.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// `assay l1 watch`: a trunk's epochs and claims, live.
+#[derive(Debug, Clone, Args)]
+pub struct WatchArgs {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented by its type")]
+    pub node: NodeArgs,
+    /// Directory of the epochs: 0000.proposal and 0000.signatures, and so on
+    #[arg(long, value_name = "DIR")]
+    pub epochs: PathBuf,
+    /// Policy file; more than one where another operator has taken over
+    #[arg(long, value_name = "FILE", required = true)]
+    pub policy: Vec<PathBuf>,
+    /// Peers file: the attesters' identities
+    #[arg(long, value_name = "FILE")]
+    pub peers: PathBuf,
+    /// A wallet whose coins are shown, with a name: fees=bcrt1p...; any number
+    #[arg(long, value_name = "NAME=ADDRESS")]
+    pub wallet: Vec<WalletName>,
+    /// First block to look into: at most the one in which the first epoch opens, or a wallet got its coins
+    #[arg(long, default_value_t = 1, value_name = "HEIGHT")]
+    pub start_height: u32,
+    /// Confirmations after which a block counts as final
+    #[arg(long, default_value_t = 6, value_name = "BLOCKS", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub finality: u32,
+    /// Between two looks at the node
+    #[arg(long, default_value_t = 2_000, value_name = "MILLISECONDS")]
+    pub poll_ms: u64,
+    /// Print once how things stand, and end
+    #[arg(long)]
+    pub once: bool,
+    /// Print JSON, one line for each change
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A wallet by its name and address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalletName {
+    /// What it is called.
+    pub name: String,
+    /// Where its coins lie; of whatever network.
+    pub address: Address<NetworkUnchecked>,
+}
+
+impl FromStr for WalletName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, address) = text.split_once('=').ok_or("expected NAME=ADDRESS")?;
+        let address = address.parse::<Address<NetworkUnchecked>>().map_err(|error| error.to_string())?;
+        Ok(Self { name: name.to_owned(), address })
+    }
+}
+
+/// Watches until `stop`, or once.
+///
+/// # Errors
+/// What is wrong with arguments and files; the node's, if it does not answer at the start or with `--once`.
+pub fn run(args: &WatchArgs, out: &mut dyn Write, stop: &Stop) -> Result<(), ServiceError> {
+    run_on(args, args.node.open()?, out, stop)
+}
+
+/// The same on a node that is open already; the arguments' is not looked at.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_on(
+    args: &WatchArgs,
+    backend: Arc<dyn BitcoinBackend>,
+    out: &mut dyn Write,
+    stop: &Stop,
+) -> Result<(), ServiceError> {
+    let mut watch = Watch::open(args, backend)?;
+    let is_page = !args.json && (args.once || std::io::stdout().is_terminal());
+    let mut shown: Option<Snapshot> = None;
+    while !stop.is_stopped() {
+        let passed = watch.pass(stop);
+        match passed {
+            Err(error) if !args.once && is_passing(&error) => tracing::warn!("{error}; trying again"),
+            other => other?,
+        }
+        if stop.is_stopped() {
+            break;
+        }
+        let now = watch.snapshot();
+        if shown.as_ref() != Some(&now) {
+            let text = if args.json {
+                serde_json::to_string(&now).map(|line| line + "\n").map_err(std::io::Error::from)?
+            } else if is_page {
+                let clear = if args.once { "" } else { CLEAR };
+                format!("{clear}{}", text::page(&now))
+            } else {
+                text::changes(shown.as_ref(), &now)
+            };
+            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                // Nobody reads on.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+                other => other?,
+            }
+            shown = Some(now);
+        }
+        if args.once {
+            return Ok(());
+        }
+        stop.sleep(Duration::from_millis(args.poll_ms));
+    }
+    Ok(())
+}
+
+/// True for what goes away by itself: a node that does not answer, a reorganisation between two questions.
+fn is_passing(error: &ServiceError) -> bool {
+    error.class() == Class::Transient || matches!(error, ServiceError::Backend(BackendError::NotFound { .. }))
+}
+
+/// What is known of a trunk, for callers with a loop of their own.
+pub struct Watch {
+    backend: Arc<dyn BitcoinBackend>,
+    epochs: EpochDir,
+    contract: Contract,
+    follower: Follower,
+    start: (u32, u32),
+    view: View,
+    wallets: Vec<(String, View)>,
+    complaint: Option<String>,
+}
+
+impl Watch {
+    /// Stands before the first block.
+    ///
+    /// # Errors
+    /// What is wrong with arguments and files; the node's.
+    pub fn open(args: &WatchArgs, backend: Arc<dyn BitcoinBackend>) -> Result<Self, ServiceError> {
+        let epochs = epoch_dir(&args.epochs, &args.policy, &args.peers)?;
+        let (contract, _) = load_contract(&epochs)?;
+        let below = args.start_height.saturating_sub(1);
+        let fresh = |script| View::new(script, args.finality, Height(below));
+        let mut wallets = Vec::new();
+        for WalletName { name, address } in &args.wallet {
+            let address = address.clone().require_network(backend.network());
+            let address = address.map_err(|error| ServiceError::Argument {
+                name: "--wallet",
+                detail: format!("{name}: {error}"),
+            })?;
+            wallets.push((name.clone(), fresh(address.script_pubkey())));
+        }
+        let follower = Follower::at(backend.as_ref(), below)?;
+        // Nobody's wallet.
+        let view = fresh(ScriptBuf::new_op_return(b"assay l1 watch"));
+        let start = (below, args.finality);
+        Ok(Self { backend, epochs, contract, follower, start, view, wallets, complaint: None })
+    }
+
+    /// Takes up new epochs and blocks.
+    ///
+    /// # Errors
+    /// The node's.
+    pub fn pass(&mut self, stop: &Stop) -> Result<(), ServiceError> {
+        self.learn();
+        while !stop.is_stopped() {
+            match self.follower.next(self.backend.as_ref()) {
+                Ok(None) => break,
+                Ok(Some(Change::Disconnected)) => self.take_back(),
+                Ok(Some(Change::Connected { hash, block, .. })) => {
+                    self.follower.push(hash);
+                    let txs = block.txdata.into_iter().map(Arc::new).collect();
+                    let block = Block { height: Height(self.follower.height()), txs };
+                    self.views().for_each(|(view, contract)| view.connect(contract, &block));
+                }
+                // Deeper than is remembered: from the start.
+                Err(ServiceError::Reorganised { .. }) => self.start_over()?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// How things stand.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let wallets = self.wallets.iter().map(|(name, view)| (name.as_str(), view));
+        let mut now = Snapshot::new(&self.contract, &self.view, wallets);
+        now.alarms.extend(self.complaint.clone());
+        now
+    }
+
+    fn views(&mut self) -> impl Iterator<Item = (&mut View, &Contract)> {
+        let contract = &self.contract;
+        let wallets = self.wallets.iter_mut().map(|(_, view)| view);
+        [&mut self.view].into_iter().chain(wallets).map(move |view| (view, contract))
+    }
+
+    fn take_back(&mut self) {
+        let height = Height(self.follower.height());
+        self.follower.pop();
+        self.views().for_each(|(view, _)| view.disconnect(height));
+    }
+
+    fn start_over(&mut self) -> Result<(), ServiceError> {
+        let (below, finality) = self.start;
+        self.follower = Follower::at(self.backend.as_ref(), below)?;
+        self.views().for_each(|(view, _)| *view = View::new(view.wallet().clone(), finality, Height(below)));
+        Ok(())
+    }
+
+    /// Takes up epochs whose files have come since, and reads the last blocks again for them.
+    fn learn(&mut self) {
+        let before = self.contract.epochs().count();
+        self.complaint = loop {
+            match self.epochs.load(&self.contract) {
+                Ok(Some((_, epoch))) => drop(self.contract.push(Arc::new(epoch))),
+                Ok(None) => break None,
+                Err(error) => {
+                    let index = self.contract.epochs().count();
+                    break Some(format!("epoch file {index:04} is not taken: {error}"));
+                }
+            }
+        };
+        if self.contract.epochs().count() > before {
+            for _ in 0..REWIND_BLOCKS.min(self.follower.depth()) {
+                self.take_back();
+            }
+        }
+    }
+}

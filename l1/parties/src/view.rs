@@ -1,0 +1,323 @@
+//! The chain as far as a party cares: which transactions of the contract are in which block, and the wallet's coins.
+//!
+//! Everything that a party wants follows from this and is worked out anew after each block. So a reorganisation needs
+//! no special care: what is no longer there is wanted again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use assay_l1::graph::contract::build::{Input, TxRole};
+use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction};
+use serde::{Deserialize, Serialize};
+
+use crate::contract::{Contract, Origin};
+use crate::event::Block;
+use crate::evidence::SignedClaim;
+use crate::types::{ClaimId, EpochIndex, Height, TxId, Values};
+
+/// A transaction of the contract in a block.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// The block.
+    pub height: Height,
+    /// The transaction.
+    pub tx: Arc<Transaction>,
+    /// For a claim: the values that it signed.
+    pub values: Option<Values>,
+}
+
+/// A coin of the party's wallet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coin {
+    /// Its value.
+    #[serde(with = "bitcoin::amount::serde::as_sat")]
+    pub value: Amount,
+    /// The block that made it.
+    pub made: Height,
+    /// The block that spent it.
+    pub spent: Option<Height>,
+}
+
+/// Whether a transaction can go into the next block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// An output that it spends is not there.
+    Missing,
+    /// It, or another that spends the same, is in a block.
+    Spent,
+    /// A time lock lasts until after this height.
+    Until(Height),
+    /// It can.
+    Ready,
+}
+
+/// How a claim stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It was not made.
+    Unmade,
+    /// It may still be disputed, or waits for its acceptance.
+    Open,
+    /// It was accepted, at this height.
+    Accepted(Height),
+    /// It was slashed, or can no longer be defended, since this height.
+    Void(Height),
+}
+
+/// What a party has seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    wallet: ScriptBuf,
+    /// Depth at which a block counts as final; undoing goes no deeper.
+    finality: u32,
+    tip: Height,
+    confirmed: BTreeMap<TxId, Confirmed>,
+    spent: BTreeMap<OutPoint, Height>,
+    coins: BTreeMap<OutPoint, Coin>,
+}
+
+impl View {
+    /// Nothing seen yet; the next block is the one after `tip`.
+    #[must_use]
+    pub fn new(wallet: ScriptBuf, finality: u32, tip: Height) -> Self {
+        let maps = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { wallet, finality, tip, confirmed: maps.0, spent: maps.1, coins: maps.2 }
+    }
+
+    /// The last block.
+    #[must_use]
+    pub fn tip(&self) -> Height {
+        self.tip
+    }
+
+    /// Script of the wallet.
+    #[must_use]
+    pub fn wallet(&self) -> &ScriptBuf {
+        &self.wallet
+    }
+
+    /// The wallet's unspent confirmed coins.
+    pub fn coins(&self) -> impl Iterator<Item = (OutPoint, Amount)> + '_ {
+        self.coins.iter().filter(|(_, coin)| coin.spent.is_none()).map(|(at, coin)| (*at, coin.value))
+    }
+
+    /// Value of an unspent confirmed coin.
+    #[must_use]
+    pub fn coin(&self, outpoint: &OutPoint) -> Option<Amount> {
+        self.coins.get(outpoint).filter(|coin| coin.spent.is_none()).map(|coin| coin.value)
+    }
+
+    /// A transaction of the contract, if it is in a block.
+    #[must_use]
+    pub fn confirmed(&self, id: TxId) -> Option<&Confirmed> {
+        self.confirmed.get(&id)
+    }
+
+    /// The same with enough blocks on top.
+    #[must_use]
+    pub fn finalised(&self, id: TxId) -> Option<&Confirmed> {
+        self.confirmed(id).filter(|entry| self.is_final(entry.height))
+    }
+
+    /// True if the block at `height` is final.
+    #[must_use]
+    pub fn is_final(&self, height: Height) -> bool {
+        self.tip.plus(1).since(height) >= self.finality
+    }
+
+    pub(crate) fn connect(&mut self, contract: &Contract, block: &Block) {
+        self.tip = block.height;
+        for tx in &block.txs {
+            for input in &tx.input {
+                if contract.watches(&input.previous_output) {
+                    self.spent.insert(input.previous_output, block.height);
+                }
+                if let Some(coin) = self.coins.get_mut(&input.previous_output) {
+                    coin.spent = Some(block.height);
+                }
+            }
+            if let Some(id) = contract.identify(tx) {
+                let values = match id.role {
+                    TxRole::Claim(_) => read_claim(tx).map(|claim| claim.values),
+                    _ => None,
+                };
+                self.confirmed.insert(id, Confirmed { height: block.height, tx: Arc::clone(tx), values });
+            }
+            // A coinbase cannot be spent for 100 blocks: it is nothing to count on.
+            let outputs = tx.output.iter().enumerate().filter(|_| !tx.is_coinbase());
+            let mine = outputs.filter(|(_, output)| output.script_pubkey == self.wallet);
+            let mine: Vec<_> = mine.map(|(vout, output)| (vout as u32, output.value)).collect();
+            for (vout, value) in mine {
+                let outpoint = OutPoint::new(tx.compute_txid(), vout);
+                self.coins.insert(outpoint, Coin { value, made: block.height, spent: None });
+            }
+        }
+        let (tip, finality) = (self.tip, self.finality);
+        // A spent coin is kept as long as its spending may be undone.
+        self.coins.retain(|_, coin| coin.spent.is_none_or(|height| tip.since(height) <= 2 * finality));
+    }
+
+    /// Goes back without forgetting what the block held.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn disconnect_blindly(&mut self, height: Height) {
+        self.tip = Height(height.0.saturating_sub(1));
+    }
+
+    pub(crate) fn disconnect(&mut self, height: Height) {
+        self.tip = Height(height.0.saturating_sub(1));
+        self.confirmed.retain(|_, entry| entry.height < height);
+        self.spent.retain(|_, spent| *spent < height);
+        self.coins.retain(|_, coin| coin.made < height);
+        for coin in self.coins.values_mut() {
+            coin.spent = coin.spent.filter(|spent| *spent < height);
+        }
+    }
+
+    /// Whether a transaction of the contract can go into the next block, as far as the contract's outputs are concerned.
+    #[must_use]
+    pub fn readiness(&self, contract: &Contract, id: TxId) -> Readiness {
+        let Some(node) = contract.node(id) else { return Readiness::Missing };
+        let mut until = Height(0);
+        for (input, kind) in node.tx.input.iter().zip(&node.inputs) {
+            if !matches!(kind, Input::Contract { .. }) {
+                continue;
+            }
+            let parent =
+                contract.by_txid(&input.previous_output.txid).and_then(|parent| self.confirmed(parent));
+            let Some(parent) = parent else { return Readiness::Missing };
+            if self.spent.contains_key(&input.previous_output) {
+                return Readiness::Spent;
+            }
+            until = until.max(parent.height.plus(lock(input.sequence)));
+        }
+        if self.tip.plus(1) >= until {
+            Readiness::Ready
+        } else {
+            Readiness::Until(until)
+        }
+    }
+
+    /// True if it can go into the next block.
+    #[must_use]
+    pub fn ready(&self, contract: &Contract, id: TxId) -> bool {
+        self.readiness(contract, id) == Readiness::Ready
+    }
+
+    /// The values that a confirmed claim signed, with their signatures.
+    #[must_use]
+    pub fn claim(&self, claim: ClaimId) -> Option<SignedClaim> {
+        read_claim(&self.confirmed(claim.tx(TxRole::Claim))?.tx)
+    }
+
+    /// The values that a confirmed claim signed.
+    #[must_use]
+    pub fn values(&self, claim: ClaimId) -> Option<Values> {
+        self.confirmed(claim.tx(TxRole::Claim))?.values
+    }
+
+    /// The slash of an epoch's collateral: what it was for, and when.
+    #[must_use]
+    pub fn slash(&self, epoch: EpochIndex) -> Option<(TxRole, Height)> {
+        let range = TxId { epoch, role: TxRole::Reconfiguration }..=TxId { epoch, role: TxRole::PayOut };
+        let mut slashes = self.confirmed.range(range).filter(|(id, _)| slashed_claim(id.role).is_some());
+        slashes.next().map(|(id, entry)| (id.role, entry.height))
+    }
+
+    /// The ClaimTimeout that ended an epoch: before which claim, and when.
+    #[must_use]
+    pub fn halt(&self, contract: &Contract, epoch: EpochIndex) -> Option<(u32, Height)> {
+        let claims = contract.epoch(epoch)?.spec().terms.claims_max;
+        let entry = |claim| self.confirmed(TxId { epoch, role: TxRole::ClaimTimeout(claim) });
+        (0..=claims).find_map(|claim| Some((claim, entry(claim)?.height)))
+    }
+
+    /// How a claim stands.
+    ///
+    /// One collateral stands behind all claims of an epoch. Once it is gone, a claim that was challenged and not accepted
+    /// before cannot be defended any more, whatever its operator asserts: nobody could punish a lie.
+    #[must_use]
+    pub fn standing(&self, claim: ClaimId) -> Standing {
+        if self.confirmed(claim.tx(TxRole::Claim)).is_none() {
+            return Standing::Unmade;
+        }
+        let slash = self.slash(claim.epoch);
+        if let Some((role, height)) = slash {
+            if slashed_claim(role) == Some(claim.claim) {
+                return Standing::Void(height);
+            }
+        }
+        if let Some(entry) = self.confirmed(claim.tx(TxRole::OptimisticAcceptance)) {
+            return Standing::Accepted(entry.height);
+        }
+        let accepted = self.confirmed(claim.tx(TxRole::Acceptance)).map(|entry| entry.height);
+        match (slash, accepted) {
+            (None, Some(height)) => Standing::Accepted(height),
+            (Some((_, slash)), Some(height)) if height < slash => Standing::Accepted(height),
+            (Some((_, slash)), _) if self.disputed(claim) => Standing::Void(slash),
+            _ => Standing::Open,
+        }
+    }
+
+    /// True if a claim was challenged, or its operator opened an assertion all the same.
+    fn disputed(&self, claim: ClaimId) -> bool {
+        self.confirmed(claim.tx(TxRole::Challenge)).is_some()
+            || self.confirmed(claim.tx(TxRole::Assert)).is_some()
+    }
+
+    /// After an epoch was ended: the first claim that does not count, in it or an epoch before; if all do, the one that
+    /// never came. `None` while something is not final.
+    #[must_use]
+    pub fn settled(&self, contract: &Contract, epoch: EpochIndex) -> Option<ClaimId> {
+        let (claim, ended) = self.halt(contract, epoch)?;
+        if !self.is_final(ended) {
+            return None;
+        }
+        let end = ClaimId { epoch, claim };
+        for claim in lineage(contract, end) {
+            match self.standing(claim) {
+                Standing::Accepted(height) if self.is_final(height) => {}
+                Standing::Void(height) if self.is_final(height) => return Some(claim),
+                _ => return None,
+            }
+        }
+        Some(end)
+    }
+}
+
+/// The claims that `end` builds on, the trunk's first one first.
+#[must_use]
+pub fn lineage(contract: &Contract, end: ClaimId) -> Vec<ClaimId> {
+    let mut claims = Vec::new();
+    let mut at = end;
+    // Origins lead to epochs that were there before, so this ends.
+    while let Some(Origin::Claim(before)) = contract.origin(at) {
+        claims.push(before);
+        at = before;
+    }
+    claims.reverse();
+    claims
+}
+
+fn read_claim(tx: &Transaction) -> Option<SignedClaim> {
+    SignedClaim::read(&tx.input.first()?.witness)
+}
+
+/// Blocks that an input waits.
+fn lock(sequence: Sequence) -> u32 {
+    match sequence.to_relative_lock_time() {
+        Some(bitcoin::relative::LockTime::Blocks(height)) => u32::from(height.value()),
+        _ => 0,
+    }
+}
+
+/// The claim that a slash is about.
+#[must_use]
+pub fn slashed_claim(role: TxRole) -> Option<u32> {
+    match role {
+        TxRole::AssertTimeout(claim)
+        | TxRole::SlotTimeout(claim, _)
+        | TxRole::DisproveInput(claim)
+        | TxRole::Disprove(claim) => Some(claim),
+        _ => None,
+    }
+}

@@ -1,0 +1,88 @@
+//! Operator and vigilante as services on Core's consensus code, dropped and opened again all along.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+#[path = "service/world.rs"]
+mod world;
+
+use assay_l1::graph::contract::build::TxRole;
+use assay_l1_parties::service::batches::ProvedBatch;
+use assay_l1_parties::service::watch::Stage;
+use assay_l1_parties::service::Stop;
+use world::{honest, World, CLAIMS};
+
+/// Blocks in which a run must come to its end.
+const BLOCKS_MAX: u32 = 120;
+
+#[test]
+fn an_epoch_is_claimed_and_paid_out_while_its_services_are_restarted_every_few_blocks() {
+    let world = World::new();
+    for batch in 0..CLAIMS {
+        world.batches().put(&honest(batch)).unwrap();
+    }
+    let mined = world.play(BLOCKS_MAX, 9, |mined| mined.contains(&TxRole::PayOut));
+    for claim in 0..CLAIMS {
+        assert!(mined.contains(&TxRole::OptimisticAcceptance(claim)), "{mined:?}");
+        assert!(!mined.contains(&TxRole::Challenge(claim)), "nobody challenges what is right");
+        assert_eq!(world.stages(claim), [Stage::Unmade, Stage::Claimed, Stage::Accepted]);
+    }
+    let mut watch = world.watch();
+    watch.pass(&Stop::default()).unwrap();
+    let now = watch.snapshot();
+    assert!(now.epochs[0].opened.is_some() && now.epochs[0].paid_out.is_some(), "{now:?}");
+    assert!(now.wallets[0].coins > 0, "{now:?}");
+    // No next epoch is signed: the one thing that people should look at.
+    let alarms = &world.shown.lock().unwrap().1;
+    assert!(alarms.iter().all(|alarm| alarm.contains("epoch")) && !alarms.is_empty(), "{alarms:?}");
+}
+
+#[test]
+fn funding_gives_an_operator_what_its_epochs_take() {
+    let world = World::new();
+    for epoch in [0, 1] {
+        let (funded, coins) = world.fund(epoch);
+        assert!(funded.is_mined && funded.epoch_coin == Some(format!("{}:0", funded.txid)), "{funded:?}");
+        assert_eq!(coins[0], world.epoch_coin(epoch), "epoch {epoch}");
+        // Data, three for fees, and the change.
+        let values: Vec<u64> = coins[1..5].iter().map(|coin| coin.value.to_sat()).collect();
+        assert_eq!((values, coins.len()), (vec![70_000, 50_000, 50_000, 50_000], 6));
+    }
+}
+
+#[test]
+fn a_claim_whose_proof_does_not_verify_is_challenged_and_the_operator_answers() {
+    let world = World::new();
+    let bad = ProvedBatch { proof: b"no proof".to_vec(), ..honest(0) };
+    world.batches().put(&bad).unwrap();
+    world.batches().put(&honest(1)).unwrap();
+    // Without verifier leaves nothing on the chain says that the assertion is wrong.
+    let mined = world.play(BLOCKS_MAX, 11, |mined| {
+        mined.contains(&TxRole::Acceptance(0)) && mined.contains(&TxRole::OptimisticAcceptance(1))
+    });
+    for role in [TxRole::Challenge(0), TxRole::Assert(0), TxRole::AssertSlot(0, 0), TxRole::AssertSlot(0, 1)]
+    {
+        assert!(mined.contains(&role), "{role} of {mined:?}");
+    }
+    assert!(!mined.contains(&TxRole::Challenge(1)));
+    let stages = world.stages(0);
+    assert_eq!(stages[..3], [Stage::Unmade, Stage::Claimed, Stage::Challenged]);
+    assert_eq!(stages[stages.len() - 2..], [Stage::Asserted, Stage::Accepted], "{stages:?}");
+    let alarms = &world.shown.lock().unwrap().1;
+    assert!(alarms.iter().any(|alarm| alarm.starts_with("claim 0 of epoch 0 is challenged")), "{alarms:?}");
+}
+
+#[test]
+fn a_claim_that_does_not_continue_the_one_before_costs_the_collateral() {
+    let world = World::new();
+    world.batches().put(&honest(0)).unwrap();
+    // Signed by somebody with the operator's keys: its own machine would not.
+    world.cheat(1);
+    let mined = world.play(BLOCKS_MAX, 13, |mined| mined.contains(&TxRole::DisproveInput(1)));
+    assert!(mined.contains(&TxRole::Claim(1)), "{mined:?}");
+    assert!(!mined.contains(&TxRole::PayOut));
+    assert_eq!(world.stages(1).last(), Some(&Stage::Slashed));
+    let alarms = &world.shown.lock().unwrap().1;
+    for part in ["claim 1 of epoch 0 does not start where", "the collateral of epoch 0 was slashed"] {
+        assert!(alarms.iter().any(|alarm| alarm.starts_with(part)), "{alarms:?}");
+    }
+}
