@@ -102,7 +102,7 @@ impl Chain {
     /// after the last of them.
     ///
     /// # Errors
-    /// `Decode` if `data` is no list of blocks; `NoBlocks` if it is empty or has more than [`BLOCKS_MAX`]; `Stf` if a block does not
+    /// `Decode` if `data` is no list of blocks; `NoBlocks` if it is empty or has more than `BLOCKS_MAX`; `Stf` if a block does not
     /// follow on the one before or does not execute. The chain is then as before.
     pub fn import(&mut self, data: &[u8]) -> Result<ChainState, BatchError> {
         let raws = blocks_of(data)?;

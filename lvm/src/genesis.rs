@@ -10,7 +10,7 @@ use alloy_eips::{
     eip1559::INITIAL_BASE_FEE, eip2935, eip4788, eip7002, eip7251, eip7685::EMPTY_REQUESTS_HASH,
 };
 use alloy_primitives::{keccak256, Address, Bytes, B256, U256};
-use assay_lvm_core::{nibbles, Account, ChainSpec, Trie, TrieError, EMPTY_ROOT};
+use assay_lvm_core::{nibbles, Account, Trie, TrieError, EMPTY_ROOT};
 
 use crate::state_db::{FullState, RecordingStore};
 
@@ -86,9 +86,4 @@ pub fn header(state_root: B256, timestamp: u64, gas_limit: u64, extra_data: &'st
         requests_hash: Some(EMPTY_REQUESTS_HASH),
         ..Header::default()
     }
-}
-
-/// The rules of the Assay chain.
-pub const fn assay_spec() -> ChainSpec {
-    ChainSpec::assay()
 }

@@ -12,7 +12,10 @@
 //! | part | a part's files | a memo entry and its files |
 //!
 //! [`ClusterTask::job`] and [`ClusterTask::outputs`] are the worker's side, [`ClusterTask::check`] the coordinator's: it
-//! verifies a result against the inputs alone, so that a worker need not be trusted.
+//! verifies a result against the inputs alone, so that a worker need not be trusted. What a part's proof says of the part is
+//! in `cluster/part.rs`.
+
+mod part;
 
 use std::path::{Path, PathBuf};
 
@@ -21,12 +24,12 @@ use lvm_core::{BlockPublicValues, CodeControlGroup, FoldPublicValues, RunInput, 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{program_key, Until};
+pub use self::part::SHARD_FILES;
+use crate::engine::Until;
 use crate::error::WorkerError;
 use crate::files::{FileRef, Hex32};
 use crate::memo::Memo;
 use crate::proof::{CompressedProof, ProofFile, WrapProof};
-use crate::settings::EngineConfig;
 use crate::stages::{
     BlockProgram, Groth16ProveJob, Job, KeysOutcome, Outcome, ProveFoldJob, ProvePartJob, ProveRunJob,
     SplitJob, WrapJob,
@@ -123,6 +126,19 @@ pub struct Made {
     pub units: u64,
 }
 
+/// Why a result is not found right.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// What was asked for cannot be read, which says nothing about the result: whoever asked is to blame.
+    #[error("the request of a part: {0}")]
+    Request(#[source] WorkerError),
+    /// What is wrong with the result; [`WorkerError::Io`] says nothing about it, [`WorkerError::Version`] that another build
+    /// made it.
+    #[error(transparent)]
+    Result(#[from] WorkerError),
+}
+
 /// A task with its inputs on disk, under any names.
 #[derive(Debug, Clone, Copy)]
 pub enum ClusterTask<'a> {
@@ -171,19 +187,6 @@ impl Rules {
             run_gas_max: limits.gas_max,
             run_blocks_max: u32::try_from(limits.blocks_max).unwrap_or(u32::MAX),
         }
-    }
-
-    /// The rules of this build.
-    ///
-    /// # Errors
-    /// As [`program_key`].
-    pub fn of_this_build(config: &EngineConfig, limits: RunLimits) -> Result<Self, WorkerError> {
-        Ok(Self {
-            block_program: program_key(config, guests::BLOCK_ELF)?.words(),
-            fold_program: program_key(config, guests::FOLD_ELF)?.words(),
-            run_gas_max: limits.gas_max,
-            run_blocks_max: u32::try_from(limits.blocks_max).unwrap_or(u32::MAX),
-        })
     }
 
     /// The code control group of a history.
@@ -295,12 +298,21 @@ impl ClusterTask<'_> {
         }
     }
 
-    /// Checks a worker's result against the task's inputs, which have been checked before.
+    /// Checks a worker's result against the task's inputs, which have been checked before, but for those of a part: of a shard
+    /// the first [`SHARD_FILES`] are enough.
     ///
     /// # Errors
-    /// What is wrong: [`WorkerError::Decode`], [`WorkerError::Verify`], [`WorkerError::PublicInput`]; [`WorkerError::Io`] says
-    /// nothing about the result.
-    pub fn check(&self, rules: &Rules, outputs: &[PathBuf]) -> Result<(), WorkerError> {
+    /// [`CheckError::Result`] with what is wrong: [`WorkerError::Decode`], [`WorkerError::Verify`],
+    /// [`WorkerError::PublicInput`]; [`CheckError::Request`].
+    pub fn check(&self, rules: &Rules, outputs: &[PathBuf]) -> Result<(), CheckError> {
+        if let Self::Part { files, program } = *self {
+            let values = verify::part(&Memo::proof_of(outputs)?)?;
+            return part::check(files, program, &values);
+        }
+        Ok(self.check_whole(rules, outputs)?)
+    }
+
+    fn check_whole(&self, rules: &Rules, outputs: &[PathBuf]) -> Result<(), WorkerError> {
         match *self {
             Self::Split { batch } => check_runs(batch, rules, outputs),
             Self::Block { run } => {
@@ -330,7 +342,7 @@ impl ClusterTask<'_> {
                 same("public_values", &wrap.public_values, &output.public_values)?;
                 verify::groth16(&output.verifying_key, &output.proof, &output.public_values)
             }
-            Self::Part { program, .. } => verify::part(&Memo::proof_of(outputs)?, program),
+            Self::Part { .. } => Err(WorkerError::internal("a part is checked by its files")),
         }
     }
 }
@@ -497,7 +509,9 @@ mod tests {
                 ClusterTask::Part { files: &[], program: &[1; 8] },
             ];
             for task in tasks {
-                let error = task.check(&rules(), results).unwrap_err();
+                let CheckError::Result(error) = task.check(&rules(), results).unwrap_err() else {
+                    panic!("{task:?}: the request is blamed")
+                };
                 assert!(
                     matches!(error, WorkerError::Decode { .. } | WorkerError::Version { .. }),
                     "{task:?}: {error}"

@@ -159,39 +159,86 @@ pub struct Parameters {
     key: ProvingKey,
 }
 
-/// Opens the circuit's parameters, or makes development parameters.
+/// What to do about parameters that are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfMissing {
+    /// Draw development parameters: minutes, and a verifying key that nobody else has.
+    Draw,
+    /// Refuse: proofs under a new key would count nowhere.
+    Refuse,
+}
+
+/// Opens the circuit's parameters, or makes development parameters if that is wanted.
 ///
 /// # Errors
 /// [`WorkerError::Groth16`], [`WorkerError::Io`].
 pub fn parameters(
     circuit: &Circuit,
     cache_dir: &Path,
+    if_missing: IfMissing,
     reporter: &Reporter,
 ) -> Result<Parameters, WorkerError> {
     let digest = circuit.digest();
     let dir = cache_dir.join("groth16");
     std::fs::create_dir_all(&dir).map_err(WorkerError::io("create", &dir))?;
-    let name = hex::encode(digest);
-    let path = dir.join(format!("{name}.pk"));
-    let cached = path.exists();
-    if !cached {
+    let draw = |path: &Path| {
         tracing::warn!("{INSECURE_TEXT}");
         let toxic = ToxicWaste::random().map_err(groth16_error)?;
         let progress = |stage: &'static str, done: u64, total: u64| reporter.report(stage, done, total);
-        kernel::setup(circuit.inner.r1cs(), digest, &path, toxic, &progress).map_err(groth16_error)?;
-    }
+        kernel::setup(circuit.inner.r1cs(), digest, path, toxic, &progress).map_err(groth16_error)?;
+        Ok(())
+    };
+    let wait = || reporter.report("wait for another process that draws them", 0, 1);
+    let (path, cached) = obtain(&dir, &digest, if_missing, wait, draw)?;
     reporter.report("open parameters", 0, 1);
     // What was just written needs no second reading.
     let check = if cached { Check::Hashes } else { Check::Quick };
     let key = ProvingKey::open(&path, &digest, check).map_err(|error| {
         let path = path.display();
         WorkerError::Groth16 {
-            reason: format!("{path}: {error}: delete the file, and the next run makes another"),
+            reason: format!("{path}: {error}: delete the file, and the next set-up makes another"),
         }
     })?;
-    let verifying_key = FileRef::write(&dir.join(format!("{name}.vk")), &to_bytes(key.verifying_key())?)?;
+    let verifying_key = path.with_extension("vk");
+    let verifying_key = FileRef::write(&verifying_key, &to_bytes(key.verifying_key())?)?;
     reporter.report("open parameters", 1, 1);
     Ok(Parameters { proving_key: path, verifying_key, insecure: key.is_insecure(), cached, key })
+}
+
+/// The proving key of a circuit in `dir`, and whether it was there. Of processes that share the folder one draws it, and the
+/// others wait (`wait` is called) and take that one's.
+fn obtain(
+    dir: &Path,
+    digest: &[u8; 32],
+    if_missing: IfMissing,
+    wait: impl FnOnce(),
+    draw: impl FnOnce(&Path) -> Result<(), WorkerError>,
+) -> Result<(PathBuf, bool), WorkerError> {
+    let name = hex::encode(digest);
+    let path = dir.join(format!("{name}.pk"));
+    if path.exists() {
+        return Ok((path, true));
+    }
+    if if_missing == IfMissing::Refuse {
+        let reason = format!(
+            "there are no parameters of this build's circuit {name} in {}: run `assay setup` on one machine, and copy its \
+             groth16/ to all that make Groth16 proofs",
+            dir.display()
+        );
+        return Err(WorkerError::Groth16 { reason });
+    }
+    let lock_path = dir.join(format!("{name}.lock"));
+    let lock = std::fs::File::create(&lock_path).map_err(WorkerError::io("create", &lock_path))?;
+    if lock.try_lock().is_err() {
+        wait();
+        lock.lock().map_err(WorkerError::io("lock", &lock_path))?;
+    }
+    let cached = path.exists();
+    if !cached {
+        draw(&path)?;
+    }
+    // The lock ends with its file's handle, here or with the process.
+    Ok((path, cached))
 }
 
 impl Parameters {
@@ -354,6 +401,48 @@ mod tests {
         let constants = statement().constants();
         assert!(constants.iter().all(|(index, _)| *index != COMMITTED_VALUES_DIGEST));
         assert_eq!(constants.len(), 4);
+    }
+
+    #[test]
+    fn parameters_are_drawn_once_however_many_want_them_and_never_unasked() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = dir.path().join(format!("{}.pk", hex::encode([1; 32])));
+        std::fs::write(&other, "of another circuit").unwrap();
+        fn unasked(_: &Path) -> Result<(), WorkerError> {
+            panic!("drawn unasked")
+        }
+        let refused = obtain(dir.path(), &[2; 32], IfMissing::Refuse, || (), unasked).unwrap_err();
+        assert!(refused.to_string().contains("assay setup"), "{refused}");
+
+        let drawn = std::sync::atomic::AtomicU32::new(0);
+        let want = || {
+            let draw = |path: &Path| {
+                drawn.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                // Long enough for the others to come.
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                std::fs::write(path, "key").map_err(WorkerError::io("write", path))
+            };
+            obtain(dir.path(), &[2; 32], IfMissing::Draw, || (), draw).unwrap().1
+        };
+        let cached: Vec<bool> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(want)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(drawn.into_inner(), 1);
+        assert_eq!(cached.iter().filter(|cached| !**cached).count(), 1, "one has drawn it: {cached:?}");
+        let found = obtain(dir.path(), &[2; 32], IfMissing::Refuse, || (), unasked).unwrap();
+        assert!(found.1);
+        assert_eq!(std::fs::read(other).unwrap(), b"of another circuit");
+    }
+
+    #[test]
+    fn a_set_up_that_fails_can_be_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let fails = |_: &Path| Err(WorkerError::internal("no memory"));
+        obtain(dir.path(), &[2; 32], IfMissing::Draw, || (), fails).unwrap_err();
+        let works = |path: &Path| std::fs::write(path, "key").map_err(WorkerError::io("write", path));
+        let (path, cached) = obtain(dir.path(), &[2; 32], IfMissing::Draw, || (), works).unwrap();
+        assert!(path.is_file() && !cached);
     }
 
     #[test]

@@ -30,11 +30,11 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 #[derive(Debug, clap::Args)]
 struct ProveFlags {
     /// Keys and Groth16 parameters [default: ~/.cache/assay/keys]
-    #[arg(long, env = "ASSAY_KEYS", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     keys_dir: Option<PathBuf>,
-    /// Shards and joins of one block or fold task that are proved at the same time, by all workers together
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024), value_name = "N")]
-    parts: u32,
+    /// Shards and joins of one block or fold task that are proved at the same time, by all workers together [default: 8]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024), value_name = "N")]
+    parts: Option<u32>,
 }
 
 /// Arguments of a child.
@@ -60,6 +60,7 @@ fn main() -> ExitCode {
     }
     let (package, zkvm) = (env!("CARGO_PKG_VERSION"), sp1_prover::SP1_CIRCUIT_VERSION.trim());
     let program = Program {
+        // Until the configuration says how runs are cut.
         version: cluster::version(RunLimits::default()),
         build: format!("assay-worker {package} (sp1 {zkvm})"),
         task_bytes: MEMORY_BYTES[Kind::Shard],
@@ -67,15 +68,18 @@ fn main() -> ExitCode {
     cli::main(&program, runner)
 }
 
-fn runner(config: &Config, flags: ProveFlags) -> Result<ChildRunner<StageJobs>, String> {
+fn runner(config: &mut Config, flags: ProveFlags) -> Result<ChildRunner<StageJobs>, String> {
+    let prover = &config.prover;
+    let limits = RunLimits { gas_max: prover.run_gas_max, blocks_max: prover.run_blocks_max as usize };
+    config.agent.version = cluster::version(limits);
     let agent = &config.agent;
     for kind in agent.kinds.iter().filter(|kind| MEMORY_BYTES[**kind] > agent.memory_bytes) {
         let (wanted, memory) = (MEMORY_BYTES[*kind] >> 30, agent.memory_bytes >> 30);
         tracing::warn!(%kind, "needs {wanted} GiB, and this worker has {memory}: it will not be given any");
     }
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/assay/keys"));
-    let cache_dir =
-        flags.keys_dir.or_else(home).ok_or("no place for keys: set --keys-dir, ASSAY_KEYS or HOME")?;
+    let cache_dir = flags.keys_dir.or_else(|| prover.keys.clone()).or_else(home);
+    let cache_dir = cache_dir.ok_or("no place for keys: set --keys-dir, ASSAY_KEYS, prover.keys or HOME")?;
     if agent.kinds.contains(&Kind::Groth16) && !has_parameters(&cache_dir.join("groth16")) {
         // Made here they would be under another key than everybody else's, and every proof refused.
         return Err(format!(
@@ -92,7 +96,7 @@ fn runner(config: &Config, flags: ProveFlags) -> Result<ChildRunner<StageJobs>, 
         work_dir: agent.work_dir.join("stages"),
         memory_bytes: agent.memory_bytes,
         slots: agent.slots,
-        parts: flags.parts,
+        parts: flags.parts.unwrap_or(prover.parts),
     };
     let settings = ChildSettings {
         log_dir: agent.work_dir.join("logs"),
@@ -102,7 +106,7 @@ fn runner(config: &Config, flags: ProveFlags) -> Result<ChildRunner<StageJobs>, 
         memory_bytes: agent.memory_bytes,
     };
     tracing::info!("looking up the programs' keys; the first time they are computed");
-    let jobs = StageJobs::start(jobs, RunLimits::default()).map_err(|error| error.to_string())?;
+    let jobs = StageJobs::start(jobs, limits).map_err(|error| error.to_string())?;
     Ok(ChildRunner::new(jobs, settings))
 }
 

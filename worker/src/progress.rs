@@ -69,11 +69,6 @@ pub fn peak_rss_bytes() -> u64 {
     status_field_bytes("VmHWM:")
 }
 
-/// Resident set of this process now; 0 where `/proc` is absent.
-pub fn current_rss_bytes() -> u64 {
-    status_field_bytes("VmRSS:")
-}
-
 fn status_field_bytes(field: &str) -> u64 {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return 0 };
     status

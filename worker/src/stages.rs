@@ -56,6 +56,8 @@ pub enum Job {
     ProvePart(ProvePartJob),
     /// Shrinks and wraps a fold proof.
     Wrap(WrapJob),
+    /// Builds the wrap circuit and tells its digest.
+    Groth16Circuit(Groth16CircuitJob),
     /// Makes or finds the Groth16 parameters of the wrap circuit.
     Groth16Setup(Groth16SetupJob),
     /// Proves the wrap circuit.
@@ -73,6 +75,7 @@ impl Job {
             Self::ProveFold(_) => "prove_fold",
             Self::ProvePart(_) => "prove_part",
             Self::Wrap(_) => "wrap",
+            Self::Groth16Circuit(_) => "groth16_circuit",
             Self::Groth16Setup(_) => "groth16_setup",
             Self::Groth16Prove(_) => "groth16_prove",
         }
@@ -97,6 +100,8 @@ pub enum Outcome {
     ProvePart(PartOutcome),
     /// Of [`Job::Wrap`].
     Wrap(WrapOutcome),
+    /// Of [`Job::Groth16Circuit`].
+    Groth16Circuit(Groth16CircuitOutcome),
     /// Of [`Job::Groth16Setup`].
     Groth16Setup(Groth16SetupOutcome),
     /// Of [`Job::Groth16Prove`].
@@ -343,6 +348,17 @@ pub struct WrapOutcome {
     pub elapsed_ms: u64,
     /// Largest resident set of the process so far.
     pub peak_rss_bytes: u64,
+}
+
+/// Asks which circuit this build has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Groth16CircuitJob {}
+
+/// The wrap circuit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Groth16CircuitOutcome {
+    /// Digest of its constraints: its parameters' files have this name.
+    pub circuit_digest: Hex32,
 }
 
 /// Asks for Groth16 parameters.

@@ -5,8 +5,10 @@ use std::sync::OnceLock;
 use slop_algebra::PrimeField32;
 use sp1_core_machine::riscv::RiscvAir;
 use sp1_hypercube::HashableKey;
+use sp1_primitives::SP1Field;
 use sp1_prover::utils::is_recursion_public_values_valid;
 use sp1_prover::verify::{SP1Verifier, VerifierRecursionVks};
+use sp1_recursion_executor::RecursionPublicValues;
 
 use crate::digest::{mask, public_value_digest_unmasked};
 use crate::error::WorkerError;
@@ -59,13 +61,12 @@ pub fn compressed(bytes: &[u8], program: &[u32; 8]) -> Result<Vec<u8>, WorkerErr
     Ok(proof.public_values)
 }
 
-/// Verifies the proof of a part: a recursion proof of this release about the program with digest `program`, complete or not.
-///
-/// Which part of the execution it is about is not checked here; proofs that do not join are refused by the reduction.
+/// Verifies the proof of a part, a recursion proof of this release, complete or not, and returns its public values: what it is
+/// about is for the caller to compare ([`crate::cluster::ClusterTask::check`]).
 ///
 /// # Errors
-/// [`WorkerError::Decode`], [`WorkerError::Verify`], or [`WorkerError::PublicInput`] if it proves another program.
-pub fn part(bytes: &[u8], program: &[u32; 8]) -> Result<(), WorkerError> {
+/// [`WorkerError::Decode`], [`WorkerError::Verify`].
+pub fn part(bytes: &[u8]) -> Result<RecursionPublicValues<SP1Field>, WorkerError> {
     let what = "part";
     let fails = |reason: String| WorkerError::Verify { what, reason };
     let proof: InnerProof = bincode::deserialize(bytes)
@@ -86,12 +87,7 @@ pub fn part(bytes: &[u8], program: &[u32; 8]) -> Result<(), WorkerError> {
     {
         return Err(fails("its key is not in the release's table of recursion keys".to_owned()));
     }
-    let got = values.sp1_vk_digest.map(|felt| felt.as_canonical_u32());
-    if got != *program {
-        let (expected, got) = (format!("{program:08x?}"), format!("{got:08x?}"));
-        return Err(WorkerError::PublicInput { name: "program", expected, got });
-    }
-    Ok(())
+    Ok(*values)
 }
 
 /// Verifies the shard proofs of an execution.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use assay_lvm::vm::ProofSystem as _;
+use assay_worker::cluster::{CheckError, ClusterTask, Rules};
 use assay_worker::engine::{execute, program_key, Engine, Proof, ProveInput, Until};
 use assay_worker::error::WorkerError;
 use assay_worker::memo::Memo;
@@ -96,7 +97,24 @@ struct Elsewhere {
     engine: Arc<Mutex<Engine>>,
     dir: PathBuf,
     program: [u32; 8],
-    proved: Arc<Mutex<Vec<(PartKind, String)>>>,
+    proved: Arc<Mutex<Vec<Proved>>>,
+}
+
+/// A part that was proved, with its files and those of its result.
+struct Proved {
+    kind: PartKind,
+    key: String,
+    files: Vec<PathBuf>,
+    made: Vec<PathBuf>,
+}
+
+fn task<'a>(files: &'a [PathBuf], program: &'a [u32; 8]) -> ClusterTask<'a> {
+    ClusterTask::Part { files, program }
+}
+
+/// What the checks of parts do not look at.
+fn rules() -> Rules {
+    Rules { block_program: [0; 8], fold_program: [0; 8], run_gas_max: 0, run_blocks_max: 0 }
 }
 
 impl Parts for Elsewhere {
@@ -123,13 +141,21 @@ impl Parts for Elsewhere {
                 let done =
                     engine.prove_part(&files, &output, &reporter).map_err(|error| error.to_string())?;
                 assert_eq!((done.key.as_str(), done.kind), (part.key.as_str(), part.kind));
+                task(&files, &program).check(&rules(), &done.files).unwrap();
+                assert!(task(&files, &[1; 8]).check(&rules(), &done.files).is_err(), "another program");
                 let mut proof = Memo::proof_of(&done.files).unwrap();
-                verify::part(&proof, &program).unwrap();
-                assert!(verify::part(&proof, &[1; 8]).is_err(), "another program");
                 let middle = proof.len() / 2;
                 proof[middle] ^= 1;
-                assert!(verify::part(&proof, &program).is_err(), "a changed bit");
-                proved.lock().unwrap().push((part.kind, part.key));
+                assert!(verify::part(&proof).is_err(), "a changed bit");
+                let mut proved = proved.lock().unwrap();
+                // Not one of the proofs before is this part's, nor is this one any of theirs.
+                for before in proved.iter() {
+                    for (asked, made) in [(&before.files, &done.files), (&files, &before.made)] {
+                        let refused = task(asked, &program).check(&rules(), made).unwrap_err();
+                        assert!(matches!(refused, CheckError::Result(_)), "{refused}");
+                    }
+                }
+                proved.push(Proved { kind: part.kind, key: part.key, files, made: done.files.clone() });
                 Ok(done.files)
             };
             tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
@@ -166,9 +192,10 @@ fn a_controllers_parts_are_proved_elsewhere_and_no_finished_one_twice() {
         panic!("not a compressed proof");
     };
     assert_eq!(verify::compressed(&proof.encode().unwrap(), &key.words()).unwrap(), PUBLIC_VALUES);
-    let proved = proved.lock().unwrap().clone();
-    let kinds = |wanted| proved.iter().filter(|(kind, _)| *kind == wanted).count();
-    assert!(kinds(PartKind::Shard) >= 2 && kinds(PartKind::Reduce) >= 1, "{proved:?}");
-    let keys: std::collections::BTreeSet<&String> = proved.iter().map(|(_, key)| key).collect();
+    let proved = proved.lock().unwrap();
+    let kinds = |wanted| proved.iter().filter(|part| part.kind == wanted).count();
+    let (shards, joins) = (kinds(PartKind::Shard), kinds(PartKind::Reduce));
+    assert!(shards >= 2 && joins >= 1, "{shards} shards, {joins} joins");
+    let keys: std::collections::BTreeSet<&String> = proved.iter().map(|part| &part.key).collect();
     assert_eq!(keys.len(), proved.len(), "no part was proved twice");
 }

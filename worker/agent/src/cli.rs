@@ -13,7 +13,9 @@ use tokio::signal::unix::{signal, SignalKind};
 use tokio::sync::mpsc;
 
 use crate::agent::{Agent, AgentError, Signal};
-use crate::config::{Config, ConfigError, Program, QueueSettings, Settings, StoreSettings, WorkerSettings};
+use crate::config::{
+    Config, ConfigError, Program, ProverSettings, QueueSettings, Settings, StoreSettings, WorkerSettings,
+};
 use crate::key::{KeyError, WorkerKey};
 use crate::runner::Runner;
 
@@ -188,14 +190,17 @@ impl<E: Args> Arguments<E> {
                 kinds: self.kinds.clone(),
                 drain_seconds: self.drain_seconds,
             },
+            // Flags of the runner, which knows what they are for.
+            prover: ProverSettings::default(),
         }
     }
 }
 
-/// A worker's whole process. `runner` makes the runner from the configuration and its own flags.
+/// A worker's whole process. `runner` makes the runner from the configuration, in which it may change the version that this
+/// worker has under its settings, and its own flags.
 pub fn main<E: Args, R: Runner>(
     program: &Program,
-    runner: impl FnOnce(&Config, E) -> Result<R, String>,
+    runner: impl FnOnce(&mut Config, E) -> Result<R, String>,
 ) -> ExitCode {
     // Bad usage ends here, with clap's message and exit code 2.
     let arguments = Arguments::<E>::parse();
@@ -215,11 +220,11 @@ pub fn main<E: Args, R: Runner>(
 fn run<E: Args, R: Runner>(
     program: &Program,
     arguments: Arguments<E>,
-    runner: impl FnOnce(&Config, E) -> Result<R, String>,
+    runner: impl FnOnce(&mut Config, E) -> Result<R, String>,
 ) -> Result<(), CliError> {
-    let config = Config::load(program, arguments.config.as_deref(), arguments.settings())?;
+    let mut config = Config::load(program, arguments.config.as_deref(), arguments.settings())?;
     let key = WorkerKey::open(&config.key_file)?;
-    let runner: Arc<dyn Runner> = Arc::new(runner(&config, arguments.extra).map_err(CliError::Runner)?);
+    let runner: Arc<dyn Runner> = Arc::new(runner(&mut config, arguments.extra).map_err(CliError::Runner)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|source| CliError::System { action: "start the runtime", source })?;
     let result = runtime.block_on(work(config, key, runner));

@@ -16,7 +16,7 @@ use crate::runner::Device;
 /// Name of the file that is read if it exists.
 pub const FILE_NAME: &str = "assay-worker.toml";
 /// The environment variables that are read.
-pub const VARIABLES: [&str; 13] = [
+pub const VARIABLES: [&str; 16] = [
     "ASSAY_REDIS",
     "ASSAY_REDIS_PASSWORD_FILE",
     "ASSAY_DEPLOYMENT",
@@ -30,11 +30,17 @@ pub const VARIABLES: [&str; 13] = [
     "ASSAY_WORKER_MEMORY_GIB",
     "ASSAY_WORKER_KINDS",
     "ASSAY_WORKER_DRAIN_SECONDS",
+    "ASSAY_KEYS",
+    "ASSAY_RUN_GAS_MAX",
+    "ASSAY_RUN_BLOCKS_MAX",
 ];
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const SLOTS_MAX: u32 = 256;
 const DRAIN_SECONDS_MAX: u64 = 86_400;
 const NAME_BYTES_MAX: usize = 64;
+const PARTS_MAX: u32 = 1024;
+/// A transaction takes as much.
+const RUN_GAS_MIN: u64 = 21_000;
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +105,23 @@ pub struct Settings {
     /// What the worker is and may use.
     #[serde(default)]
     pub worker: WorkerSettings,
+    /// How it proves.
+    #[serde(default)]
+    pub prover: ProverSettings,
+}
+
+/// How a worker proves: for its runner.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProverSettings {
+    /// Folder of keys and Groth16 parameters.
+    pub keys: Option<PathBuf>,
+    /// Parts of one controller that are proved at the same time.
+    pub parts: Option<u32>,
+    /// Most gas in one run of blocks; the coordinators'.
+    pub run_gas_max: Option<u64>,
+    /// Most blocks in one run; the coordinators'.
+    pub run_blocks_max: Option<u32>,
 }
 
 /// Where the queue is.
@@ -163,6 +186,21 @@ pub struct Config {
     pub key_file: PathBuf,
     /// The worker.
     pub agent: AgentConfig,
+    /// How it proves; flags of its runner win over these.
+    pub prover: ProverConfig,
+}
+
+/// How a worker proves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProverConfig {
+    /// Folder of keys and Groth16 parameters, if one is named.
+    pub keys: Option<PathBuf>,
+    /// Parts of one controller that are proved at the same time.
+    pub parts: u32,
+    /// Most gas in one run of blocks.
+    pub run_gas_max: u64,
+    /// Most blocks in one run.
+    pub run_blocks_max: u32,
 }
 
 /// What the machine has, for defaults and checks.
@@ -219,14 +257,20 @@ impl Config {
         flags: Settings,
     ) -> Result<Self, ConfigError> {
         let file = file.map_or_else(|| Ok(Settings::default()), |(path, text)| parse(path, text))?;
-        let Settings { queue, store, worker } = flags.or(Settings::from_env(&env)?).or(file);
+        let Settings { queue, store, worker, prover } = flags.or(Settings::from_env(&env)?).or(file);
         let home = env("HOME").map(|home| PathBuf::from(home).join(".cache/assay/worker"));
         let work_dir = worker.work_dir.clone().or(home);
         let how = "--work-dir, ASSAY_WORKER_DIR or worker.work_dir, or set HOME";
         let work_dir = work_dir.ok_or(ConfigError::Missing { name: "the work folder", how })?;
         let key_file = worker.key_file.clone().unwrap_or_else(|| work_dir.join("worker.key"));
         let agent = agent(program, machine, worker, work_dir)?;
-        Ok(Self { redis: redis(queue)?, objects: objects(store)?, key_file, agent })
+        Ok(Self {
+            redis: redis(queue)?,
+            objects: objects(store)?,
+            key_file,
+            agent,
+            prover: ProverConfig::new(prover)?,
+        })
     }
 
     /// Reads the file (`explicit`, or [`FILE_NAME`] if it exists), the environment and the machine.
@@ -253,6 +297,32 @@ impl Config {
         let file = text.as_ref().map(|(path, text)| (*path, text.as_str()));
         let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         Self::new(program, &Machine::look(), file, env, flags)
+    }
+}
+
+impl ProverConfig {
+    /// The settings, with defaults for what they leave open.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn new(settings: ProverSettings) -> Result<Self, ConfigError> {
+        let wrong = |name, expected, got: String| Err(ConfigError::Value { name, expected, got });
+        let config = Self {
+            keys: settings.keys,
+            parts: settings.parts.unwrap_or(8),
+            run_gas_max: settings.run_gas_max.unwrap_or(30_000_000),
+            run_blocks_max: settings.run_blocks_max.unwrap_or(64),
+        };
+        if !(1..=PARTS_MAX).contains(&config.parts) {
+            return wrong("prover.parts", "1 to 1024", config.parts.to_string());
+        }
+        if config.run_gas_max < RUN_GAS_MIN {
+            return wrong("prover.run_gas_max", "at least 21000", config.run_gas_max.to_string());
+        }
+        if config.run_blocks_max == 0 {
+            return wrong("prover.run_blocks_max", "at least 1", "0".to_owned());
+        }
+        Ok(config)
     }
 }
 
@@ -419,6 +489,12 @@ impl Settings {
                 kinds: env("ASSAY_WORKER_KINDS"),
                 drain_seconds: number(env, "ASSAY_WORKER_DRAIN_SECONDS")?,
             },
+            prover: ProverSettings {
+                keys: env("ASSAY_KEYS").map(PathBuf::from),
+                parts: None,
+                run_gas_max: number(env, "ASSAY_RUN_GAS_MAX")?,
+                run_blocks_max: number(env, "ASSAY_RUN_BLOCKS_MAX")?,
+            },
         })
     }
 
@@ -446,6 +522,12 @@ impl Settings {
                 memory_gib: self.worker.memory_gib.or(below.worker.memory_gib),
                 kinds: self.worker.kinds.or(below.worker.kinds),
                 drain_seconds: self.worker.drain_seconds.or(below.worker.drain_seconds),
+            },
+            prover: ProverSettings {
+                keys: self.prover.keys.or(below.prover.keys),
+                parts: self.prover.parts.or(below.prover.parts),
+                run_gas_max: self.prover.run_gas_max.or(below.prover.run_gas_max),
+                run_blocks_max: self.prover.run_blocks_max.or(below.prover.run_blocks_max),
             },
         }
     }

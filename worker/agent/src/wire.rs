@@ -2,14 +2,14 @@
 //!
 //! | direction | where | what |
 //! |---|---|---|
-//! | to the leader | the inbox | [`Event`], and beside some of them an [`Extra`] |
+//! | to the leader | the inbox | [`Event`](assay_schedule::Event), and beside some of them an [`Extra`] |
 //! | to the worker | mailbox `worker/<worker>/<session>` | [`Mail`] |
 //! | artifacts | the store, holder `attempt/<attempt>/<n>` or `intake/<hash>` | bytes |
 //!
 //! The mailbox is closed when the session is over: the worker was silent for too long, has left, or has begun another.
 
 use assay_queue::{Mailbox, NameError};
-use assay_schedule::{AttemptId, Effect, Event, Holder, WorkerId};
+use assay_schedule::{AttemptId, Effect, Holder, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use crate::receipt::SignedReceipt;
@@ -85,12 +85,4 @@ pub fn holder(holder: Holder) -> Result<assay_queue::Holder, NameError> {
 /// Never: events have only string keys.
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(message)
-}
-
-/// The message that an event of a worker is.
-///
-/// # Errors
-/// Bytes that are no event.
-pub fn decode_event(bytes: &[u8]) -> Result<Event, serde_json::Error> {
-    serde_json::from_slice(bytes)
 }

@@ -563,3 +563,39 @@ async fn a_runner_that_panics_fails_its_task_and_nothing_else() {
     script.dispatch(2, Stage::Execute, &[input]).await;
     finished(&script.result(2).await);
 }
+
+#[tokio::test]
+async fn mails_that_make_no_sense_neither_end_a_worker_nor_keep_it_from_work() {
+    let bench = Bench::new();
+    let worker = Worker::start(bench.config(), bench.queue.clone(), bench.store.clone(), fast());
+    let mut script = Coordinator::meet(&bench.queue).await;
+    let payload = SHAPE.payload();
+    let input = bench.publish(&payload).await;
+    let good = serde_json::to_string(&script.task(1, Stage::Execute, &[input])).unwrap();
+    let effect = |action: &str| format!("{{\"id\":1,\"epoch\":1,\"batch\":1,\"action\":{action}}}");
+    let mut junk: Vec<Vec<u8>> = vec![
+        Vec::new(),
+        vec![0xff; 300],
+        b"null".to_vec(),
+        b"{}".to_vec(),
+        b"{\"closed\":{\"attempt\":-1}}".to_vec(),
+        b"{\"opened\":{\"attempt\":1}}".to_vec(),
+        // Deeper than any reader goes.
+        [vec![b'['; 100_000], vec![b']'; 100_000]].concat(),
+        effect("{\"work\":{\"fence\":{\"attempts\":[1]}}}").into_bytes(),
+        effect(&format!(
+            "{{\"message\":{{\"dispatch\":{}}}}}",
+            good.replace("\"units\":1", "\"units\":1e99")
+        ))
+        .into_bytes(),
+    ];
+    let whole = effect(&format!("{{\"message\":{{\"dispatch\":{good}}}}}")).into_bytes();
+    junk.extend((0..whole.len()).step_by(29).map(|length| whole[..length].to_vec()));
+    for bytes in junk {
+        script.mail(bytes).await;
+    }
+    script.dispatch(2, Stage::Execute, &[input]).await;
+    assert!(!finished(&script.result(2).await).is_empty());
+    script.running(&[2]).await;
+    drop(worker);
+}

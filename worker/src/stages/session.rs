@@ -11,14 +11,14 @@ use assay_lvm_core::{
 
 use super::parts::Broker;
 use super::{
-    ExecuteJob, ExecuteOutcome, Groth16ProveJob, Groth16ProveOutcome, Groth16SetupOutcome, Job, KeysOutcome,
-    Outcome, PartOutcome, ProgramInfo, ProofOutcome, ProveFoldJob, ProvePartJob, ProveRunJob, SplitJob,
-    SplitOutcome, SplitRun, StageConfig, Until, WrapJob, WrapOutcome,
+    ExecuteJob, ExecuteOutcome, Groth16CircuitOutcome, Groth16ProveJob, Groth16ProveOutcome,
+    Groth16SetupOutcome, Job, KeysOutcome, Outcome, PartOutcome, ProgramInfo, ProofOutcome, ProveFoldJob,
+    ProvePartJob, ProveRunJob, SplitJob, SplitOutcome, SplitRun, StageConfig, Until, WrapJob, WrapOutcome,
 };
 use crate::engine::{self, Engine, Proof, ProveInput, ProvedPart};
 use crate::error::WorkerError;
 use crate::files::{FileRef, Hex32, HexBytes};
-use crate::groth16;
+use crate::groth16::{self, IfMissing};
 use crate::phases::cycles_by_phase;
 use crate::progress::{peak_rss_bytes, ProgressSink, Reporter};
 use crate::proof::{CompressedProof, ProgramKey, ProofFile, WrapProof};
@@ -77,6 +77,7 @@ impl Session {
             Job::ProveFold(job) => self.prove_fold(job, &reporter).map(Outcome::ProveFold),
             Job::ProvePart(job) => self.prove_part(job, &reporter).map(Outcome::ProvePart),
             Job::Wrap(job) => self.wrap(job, &reporter).map(Outcome::Wrap),
+            Job::Groth16Circuit(_) => self.groth16_circuit(&reporter).map(Outcome::Groth16Circuit),
             Job::Groth16Setup(_) => self.groth16_setup(&reporter).map(Outcome::Groth16Setup),
             Job::Groth16Prove(job) => self.groth16_prove(job, &reporter).map(Outcome::Groth16Prove),
         }
@@ -175,8 +176,16 @@ impl Session {
         })
     }
 
+    fn groth16_circuit(&mut self, reporter: &Reporter) -> Result<Groth16CircuitOutcome, WorkerError> {
+        let digest = match &self.groth16 {
+            Some((circuit, _)) => circuit.digest(),
+            None => circuit(reporter)?.digest(),
+        };
+        Ok(Groth16CircuitOutcome { circuit_digest: Hex32(digest) })
+    }
+
     fn groth16_setup(&mut self, reporter: &Reporter) -> Result<Groth16SetupOutcome, WorkerError> {
-        let (circuit, parameters) = self.groth16(reporter)?;
+        let (circuit, parameters) = self.groth16(IfMissing::Draw, reporter)?;
         Ok(Groth16SetupOutcome {
             circuit_digest: Hex32(circuit.digest()),
             proving_key_bytes: parameters.proving_key_bytes(),
@@ -200,7 +209,8 @@ impl Session {
             .map_err(|e| WorkerError::BadJob { reason: format!("fold_public_values: {e}") })?;
         let statement = groth16::Statement { program: job.fold_program, public_values: values.to_vec() };
         statement.check(&groth16::wrap_inputs(&wrap)?)?;
-        let (circuit, parameters) = self.groth16(reporter)?;
+        // Whoever wants new parameters asks for a set-up.
+        let (circuit, parameters) = self.groth16(IfMissing::Refuse, reporter)?;
         let proved = groth16::prove(circuit, &wrap, &statement, parameters, reporter)?;
         Ok(Groth16ProveOutcome {
             proof: FileRef::write(&job.output_dir.join("proof.bin"), &proved.proof)?,
@@ -245,17 +255,23 @@ impl Session {
 
     fn groth16(
         &mut self,
+        if_missing: IfMissing,
         reporter: &Reporter,
     ) -> Result<&(groth16::Circuit, groth16::Parameters), WorkerError> {
         if self.groth16.is_none() {
-            reporter.report("build circuit", 0, 1);
-            let circuit = groth16::Circuit::build()?;
-            reporter.report("build circuit", 1, 1);
-            let parameters = groth16::parameters(&circuit, &self.config.cache_dir, reporter)?;
+            let circuit = circuit(reporter)?;
+            let parameters = groth16::parameters(&circuit, &self.config.cache_dir, if_missing, reporter)?;
             self.groth16 = Some((circuit, parameters));
         }
         self.groth16.as_ref().ok_or_else(|| WorkerError::internal("the circuit is gone"))
     }
+}
+
+fn circuit(reporter: &Reporter) -> Result<groth16::Circuit, WorkerError> {
+    reporter.report("build circuit", 0, 1);
+    let circuit = groth16::Circuit::build()?;
+    reporter.report("build circuit", 1, 1);
+    Ok(circuit)
 }
 
 fn split(job: &SplitJob, reporter: &Reporter) -> Result<SplitOutcome, WorkerError> {

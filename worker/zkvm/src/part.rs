@@ -1,7 +1,7 @@
 //! A proving task as files: what a controller hands to a prover in another process.
 //!
 //! A part is a header (JSON) and the content of every artifact that the task reads, each named by its BLAKE3 hash. Its
-//! results are an entry of a [`Memo`] and that entry's files, so the controller takes them as if an earlier run of its own
+//! results are an entry of a `Memo` and that entry's files, so the controller takes them as if an earlier run of its own
 //! had proved the shard. Nothing in a part depends on ids of the process that wrote it, apart from names inside it.
 
 use std::collections::BTreeMap;

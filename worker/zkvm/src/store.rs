@@ -129,7 +129,7 @@ impl DiskStore {
     /// Stores bytes under `id`, replacing what was there.
     ///
     /// # Errors
-    /// [`WorkerError::Io`] after [`IO_ATTEMPTS`] attempts.
+    /// [`WorkerError::Io`] after `IO_ATTEMPTS` attempts.
     pub fn put(&self, id: &str, data: &[u8]) -> Result<Entry, WorkerError> {
         let entry = Entry { len: data.len() as u64, hash: blake3::hash(data) };
         let path = self.path(id);
@@ -151,7 +151,7 @@ impl DiskStore {
     ///
     /// # Errors
     /// [`WorkerError::ArtifactMissing`], [`WorkerError::ContentMismatch`], or [`WorkerError::Io`] after
-    /// [`IO_ATTEMPTS`] attempts.
+    /// `IO_ATTEMPTS` attempts.
     pub fn get(&self, id: &str) -> Result<Vec<u8>, WorkerError> {
         let entry = self.entry(id).ok_or_else(|| WorkerError::ArtifactMissing { id: id.to_owned() })?;
         let path = self.path(id);

@@ -53,6 +53,7 @@ fn the_commented_lines_of_the_sample_file_are_valid_too() {
     let config = config(&all, &[], Settings::default()).unwrap();
     assert!(config.redis.password_file.is_some() && config.objects.secret_file.is_some());
     assert!(!config.objects.options.is_empty());
+    assert!(config.prover.keys.is_some());
 }
 
 #[test]
@@ -68,14 +69,32 @@ fn flags_win_over_environment_over_file_over_defaults() {
 
 #[test]
 fn every_variable_is_read() {
-    let values =
-        ["redis://r", "/p", "d", "s3://b", "n", "/w", "/k", "1,cpu", "4", "5", "6", "wrap,execute", "7"];
+    let values = [
+        "redis://r",
+        "/p",
+        "d",
+        "s3://b",
+        "n",
+        "/w",
+        "/k",
+        "1,cpu",
+        "4",
+        "5",
+        "6",
+        "wrap,execute",
+        "7",
+        "/keys",
+        "21000",
+        "9",
+    ];
     let env: Vec<(&str, &str)> = VARIABLES.into_iter().zip(values).collect();
     let config = config("", &env, Settings::default()).unwrap();
     assert_eq!((config.redis.url.as_str(), config.redis.name.as_str()), ("redis://r", "d"));
     assert_eq!(config.redis.password_file.as_deref(), Some(Path::new("/p")));
     assert_eq!(config.objects.url, "s3://b");
     assert_eq!(config.key_file, Path::new("/k"));
+    let keys = Some("/keys".into());
+    assert_eq!(config.prover, ProverConfig { keys, parts: 8, run_gas_max: 21_000, run_blocks_max: 9 });
     let agent = config.agent;
     assert_eq!((agent.name.as_str(), agent.work_dir.as_path()), ("n", Path::new("/w")));
     assert_eq!(agent.devices, [(Device::Gpu(1), "4090".into()), (Device::Cpu, "EPYC".into())]);
@@ -122,6 +141,10 @@ fn unknown_fields_and_impossible_values_are_named_and_passwords_are_not_shown() 
         ("[worker]\nkinds = \"wrap,mop\"", None, "mop"),
         ("[worker]\nname = \"\"", None, "name"),
         ("[worker]\ndrain_seconds = 100000", None, "drain_seconds"),
+        ("[prover]\nthreads = 1", None, "threads"),
+        ("[prover]\nparts = 0", None, "prover.parts"),
+        ("[prover]\nrun_gas_max = 1", None, "prover.run_gas_max"),
+        ("[prover]\nrun_blocks_max = 0", None, "prover.run_blocks_max"),
         ("", Some(("ASSAY_WORKER_SLOTS", "many")), "ASSAY_WORKER_SLOTS"),
         ("", Some(("ASSAY_STORE", "http://x")), "store.url"),
         ("", Some(("ASSAY_REDIS", "http://me:secret@x")), "queue.redis"),

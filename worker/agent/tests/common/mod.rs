@@ -257,7 +257,7 @@ impl Coordinator {
         .await;
     }
 
-    async fn mail(&mut self, bytes: Vec<u8>) {
+    pub async fn mail(&mut self, bytes: Vec<u8>) {
         let mut commit = Commit::new(self.cursor);
         commit.mails.push((wire::mailbox(self.worker, self.session).unwrap(), bytes));
         self.queue.commit(self.epoch, &commit).await.unwrap();
