@@ -38,11 +38,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Logs: a service says what it does, a command only what is wrong, the processes of a chaos run what they are told to.
+/// Logs: a service and what works step by step say what they do, a command only what is wrong, the processes of a chaos run what they are told to.
 fn begin(command: &Command) -> Result<Option<assay_telemetry::Guard>, Error> {
     match command {
         Command::Coordinator(_) => Ok(Some(assay_telemetry::init("info", "assay-coordinator")?)),
         Command::ChaosCoordinator(_) | Command::ChaosWorker(_) => Ok(None),
+        Command::L1(arguments) if arguments.command.is_talkative() => {
+            assay_telemetry::init_logs("info");
+            Ok(None)
+        }
         _ => {
             assay_telemetry::init_logs("warn");
             Ok(None)
@@ -117,6 +121,12 @@ mod tests {
         for command in Arguments::command().get_subcommands().filter(|c| !c.is_hide_set()) {
             let help = command.clone().render_long_help().to_string();
             assert!(help.contains("Example"), "{} has no example", command.get_name());
+        }
+        let root = Arguments::command();
+        let l1 = root.find_subcommand("l1").unwrap();
+        for name in ["operator", "vigilante", "backup", "watch", "keys", "fund"] {
+            let help = l1.find_subcommand(name).unwrap().clone().render_long_help().to_string();
+            assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{name}: {help}");
         }
         let help = Arguments::command().render_long_help().to_string();
         for word in ["Exit codes", "ASSAY_CACHE", "out/<batch>/", "INSECURE"] {

@@ -15,10 +15,12 @@
 //!
 //! # Invariants
 //! * A proof counts under the pinned verifying key and no other, and only if it states what the batch says.
+//! * A coordinator whose result folder is not the deployment's does not lead ([`ledger`]): nothing is settled twice.
 //! * Trouble of this machine (a full disk) is never held against a worker, and never taken for a settlement that failed.
 
 pub mod connect;
 pub mod epoch;
+pub mod ledger;
 pub mod local;
 mod output;
 pub mod reader;
@@ -34,10 +36,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_agent::agent::Signal;
-use assay_lvm::RunLimits;
+use assay_agent::config::Machine;
 use assay_queue::{BackendError, Class};
 use assay_schedule::Limits;
 use assay_service::keys::KeyError;
+use assay_service::leader::LeaderError;
+use assay_service::server::ServerLimits;
+use assay_service::starting::until_started;
 use assay_service::webhook::CallbackPolicy;
 use assay_service::work::WorkLimits;
 use assay_service::{Service, ServiceError, Settings, Supplies};
@@ -45,7 +50,7 @@ use assay_worker::jobs::MEMORY_BYTES;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{Config, Place};
+use crate::config::{Config, CoordinatorConfig, Place};
 use crate::error::{Error, EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED};
 use crate::fsio::{self, FileError};
 use crate::lock::{with_lock, Locked};
@@ -55,6 +60,9 @@ use epoch::Epoch;
 /// How long threads that still verify or settle may take at the end.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
 
+/// How long those are waited for who asked while the queue was not there yet.
+const STARTING_DRAIN: Duration = Duration::from_secs(1);
+
 /// Why a coordinator cannot run, or ends.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -62,6 +70,20 @@ pub enum ClusterError {
     /// Queue or store.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// Queue or store did not answer at the start.
+    #[error(
+        "queue and artifact store could not be reached for {} s ({}): start them, or mend their URLs; how long to wait is \
+         start_wait_seconds in [queue]",
+        .waited.as_secs(),
+        .source.as_ref().map_or_else(|| "no answer".to_owned(), ToString::to_string)
+    )]
+    Unreachable {
+        /// How long it was tried.
+        waited: Duration,
+        /// The last failure, if there was an answer.
+        #[source]
+        source: Option<BackendError>,
+    },
     /// The file of tenants.
     #[error("tenants: {0}")]
     Keys(#[from] KeyError),
@@ -83,12 +105,31 @@ pub enum ClusterError {
         /// Where parameters would be.
         folder: PathBuf,
     },
+    /// The parameters that are there are those of another version.
+    #[error(
+        "the Groth16 parameters in {folder} are of another circuit than this version's, {circuit}: run `assay setup` on one machine \
+         and copy its groth16/ to this one and to all that make Groth16 proofs, or name their key with --vk-hash"
+    )]
+    OtherCircuit {
+        /// Where parameters are.
+        folder: PathBuf,
+        /// This version's circuit.
+        circuit: String,
+    },
     /// This machine's parameters cannot be used.
     #[error("{path}: {reason}")]
     Parameters {
         /// The file.
         path: PathBuf,
         /// Why.
+        reason: String,
+    },
+    /// The result folder's own file.
+    #[error("{path}: {reason}; restore it from the backup, or give this coordinator another --out")]
+    Ledger {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
         reason: String,
     },
     /// The address is taken or not this machine's.
@@ -127,9 +168,24 @@ impl ClusterError {
             | Self::File(_)
             | Self::Secret { .. }
             | Self::NoVerifyingKey { .. }
+            | Self::OtherCircuit { .. }
             | Self::Parameters { .. }
+            | Self::Ledger { .. }
             | Self::Listen { .. } => EXIT_BAD_INPUT,
+            Self::Service(ServiceError::Leader(LeaderError::Ledger { .. })) => EXIT_BAD_INPUT,
             _ => EXIT_FAILED,
+        }
+    }
+
+    /// What to do about it, where the message does not say so.
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::Service(ServiceError::Leader(LeaderError::Ledger { expected, .. })) => Some(format!(
+                "run it with --out on that folder ({}), on storage that all coordinators of the deployment share, or restore the \
+                 folder there from the backup; a deployment of its own needs another --deployment",
+                expected.place
+            )),
+            _ => None,
         }
     }
 }
@@ -155,18 +211,21 @@ fn try_out(out: &Path) -> Result<(), ClusterError> {
 
 fn run_alone(config: &Config, program: PathBuf, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
     let coordinator = &config.coordinator;
-    let epoch = epoch::open(config, &program)?;
+    let epoch = epoch::open(config, &program, say)?;
+    let ledger = ledger::open(&config.out, &Machine::look().host)?;
     let scratch = verifier::scratch(&coordinator.dir).map_err(ClusterError::from)?;
     let cluster = secrets::cluster_key(&coordinator.cluster_secret)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|source| ClusterError::System { what: "start the runtime", source })?;
-    let version = assay_worker::cluster::version(RunLimits::default());
+    let (version, limits) = (epoch.version, config.run_limits());
     let result = runtime.block_on(async {
         let address = coordinator.listen;
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|source| ClusterError::Listen { address, source })?;
-        let signals = watch_signals()?;
-        let opened = connect::open(coordinator).await?;
+        let mut signals = watch_signals()?;
+        let Some((opened, listener)) = reach(coordinator, listener, &mut signals).await? else {
+            return Ok(());
+        };
         let worker = coordinator.has_worker.then(|| local::Worker::new(config, &epoch, program, version));
         let worker = worker.transpose()?;
         // Last, because a key that was made is only known to who reads the next lines.
@@ -176,9 +235,11 @@ fn run_alone(config: &Config, program: PathBuf, say: &mut dyn FnMut(&str)) -> Re
         let supplies = Supplies {
             queue: Arc::clone(&opened.queue),
             store: Arc::clone(&opened.store),
-            reader: Arc::new(reader::EvmReader::new(version, RunLimits::default(), &settings.limits)),
+            reader: Arc::new(reader::EvmReader::new(version, limits, &settings.limits)),
             verifier: Arc::new(verifier::TaskVerifier::new(&epoch, scratch)),
-            settler: Arc::new(settler::TrunkSettler::new(config.clone(), epoch.verifying_key)),
+            settler: Arc::new(
+                settler::TrunkSettler::new(config.clone(), epoch.verifying_key).with_ledger(ledger),
+            ),
             keys: Arc::new(keys),
             cluster,
         };
@@ -187,6 +248,26 @@ fn run_alone(config: &Config, program: PathBuf, say: &mut dyn FnMut(&str)) -> Re
     // What still runs is idempotent and begun again by whoever leads next.
     runtime.shutdown_timeout(SHUTDOWN_TIME);
     Ok(result?)
+}
+
+/// Opens queue and store, and answers whoever asks meanwhile; `None` if a signal came first.
+async fn reach(
+    config: &CoordinatorConfig,
+    listener: TcpListener,
+    signals: &mut mpsc::Receiver<()>,
+) -> Result<Option<(Opened, TcpListener)>, ClusterError> {
+    let (trouble, reason) = watch::channel("the queue has not answered yet".to_owned());
+    // Boxed, because it is large.
+    let begin = Box::pin(async {
+        tokio::select! {
+            opened = connect::open(config, &trouble) => opened.map(Some),
+            _ = signals.recv() => Ok(None),
+        }
+    });
+    let limits = ServerLimits { drain_time: STARTING_DRAIN, ..ServerLimits::default() };
+    let system = |source| ClusterError::System { what: "listen", source };
+    let (opened, listener) = until_started(listener, limits, reason, begin).await.map_err(system)?;
+    Ok(opened?.map(|opened| (opened, listener)))
 }
 
 fn settings(config: &Config) -> Settings {

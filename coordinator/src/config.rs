@@ -7,6 +7,7 @@ mod coordinator;
 
 use std::path::{Path, PathBuf};
 
+use assay_lvm::RunLimits;
 use assay_worker::settings::MEMORY_BYTES_MIN;
 use serde::Deserialize;
 
@@ -16,12 +17,13 @@ use crate::fsio::{self, FileError};
 /// Name of the file that is read if it exists.
 pub const FILE_NAME: &str = "assay.toml";
 /// The environment variables that are read.
-pub const VARIABLES: [&str; 21] = [
+pub const VARIABLES: [&str; 23] = [
     "ASSAY_OUT",
     "ASSAY_CACHE",
     "ASSAY_KEYS",
     "ASSAY_BITCOIND",
     "ASSAY_BITCOIND_COOKIE",
+    "ASSAY_L1_BATCHES",
     "ASSAY_CORES",
     "ASSAY_MEMORY_GIB",
     "ASSAY_RUN_GAS_MAX",
@@ -30,6 +32,7 @@ pub const VARIABLES: [&str; 21] = [
     "ASSAY_REDIS_PASSWORD_FILE",
     "ASSAY_REDIS_CA_FILE",
     "ASSAY_REDIS_REPLICAS_MIN",
+    "ASSAY_START_WAIT_SECONDS",
     "ASSAY_DEPLOYMENT",
     "ASSAY_STORE",
     "ASSAY_COORDINATOR_DIR",
@@ -91,6 +94,9 @@ pub struct Settings {
     /// Settings of the settlement.
     #[serde(default)]
     pub settle: SettleSettings,
+    /// Settings of the contract on Bitcoin.
+    #[serde(default)]
+    pub l1: L1Settings,
     /// Where the cluster's queue is.
     #[serde(default)]
     pub queue: QueueSettings,
@@ -126,6 +132,14 @@ pub struct SettleSettings {
     pub bitcoind_cookie: Option<PathBuf>,
 }
 
+/// Settings of the contract on Bitcoin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct L1Settings {
+    /// Folder from which a running `assay l1 operator` takes proved batches.
+    pub batches: Option<PathBuf>,
+}
+
 /// The validated configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -147,6 +161,9 @@ pub struct Config {
     pub bitcoind: Option<String>,
     /// File with the node's RPC cookie.
     pub bitcoind_cookie: Option<PathBuf>,
+    /// Folder into which proved batches are put for `assay l1 operator`: of `assay prove` itself, of a cluster a folder
+    /// named after the chain in it.
+    pub l1_batches: Option<PathBuf>,
     /// Settings of `assay coordinator`.
     pub coordinator: CoordinatorConfig,
 }
@@ -186,9 +203,15 @@ impl Config {
             run_blocks_max: s.prover.run_blocks_max.unwrap_or(64),
             bitcoind: s.settle.bitcoind,
             bitcoind_cookie: s.settle.bitcoind_cookie,
+            l1_batches: s.l1.batches,
         };
         config.validate()?;
         Ok(config)
+    }
+
+    /// How batches are cut into runs.
+    pub fn run_limits(&self) -> RunLimits {
+        RunLimits { gas_max: self.run_gas_max, blocks_max: self.run_blocks_max as usize }
     }
 
     /// Reads the file (`explicit`, or [`FILE_NAME`] if it exists) and the environment.
@@ -259,6 +282,7 @@ impl Settings {
                 bitcoind: env("ASSAY_BITCOIND"),
                 bitcoind_cookie: env("ASSAY_BITCOIND_COOKIE").map(PathBuf::from),
             },
+            l1: L1Settings { batches: env("ASSAY_L1_BATCHES").map(PathBuf::from) },
             queue: QueueSettings::from_env(env)?,
             store: StoreSettings::from_env(env),
             coordinator: CoordinatorSettings::from_env(env),
@@ -281,6 +305,7 @@ impl Settings {
                 bitcoind: self.settle.bitcoind.or(below.settle.bitcoind),
                 bitcoind_cookie: self.settle.bitcoind_cookie.or(below.settle.bitcoind_cookie),
             },
+            l1: L1Settings { batches: self.l1.batches.or(below.l1.batches) },
             queue: self.queue.or(below.queue),
             store: self.store.or(below.store),
             coordinator: self.coordinator.or(below.coordinator),
@@ -326,7 +351,8 @@ mod tests {
         let all: String =
             SAMPLE.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n").collect();
         let config = config(&all, &[], Settings::default()).unwrap();
-        assert!(config.bitcoind.is_some() && config.bitcoind_cookie.is_some());
+        assert!(config.bitcoind.is_some() && config.bitcoind_cookie.is_some() && config.l1_batches.is_some());
+        assert_eq!(config.run_limits(), RunLimits::default(), "workers have the same defaults");
         assert!(
             matches!(config.coordinator.place, Place::Shared { .. }) && config.coordinator.vk_hash.is_some()
         );
@@ -354,6 +380,7 @@ mod tests {
             ("[settle]\nbitcoind_cookie = \"x\"", None, "cookie"),
             ("[coordinator]\nport = 1", None, "port"),
             ("[queue]\nredis = \"redis://h\"", None, "store.url"),
+            ("[queue]\nstart_wait_seconds = 0", None, "start_wait_seconds"),
             ("", Some(("ASSAY_LISTEN", "8080")), "listen"),
             ("", Some(("ASSAY_CORES", "many")), "ASSAY_CORES"),
         ] {

@@ -2,12 +2,14 @@
 
 use assay_agent::bundle::BundleError;
 use assay_client::ClientError;
+use assay_l1_parties::service::ServiceError;
 
 use crate::cache::CacheError;
 use crate::cluster::ClusterError;
 use crate::config::ConfigError;
 use crate::description::DescriptionError;
 use crate::fsio::FileError;
+use crate::judge::JudgeError;
 use crate::lock::LockError;
 use crate::replay::ReplayError;
 use crate::verify::VerifyError;
@@ -127,6 +129,12 @@ pub enum Error {
     /// A command about the contract failed.
     #[error("{0}")]
     Contract(#[source] assay_l1_signer::cli::Failure),
+    /// A party of the contract cannot go on.
+    #[error(transparent)]
+    Party(Box<ServiceError>),
+    /// What judges claims was given something wrong.
+    #[error(transparent)]
+    Judge(#[from] JudgeError),
     /// Kept batches cannot be executed.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -144,6 +152,12 @@ pub enum Error {
     Interrupted,
 }
 
+impl From<ServiceError> for Error {
+    fn from(error: ServiceError) -> Self {
+        Error::Party(Box::new(error))
+    }
+}
+
 impl From<ClusterError> for Error {
     fn from(error: ClusterError) -> Self {
         Error::Cluster(Box::new(error))
@@ -155,6 +169,7 @@ impl Error {
     pub fn advice(&self) -> Option<String> {
         match self {
             Error::Client(error) => error.advice(),
+            Error::Cluster(error) => error.advice(),
             _ => None,
         }
     }
@@ -165,6 +180,7 @@ impl Error {
             Error::Client(error) => error.exit_code(),
             Error::Cluster(error) => error.exit_code(),
             Error::L1(error) if error.is_bad_input() => EXIT_BAD_INPUT,
+            Error::Party(error) if error.is_bad_input() => EXIT_BAD_INPUT,
             Error::Telemetry(_)
             | Error::Batch { .. }
             | Error::Description { .. }
@@ -175,6 +191,7 @@ impl Error {
             | Error::BitcoinSpec(_)
             | Error::File(_)
             | Error::ClaimWithoutTerms { .. }
+            | Error::Judge(_)
             | Error::Replay(_)
             | Error::Verify(VerifyError::Unreadable(_)) => EXIT_BAD_INPUT,
             Error::Interrupted => EXIT_INTERRUPTED,

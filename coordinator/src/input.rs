@@ -45,7 +45,7 @@ pub fn open_batch(name: &str) -> Result<Batch, Error> {
 /// [`Error::Batch`].
 pub fn prepare(name: &str, config: &Config) -> Result<(Job, bool), Error> {
     let batch = open_batch(name)?;
-    let limits = RunLimits { gas_max: config.run_gas_max, blocks_max: config.run_blocks_max as usize };
+    let limits = config.run_limits();
     prepare_for(&Evm, &batch, limits)
         .map_err(|source| Error::Batch { name: name.to_owned(), source: Box::new(source) })
 }

@@ -30,6 +30,8 @@ pub mod history;
 pub mod input;
 pub mod job;
 pub mod journal;
+pub mod judge;
+pub mod l1_batches;
 pub mod lock;
 pub mod machine;
 pub mod pipeline;

@@ -58,7 +58,7 @@ impl Proved {
         insecure: bool,
     ) -> Result<Self, ProvedError> {
         Ok(Self {
-            proof: canonical("proof", proof)?,
+            proof: read_proof(proof)?,
             vk: canonical("verifying key", vk)?,
             input: statement::public_input(&statement::digest(&public_values)),
             statement: Statement::new(&public_values),
@@ -93,6 +93,14 @@ impl Proved {
         };
         Files::render(&self.proof, &self.vk, &[self.input], &ClaimFile::new(claim))
     }
+}
+
+/// Reads a proof (arkworks, compressed): points of the right groups, in their one encoding.
+///
+/// # Errors
+/// [`ProvedError`].
+pub fn read_proof(bytes: &[u8]) -> Result<Proof<Bn254>, ProvedError> {
+    canonical("proof", bytes)
 }
 
 /// Decodes, checks curve and subgroup, and refuses a second encoding of the same value.

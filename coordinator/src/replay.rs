@@ -80,8 +80,11 @@ impl Replay {
     }
 }
 
+/// A claim's numbers, and the file of its batch.
+type Kept = ((u32, u32), PathBuf);
+
 /// Kept batches in order.
-fn kept(folder: &Path) -> Result<Vec<((u32, u32), PathBuf)>, ReplayError> {
+fn kept(folder: &Path) -> Result<Vec<Kept>, ReplayError> {
     let listing = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         listing => listing.map_err(fsio::io_error("read", folder))?,

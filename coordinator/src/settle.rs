@@ -11,6 +11,7 @@ use assay_l1::{
 };
 
 use crate::config::Config;
+use crate::l1_batches::HandOverError;
 use crate::proved::Proved;
 use crate::statement::{self, SettledTransaction, Settlement};
 
@@ -80,6 +81,9 @@ pub enum SettleError {
     /// The receipt names an epoch that the trunk does not have.
     #[error("the claim's epoch is unknown")]
     NoEpoch,
+    /// The batch cannot be handed to the contract's operator.
+    #[error(transparent)]
+    HandOver(#[from] HandOverError),
     /// The trunk.
     #[error(transparent)]
     Trunk(#[from] TrunkError),

@@ -239,6 +239,15 @@ pub fn verify_files(files: &Files, pins: Option<&Pins>) -> Result<Accepted, Veri
     })
 }
 
+/// Reads a `vk.json` by itself: points of the right groups, one public input, nothing else. Which key it is, its
+/// [`verifying_key_digest`] says.
+///
+/// # Errors
+/// [`VerifyError`]: the file cannot be read, or is not what this program writes for a key.
+pub fn read_verifying_key(path: &Path) -> Result<VerifyingKey<Bn254>, VerifyError> {
+    verifying_key(&fsio::read_limited(path, JSON_BYTES_MAX)?)
+}
+
 fn checks_made(settled: bool, pinned: bool) -> Vec<Check> {
     let mut checks = vec![
         Check::VerifyingKey,

@@ -3,12 +3,9 @@
 use std::path::PathBuf;
 
 use assay_client::cli::{CancelArgs, FetchArgs, StatusArgs, SubmitArgs, WatchArgs, WorkersArgs};
-use assay_l1::sync::command::{InspectArgs, NodeArgs};
-use assay_l1::Txid;
-use assay_l1_signer::cli::SignerArgs;
-use assay_l1_signer::picture::GraphArgs;
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
+use super::l1::args::L1Args;
 use crate::pipeline::Until;
 
 const ABOUT: &str = "Proves batches of EVM blocks and settles them on Bitcoin";
@@ -26,8 +23,9 @@ With a cluster:
   assay status; assay workers           what is in work, and who works
   assay fetch 0                         download the first batch's result and verify it
 
-From Bitcoin alone:
+On Bitcoin:
   assay l1 sync --help                  rebuild the rollup's state from the batches that stand on Bitcoin
+  assay l1 operator --help              claim proved batches; `l1 vigilante`, `l1 backup`, `l1 signer`, `l1 watch`: the others
 
 Files:
   out/<batch>/     proof.json, vk.json, public.json (snarkjs), proof.bin (arkworks), claim.json, report.json
@@ -85,7 +83,7 @@ pub enum Command {
     Cancel(CancelArgs),
     /// Download a settled batch's result and verify it
     Fetch(FetchArgs),
-    /// Read what stands on Bitcoin
+    /// Bitcoin: operate, watch, sign and read the contract
     L1(L1Args),
     /// Torment a cluster of real processes on this machine, and check that nothing is lost
     #[command(after_long_help = assay_chaos::AFTER_HELP)]
@@ -119,6 +117,7 @@ Examples:
   assay prove sample
   assay prove my.batch --until compressed
   assay prove my.batch --out /srv/proofs --bitcoind http://user:password@127.0.0.1:18443
+  assay prove my.batch --until groth16 --l1-batches batches     for `assay l1 operator --batches batches` to claim
   assay prove sample --json > result.json")]
 pub struct ProveArgs {
     /// A batch file, `sample`, or `sample:N`
@@ -136,6 +135,9 @@ pub struct ProveArgs {
     /// The node's cookie file, instead of user and password in the URL
     #[arg(long, value_name = "FILE")]
     pub bitcoind_cookie: Option<PathBuf>,
+    /// Put the proved batch here as well, for a running `assay l1 operator --batches DIR` to claim under the contract
+    #[arg(long, value_name = "DIR")]
+    pub l1_batches: Option<PathBuf>,
     /// Begin a new history at this batch's parent state, instead of continuing one; later batches continue it too
     #[arg(long)]
     pub genesis: bool,
@@ -278,82 +280,6 @@ pub enum CacheCommand {
     },
 }
 
-/// `assay l1`.
-#[derive(Debug, Args)]
-#[command(after_long_help = "\
-Examples:
-  assay l1 sync --from-genesis --claim out/1-2-0a1b2c3d/claim.json --regtest-dir out/chain/bitcoin-regtest --confirmations 1
-  assay l1 inspect --height 120 --tag 0011223344556677 --regtest-dir out/chain/bitcoin-regtest
-  assay l1 signer serve --dir epochs --identity id --peers peers.toml --policy policy.toml
-  assay l1 graph --proposal epoch-0.proposal --policy policy.toml --svg epoch-0.svg")]
-pub struct L1Args {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: L1Command,
-}
-
-/// Commands about what stands on Bitcoin.
-#[derive(Debug, Subcommand)]
-pub enum L1Command {
-    /// Rebuild the rollup's state from Bitcoin alone
-    Sync(Box<L1SyncArgs>),
-    /// Print what a transaction or a block holds for a rollup
-    Inspect(Box<InspectArgs>),
-    /// Draw an epoch's contract: every transaction, what it spends and when
-    Graph(GraphArgs),
-    /// Sign an epoch's contract: the signers' process, and the operator's side
-    Signer(SignerArgs),
-}
-
-/// `assay l1 sync`.
-#[derive(Debug, Args)]
-#[command(group = ArgGroup::new("trunk").required(true))]
-#[command(after_long_help = "\
-Reads the node's blocks, takes every batch that the claims commit to out of them, executes it on the state before it, and compares
-the outcome with what the claim says. Nothing else is asked: not the operator, not a prover. A later run goes on where this one
-ended; killed at any moment, it loses nothing.
-
-What it has to be told is where to begin: the terms of the first epoch (any claim.json of that epoch has them, and Bitcoin commits to
-them), and the rollup's genesis: `sample`, or the JSON that `assay batch build` takes.
-
-Examples:
-  assay l1 sync --from-genesis --claim out/1-2-0a1b2c3d/claim.json --regtest-dir out/chain/bitcoin-regtest --confirmations 1
-  assay l1 sync --claim claim.json --bitcoind http://127.0.0.1:8332 --cookie ~/.bitcoin/.cookie --dir reader
-
-Exit codes: 0 everything that was found executed; 1 a claim could not be executed, or the node failed; 2 bad input.")]
-pub struct L1SyncArgs {
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "documented by its type")]
-    pub node: NodeArgs,
-    /// A claim.json of the rollup's first epoch, for its terms
-    #[arg(long, group = "trunk", value_name = "FILE")]
-    pub claim: Option<PathBuf>,
-    /// The terms of the first epoch themselves, hexadecimal
-    #[arg(long, group = "trunk", value_name = "HEX")]
-    pub terms: Option<String>,
-    /// The transaction that opened that epoch, if known
-    #[arg(long, value_name = "TXID")]
-    pub root: Option<Txid>,
-    /// The rollup's genesis: sample, or a JSON file
-    #[arg(long, default_value = "sample", value_name = "GENESIS")]
-    pub genesis: String,
-    /// Folder of what was read
-    #[arg(long, default_value = "out/l1-sync", value_name = "DIR")]
-    pub dir: PathBuf,
-    /// Forget what was read before and begin again
-    #[arg(long)]
-    pub from_genesis: bool,
-    /// First block to read
-    #[arg(long, default_value_t = 0, value_name = "HEIGHT")]
-    pub start_height: u32,
-    /// Confirmations before a block is read
-    #[arg(long, default_value_t = 6, value_name = "BLOCKS")]
-    pub confirmations: u32,
-    /// Print the outcome as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
 /// `assay coordinator`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -415,6 +341,9 @@ pub struct CoordinatorArgs {
     /// The node's cookie file, instead of user and password in the URL
     #[arg(long, value_name = "FILE")]
     pub bitcoind_cookie: Option<PathBuf>,
+    /// Put proved batches into DIR/<chain> as well, for running `assay l1 operator`s to claim under the contract
+    #[arg(long, value_name = "DIR")]
+    pub l1_batches: Option<PathBuf>,
 }
 
 /// `assay stage`.

@@ -5,7 +5,9 @@ use std::path::Path;
 use super::args::CoordinatorArgs;
 use super::print;
 use crate::cluster;
-use crate::config::{Config, CoordinatorSettings, QueueSettings, Settings, SettleSettings, StoreSettings};
+use crate::config::{
+    Config, CoordinatorSettings, L1Settings, QueueSettings, Settings, SettleSettings, StoreSettings,
+};
 use crate::error::Error;
 
 pub(super) fn run(config: Option<&Path>, arguments: CoordinatorArgs) -> Result<(), Error> {
@@ -23,6 +25,7 @@ fn settings(arguments: CoordinatorArgs) -> Settings {
     Settings {
         out: arguments.out,
         settle: SettleSettings { bitcoind: arguments.bitcoind, bitcoind_cookie: arguments.bitcoind_cookie },
+        l1: L1Settings { batches: arguments.l1_batches },
         queue: QueueSettings {
             redis: arguments.redis,
             deployment: arguments.deployment,

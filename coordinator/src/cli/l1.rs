@@ -1,4 +1,7 @@
-//! `assay l1`: what stands on Bitcoin, read and watched.
+//! `assay l1`: what stands on Bitcoin, read and watched, and the parties of the contract.
+
+pub(super) mod args;
+mod parties;
 
 use std::io::{sink, stdout, Write};
 
@@ -7,7 +10,7 @@ use assay_l1_signer::picture::run_graph;
 use assay_lvm::{sample, Chain};
 use serde_json::json;
 
-use super::args::{L1Args, L1Command, L1SyncArgs};
+use self::args::{L1Args, L1Command, L1SyncArgs};
 use super::print;
 use crate::description;
 use crate::error::Error;
@@ -20,6 +23,12 @@ pub(super) fn run(arguments: L1Args) -> Result<(), Error> {
         L1Command::Inspect(flags) => run_inspect(&flags, &mut stdout()).map_err(failed),
         L1Command::Graph(flags) => run_graph(&flags, &mut stdout()).map_err(Error::Contract),
         L1Command::Signer(flags) => assay_l1_signer::cli::run(flags).map_err(Error::Contract),
+        L1Command::Operator(flags) => parties::operator(&flags),
+        L1Command::Vigilante(flags) => parties::vigilante(&flags),
+        L1Command::Backup(flags) => parties::backup(&flags),
+        L1Command::Watch(flags) => parties::watch(&flags),
+        L1Command::Keys(flags) => parties::keys(&flags),
+        L1Command::Fund(flags) => parties::fund(&flags),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::args::{ProveArgs, SetupArgs};
 use super::{interrupt_flag, print};
 use crate::cache::Cache;
-use crate::config::{Config, Settings, SettleSettings};
+use crate::config::{Config, L1Settings, Settings, SettleSettings};
 use crate::error::Error;
 use crate::input;
 use crate::lock::{with_lock, Locked};
@@ -18,7 +18,8 @@ use crate::statement::json_text;
 
 pub(super) fn run(config: Option<&Path>, arguments: ProveArgs) -> Result<(), Error> {
     let settle = SettleSettings { bitcoind: arguments.bitcoind, bitcoind_cookie: arguments.bitcoind_cookie };
-    let flags = Settings { out: arguments.out, settle, ..Settings::default() };
+    let l1 = L1Settings { batches: arguments.l1_batches };
+    let flags = Settings { out: arguments.out, settle, l1, ..Settings::default() };
     let config = Config::load(config, flags)?;
     let cancel = interrupt_flag();
     let mut warn = |text: String| crate::fsio::say!("warning: {text}");

@@ -2,7 +2,8 @@
 //!
 //! Program keys are computed once, in a child process, and kept in `programs.json`. The verifying key is pinned: the hash from
 //! the configuration, or the key of this machine's Groth16 parameters, made special to the fold program as the workers'
-//! proofs have it. Parameters are never made here; `assay setup` does that.
+//! proofs have it. Parameters are made by `assay setup`; here only where those there are of an older version's circuit and this
+//! coordinator's own worker is the only one that needs them.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -12,10 +13,10 @@ use ark_bn254::Bn254;
 use ark_groth16::VerifyingKey;
 use ark_serialize::CanonicalDeserialize;
 use assay_kernels::groth16::{specialise, Groth16Error};
-use assay_lvm::RunLimits;
 use assay_worker::cluster::Rules;
 use assay_worker::groth16::{has_parameters, Statement};
-use assay_worker::stages::{Groth16SetupJob, Hex32, Job, KeysJob, KeysOutcome, Outcome};
+use assay_worker::progress::Progress;
+use assay_worker::stages::{Groth16CircuitJob, Groth16SetupJob, Hex32, Job, KeysJob, KeysOutcome, Outcome};
 use serde::{Deserialize, Serialize};
 
 use super::ClusterError;
@@ -35,6 +36,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// What holds in an epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Epoch {
+    /// What workers and batches of this build have: `assay_worker::cluster::version`.
+    pub version: u32,
     /// Program keys and limits of runs.
     pub rules: Rules,
     /// BLAKE3 of the only verifying key whose proofs count.
@@ -67,11 +70,11 @@ pub fn check(config: &Config) -> Result<(), ClusterError> {
     Ok(())
 }
 
-/// Learns what holds, by means of a child where it is not known yet.
+/// Learns what holds, by means of a child where it is not known yet; `say` gets what takes long.
 ///
 /// # Errors
-/// [`ClusterError::NoVerifyingKey`], [`ClusterError::Parameters`]; what the child says.
-pub fn open(config: &Config, program: &Path) -> Result<Epoch, Error> {
+/// [`ClusterError::NoVerifyingKey`], [`ClusterError::OtherCircuit`], [`ClusterError::Parameters`]; what the child says.
+pub fn open(config: &Config, program: &Path, say: &mut dyn FnMut(&str)) -> Result<Epoch, Error> {
     let dir = &config.coordinator.dir;
     let cache = Cache::open(&dir.join("work"))?;
     let cancel = Arc::new(AtomicBool::new(false));
@@ -80,8 +83,8 @@ pub fn open(config: &Config, program: &Path) -> Result<Epoch, Error> {
     let mut known = match load(&path) {
         Some(known) => known,
         None => {
-            tracing::info!("computing the keys of this build's programs");
-            let Outcome::Keys(keys) = ask(&place, "keys", &Job::Keys(KeysJob {}))? else {
+            say("computing the keys of this version's programs");
+            let Outcome::Keys(keys) = ask(&place, "keys", &Job::Keys(KeysJob {}), &mut |_| ())? else {
                 return Err(unexpected("keys"));
             };
             let known = Known { build: build(), keys, circuit: None };
@@ -91,37 +94,121 @@ pub fn open(config: &Config, program: &Path) -> Result<Epoch, Error> {
     };
     let (verifying_key, is_configured) = match config.coordinator.vk_hash {
         Some(hash) => (hash, true),
-        None => (of_this_machine(&place, &path, &mut known)?, false),
+        None => (of_this_machine(&place, &path, &mut known, say)?, false),
     };
-    Ok(Epoch { rules: Rules::of_keys(&known.keys, RunLimits::default()), verifying_key, is_configured })
+    let limits = config.run_limits();
+    let (version, rules) = (assay_worker::cluster::version(limits), Rules::of_keys(&known.keys, limits));
+    Ok(Epoch { version, rules, verifying_key, is_configured })
 }
 
 /// The verifying key of this machine's parameters.
-fn of_this_machine(place: &Place<'_>, path: &Path, known: &mut Known) -> Result<[u8; 32], Error> {
+fn of_this_machine(
+    place: &Place<'_>,
+    path: &Path,
+    known: &mut Known,
+    say: &mut dyn FnMut(&str),
+) -> Result<[u8; 32], Error> {
     let folder = place.config.keys.join("groth16");
-    let file = |digest: &Hex32, suffix: &str| folder.join(format!("{}.{suffix}", hex::encode(digest.0)));
-    let is_there = |digest: &Hex32| file(digest, "pk").is_file() && file(digest, "vk").is_file();
-    let digest = match known.circuit.filter(is_there) {
+    let digest = match known.circuit {
         Some(digest) => digest,
         None => {
-            check(place.config)?;
-            tracing::info!("looking for this build's circuit among the Groth16 parameters");
-            let Outcome::Groth16Setup(made) = ask(place, "set-up", &Job::Groth16Setup(Groth16SetupJob {}))?
-            else {
-                return Err(unexpected("Groth16 parameters"));
+            say("building this version's wrap circuit, to find its Groth16 parameters");
+            let job = Job::Groth16Circuit(Groth16CircuitJob {});
+            let Outcome::Groth16Circuit(circuit) = ask(place, "circuit", &job, &mut |_| ())? else {
+                return Err(unexpected("the wrap circuit"));
             };
-            known.circuit = Some(made.circuit_digest);
+            known.circuit = Some(circuit.circuit_digest);
             save(path, known)?;
-            made.circuit_digest
+            circuit.circuit_digest
         }
     };
-    let path = file(&digest, "vk");
+    let file = |suffix: &str| folder.join(format!("{}.{suffix}", hex::encode(digest.0)));
+    let lacks = lacking(&file("pk"), &file("vk"), &place.config.coordinator.place);
+    if lacks != Lacking::Nothing {
+        check(place.config)?;
+    }
+    match lacks {
+        Lacking::Nothing => {}
+        Lacking::All => return Err(other(&folder, digest).into()),
+        Lacking::Some => {
+            let mut tell = Teller::new(say, &folder);
+            let job = Job::Groth16Setup(Groth16SetupJob {});
+            let outcome = ask(place, "set-up", &job, &mut |progress| tell.hear(progress))?;
+            if !matches!(outcome, Outcome::Groth16Setup(_)) {
+                return Err(unexpected("Groth16 parameters"));
+            }
+        }
+    }
+    let path = file("vk");
     let bytes = fsio::read_limited(&path, FILE_BYTES_MAX).map_err(ClusterError::from)?;
     let wrong = |reason: String| ClusterError::Parameters { path: path.clone(), reason };
     let all: VerifyingKey<Bn254> =
         VerifyingKey::deserialize_compressed(bytes.as_slice()).map_err(|error| wrong(error.to_string()))?;
     let key = special(&all, known.keys.fold.vk_words).map_err(|error| wrong(error.to_string()))?;
     Ok(verifying_key_digest(&key))
+}
+
+fn other(folder: &Path, circuit: Hex32) -> ClusterError {
+    ClusterError::OtherCircuit { folder: folder.to_owned(), circuit: circuit.to_string() }
+}
+
+/// Which of this build's parameters are not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lacking {
+    /// Both keys are there.
+    Nothing,
+    /// What a set-up in this process's child may make: the verifying key of a proving key that is there; and where this
+    /// coordinator's own worker is the only one, all of it.
+    Some,
+    /// All, and others prove: parameters drawn here would be nobody else's, and all their proofs refused.
+    All,
+}
+
+fn lacking(proving_key: &Path, verifying_key: &Path, place: &crate::config::Place) -> Lacking {
+    match (proving_key.is_file(), verifying_key.is_file()) {
+        (true, true) => Lacking::Nothing,
+        (true, false) => Lacking::Some,
+        (false, _) if *place == crate::config::Place::Embedded => Lacking::Some,
+        // Proofs are checked by the verifying key alone.
+        (false, true) => Lacking::Nothing,
+        (false, false) => Lacking::All,
+    }
+}
+
+/// Tells a person how a set-up goes: that it begins, and each tenth of each phase.
+struct Teller<'a> {
+    say: &'a mut dyn FnMut(&str),
+    folder: &'a Path,
+    has_begun: bool,
+    last: (String, u64),
+}
+
+impl<'a> Teller<'a> {
+    fn new(say: &'a mut dyn FnMut(&str), folder: &'a Path) -> Self {
+        Self { say, folder, has_begun: false, last: (String::new(), 0) }
+    }
+
+    fn hear(&mut self, progress: &Progress) {
+        // These come also if the parameters are there.
+        if matches!(progress.phase.as_str(), "build circuit" | "open parameters") {
+            return;
+        }
+        if !self.has_begun {
+            self.has_begun = true;
+            (self.say)(&format!(
+                "there are no Groth16 parameters of this version's circuit in {}: making them, once, which takes minutes and \
+                 2.7 GiB. {}",
+                self.folder.display(),
+                crate::statement::INSECURE_NOTE
+            ));
+        }
+        let tenth = (progress.done * 10).checked_div(progress.total).unwrap_or(0);
+        let step = (progress.phase.clone(), tenth);
+        if step != self.last {
+            (self.say)(&format!("  set-up         {}, {} %", progress.phase, tenth * 10));
+            self.last = step;
+        }
+    }
 }
 
 /// The key for one public input, the digest: the other four of the wrap circuit are constants of the epoch, and folded in
@@ -154,4 +241,56 @@ fn save(path: &Path, known: &Known) -> Result<(), Error> {
 fn unexpected(what: &str) -> Error {
     let reason = format!("the stage's process answered something else than {what}");
     Error::Stage { stage: "start".to_owned(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Settings};
+
+    #[test]
+    fn only_a_coordinator_whose_worker_is_alone_has_parameters_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pk, vk) = (dir.path().join("pk"), dir.path().join("vk"));
+        let config = |redis: bool| {
+            let mut settings = Settings { cache: Some(dir.path().into()), ..Settings::default() };
+            settings.queue.redis = redis.then(|| "redis://h".to_owned());
+            settings.store.url = redis.then(|| "file:///s".to_owned());
+            Config::new(None, |_| None, settings).unwrap().coordinator.place
+        };
+        let (alone, shared) = (config(false), config(true));
+        assert_eq!((lacking(&pk, &vk, &alone), lacking(&pk, &vk, &shared)), (Lacking::Some, Lacking::All));
+        std::fs::write(&vk, "").unwrap();
+        assert_eq!(
+            (lacking(&pk, &vk, &alone), lacking(&pk, &vk, &shared)),
+            (Lacking::Some, Lacking::Nothing)
+        );
+        std::fs::write(&pk, "").unwrap();
+        assert_eq!(
+            (lacking(&pk, &vk, &alone), lacking(&pk, &vk, &shared)),
+            (Lacking::Nothing, Lacking::Nothing)
+        );
+        std::fs::remove_file(&vk).unwrap();
+        assert_eq!((lacking(&pk, &vk, &alone), lacking(&pk, &vk, &shared)), (Lacking::Some, Lacking::Some));
+    }
+
+    #[test]
+    fn a_set_up_is_announced_and_told_by_tenths_and_finding_parameters_is_not() {
+        let mut lines = Vec::new();
+        let mut say = |line: &str| lines.push(line.to_owned());
+        let mut tell = Teller::new(&mut say, Path::new("/keys/groth16"));
+        let mut hear = |phase: &str, done, total| {
+            let (stage, phase) = ("groth16_setup".to_owned(), phase.to_owned());
+            tell.hear(&Progress { stage, phase, done, total, peak_rss_bytes: 0, elapsed_ms: 0 });
+        };
+        hear("build circuit", 1, 1);
+        hear("open parameters", 0, 1);
+        for done in 0..=1000 {
+            hear("powers", done, 1000);
+        }
+        hear("hash", 0, 0);
+        assert!(lines[0].contains("/keys/groth16") && lines[0].contains("INSECURE"), "{}", lines[0]);
+        assert_eq!(lines.len(), 1 + 11 + 1, "{lines:?}");
+        assert!(lines[11].ends_with("powers, 100 %") && lines[12].ends_with("hash, 0 %"), "{lines:?}");
+    }
 }

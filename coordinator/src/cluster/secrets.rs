@@ -16,6 +16,7 @@ const TENANTS: &str = "\
 # Who may ask, and for how much. Read again whenever it changes. Keys stand here as BLAKE3 hashes only:
 #   key=assay_$(openssl rand -hex 32); echo $key; printf %s $key | b3sum --no-names
 # webhook_secret = \"whsec_…\" (base64 of 24 bytes or more: openssl rand -base64 32) lets a tenant ask for callbacks.
+# A key of [[operator]] (name = \"on call\", keys as below) lists the batches of all tenants, and changes nothing.
 
 [[tenant]]
 id = 1

@@ -3,20 +3,22 @@
 //! A settlement that has begun is carried on until it is done, whatever goes wrong: its transactions may be on their way.
 //! What only a person can mend (no money, a missing folder) is waited for, with a line in the log for each try.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use assay_lvm::vm::{Evm, VirtualMachine};
 use assay_lvm::Batch;
-use assay_service::work::{NewFile, SettleError, Settlement as Order, Settler};
+use assay_service::work::{Ledger, NewFile, SettleError, Settlement as Order, Settler};
 use async_trait::async_trait;
 
 use super::output;
 use super::report::ClusterReport;
 use crate::config::Config;
 use crate::input;
+use crate::l1_batches::hand_over;
 use crate::proved::Proved;
-use crate::settle::{ClaimRequest, Settled, Venue};
+use crate::settle::{ClaimRequest, SettleFailure, Settled, Venue};
 use crate::shell::one_line;
 use crate::statement::{json_text, BatchSummary};
 use crate::verify::verify_files;
@@ -30,11 +32,14 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 pub struct TrunkSettler {
     config: Config,
     verifying_key: [u8; 32],
+    ledger: Option<Ledger>,
 }
 
 /// A claim with all that is needed to post it.
 struct Prepared {
     venue: Venue,
+    /// Where an operator of the contract takes batches from.
+    batches: Option<PathBuf>,
     proved: Proved,
     summary: BatchSummary,
     constraints: u64,
@@ -46,7 +51,13 @@ struct Prepared {
 impl TrunkSettler {
     /// A settler for proofs under one verifying key.
     pub fn new(config: Config, verifying_key: [u8; 32]) -> Self {
-        Self { config, verifying_key }
+        Self { config, verifying_key, ledger: None }
+    }
+
+    /// The same, for a deployment whose claims are in this ledger.
+    #[must_use]
+    pub fn with_ledger(self, ledger: Ledger) -> Self {
+        Self { ledger: Some(ledger), ..self }
     }
 
     /// What cannot be prepared here may still have been posted by an earlier process: only where it has not is it refused for
@@ -74,8 +85,10 @@ impl TrunkSettler {
         let files = proved.files(summary.clone(), None).map_err(|error| error.to_string())?;
         verify_files(&files, None).map_err(|error| error.to_string())?;
         let venue = Venue::of_rollup(&self.config, order.spec.chain.0).map_err(|error| one_line(&error))?;
+        let batches = self.config.l1_batches.as_ref().map(|dir| dir.join(order.spec.chain.0.to_string()));
         Ok(Prepared {
             venue,
+            batches,
             proved,
             summary,
             constraints: output.constraints,
@@ -92,6 +105,10 @@ fn again(reason: String) -> SettleError {
 
 #[async_trait]
 impl Settler for TrunkSettler {
+    fn ledger(&self) -> Option<Ledger> {
+        self.ledger.clone()
+    }
+
     async fn settle(&self, order: &Order) -> Result<Vec<NewFile>, SettleError> {
         let (this, theirs) = (self.clone(), order.clone());
         let prepared = tokio::task::spawn_blocking(move || {
@@ -124,7 +141,11 @@ impl Settler for TrunkSettler {
 }
 
 impl Prepared {
-    fn post(&self) -> Result<Settled, crate::settle::SettleFailure> {
+    /// Hands the batch to the contract's operator, and posts the claim on the trunk. Both may be done again.
+    fn post(&self) -> Result<Settled, SettleFailure> {
+        if let Some(batches) = &self.batches {
+            hand_over(batches, &self.proved, &self.data).map_err(crate::settle::SettleError::from)?;
+        }
         let request = ClaimRequest { proved: &self.proved, genesis: self.genesis, data: &self.data };
         self.venue.settle(&request, &mut |text| tracing::info!(text, "settlement"))
     }

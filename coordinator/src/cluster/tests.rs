@@ -1,19 +1,26 @@
 //! The coordinator's own parts together, over a real batch and a small real Groth16 proof in the wrap proof's place.
 
 use ark_serialize::CanonicalSerialize;
+use assay_l1_parties::service::batches::BatchDir;
 use assay_lvm::vm::{Evm, Validated, VirtualMachine};
 use assay_lvm::{sample, Batch};
 use assay_lvm_core::FoldPublicValues;
 use assay_schedule::{BatchId, ChainId, Facts, Hash, Spec, TenantId};
-use assay_service::work::{Settlement as Order, Settler, Verifier};
+use assay_service::leader::LeaderError;
+use assay_service::work::{Judgement, Settlement as Order, Settler, Verifier};
+use assay_service::ServiceError;
 use assay_worker::cluster::{Groth16Output, Rules};
 
 use super::epoch::Epoch;
 use super::settler::TrunkSettler;
 use super::verifier::{scratch, TaskVerifier};
+use super::ClusterError;
 use crate::config::{Config, Settings};
+use crate::error::EXIT_BAD_INPUT;
 use crate::testing::small_proof_of;
 use crate::verify::verify_folder;
+
+const VERSION: u32 = 1;
 
 /// A coordinator's folder, a batch, and what its workers would have made of it.
 pub(crate) struct Scene {
@@ -52,13 +59,13 @@ impl Scene {
             from: Hash(from),
             to: Hash(validated.to.commitment()),
             payload: Hash(*blake3::hash(&payload).as_bytes()),
-            version: 1,
+            version: VERSION,
             deadline: None,
         };
         let mut scene = Self {
             dir,
             config,
-            epoch: Epoch { rules, verifying_key: [0; 32], is_configured: true },
+            epoch: Epoch { version: VERSION, rules, verifying_key: [0; 32], is_configured: true },
             payload,
             validated,
             facts,
@@ -120,6 +127,11 @@ impl Scene {
     }
 }
 
+#[track_caller]
+pub(crate) fn is_wrong(judgement: &Judgement) {
+    assert!(matches!(judgement, Judgement::Wrong { .. }), "{judgement:?}");
+}
+
 pub(crate) fn encode(output: &Groth16Output) -> Vec<u8> {
     bincode::serialize(output).unwrap()
 }
@@ -129,7 +141,7 @@ fn a_proof_counts_only_under_the_pinned_key_and_only_for_its_batch() {
     let scene = Scene::new();
     let verifier = scene.verifier();
     let good = scene.output();
-    assert!(verifier.check(&scene.facts, &scene.payload, &encode(&good)));
+    assert_eq!(verifier.check(&scene.facts, &scene.payload, &encode(&good)), Judgement::Right);
 
     // Each part of the statement counts: here are outputs that verify, about something else.
     for at in [0, 32, 64, 96] {
@@ -139,12 +151,12 @@ fn a_proof_counts_only_under_the_pinned_key_and_only_for_its_batch() {
         let epoch =
             Epoch { verifying_key: *blake3::hash(&other.verifying_key).as_bytes(), ..scene.epoch.clone() };
         let lenient = TaskVerifier::new(&epoch, scratch(scene.dir.path()).unwrap());
-        assert!(!lenient.check(&scene.facts, &scene.payload, &encode(&other)), "part at {at}");
+        is_wrong(&lenient.check(&scene.facts, &scene.payload, &encode(&other)));
     }
     // The same statement under a forger's key.
     let other_key = Epoch { verifying_key: [7; 32], ..scene.epoch.clone() };
     let strict = TaskVerifier::new(&other_key, scratch(scene.dir.path()).unwrap());
-    assert!(!strict.check(&scene.facts, &scene.payload, &encode(&good)));
+    is_wrong(&strict.check(&scene.facts, &scene.payload, &encode(&good)));
 
     let with = |change: &dyn Fn(&mut Groth16Output)| {
         let mut output = good.clone();
@@ -165,18 +177,37 @@ fn a_proof_counts_only_under_the_pinned_key_and_only_for_its_batch() {
         vec![0xff; 300],
     ];
     for bytes in wrong {
-        assert!(!verifier.check(&scene.facts, &scene.payload, &bytes));
+        is_wrong(&verifier.check(&scene.facts, &scene.payload, &bytes));
     }
-    assert!(!verifier.check(&scene.facts, b"junk", &encode(&good)));
+    is_wrong(&verifier.check(&scene.facts, b"junk", &encode(&good)));
     let second = sample::batch(2).unwrap().encode();
-    assert!(!verifier.check(&scene.facts, &second, &encode(&good)), "another batch's bytes");
+    is_wrong(&verifier.check(&scene.facts, &second, &encode(&good)));
+}
+
+#[test]
+fn a_batch_of_another_version_is_nobodys_fault() {
+    let scene = Scene::new();
+    let (verifier, proof) = (scene.verifier(), encode(&scene.output()));
+    let older = Facts { version: VERSION + 1, ..scene.facts };
+    for proof in [proof, b"junk".to_vec()] {
+        let Judgement::Incomparable { reason } = verifier.check(&older, &scene.payload, &proof) else {
+            panic!("compared")
+        };
+        assert!(reason.contains("00000002") && reason.contains("00000001"), "{reason}");
+    }
 }
 
 #[tokio::test]
 async fn a_batch_is_settled_once_and_its_files_are_a_result_folder() {
-    let scene = Scene::new();
+    let mut scene = Scene::new();
+    let batches = scene.dir.path().join("batches");
+    scene.config.l1_batches = Some(batches.clone());
     let order = scene.order();
     let files = scene.settler().settle(&order).await.unwrap();
+    let handed = BatchDir::new(&batches.join(scene.facts.chain.0.to_string()));
+    let handed = handed.get(&scene.facts.from.0).unwrap().unwrap();
+    assert_eq!(handed.values.as_flattened()[..128], scene.public_values());
+    assert_eq!(handed.data, scene.validated.data);
     let folder = scene.dir.path().join("fetched");
     std::fs::create_dir_all(&folder).unwrap();
     for file in &files {
@@ -227,6 +258,30 @@ async fn what_cannot_be_settled_is_refused_before_anything_is_posted() {
         "{}",
         refused.reason
     );
+}
+
+#[tokio::test]
+async fn a_standby_with_an_empty_folder_is_told_which_one_is_missing_and_settles_nothing() {
+    let (scene, dir) = (Scene::new(), tempfile::tempdir().unwrap());
+    let settler = |out: &std::path::Path| {
+        let config = Config { out: out.to_owned(), ..scene.config.clone() };
+        let ledger = super::ledger::open(out, "host").unwrap();
+        TrunkSettler::new(config, scene.epoch.verifying_key).with_ledger(ledger)
+    };
+    let ours = settler(&scene.config.out);
+    ours.settle(&scene.order()).await.unwrap();
+    // What it would do, had it to settle: begin again. So its ledger has to be another one.
+    let theirs = settler(dir.path());
+    assert_ne!(ours.ledger().unwrap().id, theirs.ledger().unwrap().id);
+    assert_eq!(ours.ledger().unwrap().id, settler(&scene.config.out).ledger().unwrap().id);
+
+    let expected = ours.ledger().unwrap();
+    let error = LeaderError::Ledger { expected: expected.clone(), got: theirs.ledger() };
+    let error = ClusterError::from(ServiceError::from(error));
+    let advice = error.advice().unwrap();
+    assert!(advice.contains(&expected.place) && advice.contains("--out"), "{advice}");
+    assert!(error.to_string().contains(&theirs.ledger().unwrap().place), "{error}");
+    assert_eq!(error.exit_code(), EXIT_BAD_INPUT);
 }
 
 #[test]

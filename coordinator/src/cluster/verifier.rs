@@ -7,8 +7,8 @@ use std::time::Duration;
 use assay_lvm::Batch;
 use assay_lvm_core::FoldPublicValues;
 use assay_schedule::{Facts, Kind, Parent, Role, Stage};
-use assay_service::work::{Claim, Verifier};
-use assay_worker::cluster::{ClusterTask, Rules};
+use assay_service::work::{Claim, Judgement, Verifier};
+use assay_worker::cluster::{CheckError, ClusterTask, Rules, SHARD_FILES};
 use assay_worker::error::WorkerError;
 
 use super::epoch::Epoch;
@@ -23,6 +23,7 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// The zkVM's verifier, and the pinned key.
 #[derive(Clone, Debug)]
 pub struct TaskVerifier {
+    version: u32,
     rules: Rules,
     verifying_key: [u8; 32],
     scratch: PathBuf,
@@ -32,15 +33,21 @@ pub struct TaskVerifier {
 enum Fault {
     /// It is wrong.
     Wrong(String),
+    /// It cannot be compared with what was asked for: nobody's fault.
+    Incomparable(String),
     /// This machine could not look: says nothing about the result.
     Here(String),
 }
 
-impl From<WorkerError> for Fault {
-    fn from(error: WorkerError) -> Self {
+impl From<CheckError> for Fault {
+    fn from(error: CheckError) -> Self {
         let reason = one_line(&error);
         match error {
-            WorkerError::Io { .. } => Self::Here(reason),
+            CheckError::Result(WorkerError::Io { .. }) => Self::Here(reason),
+            // Its worker is of another build, or says so; whoever lies in this way is asked for nothing else than the others.
+            CheckError::Result(WorkerError::Version { .. }) | CheckError::Request(_) => {
+                Self::Incomparable(reason)
+            }
             _ => Self::Wrong(reason),
         }
     }
@@ -66,10 +73,24 @@ pub fn scratch(dir: &Path) -> Result<PathBuf, FileError> {
 impl TaskVerifier {
     /// A verifier under the rules and the key of an epoch. Files of checks go to `scratch`.
     pub fn new(epoch: &Epoch, scratch: PathBuf) -> Self {
-        Self { rules: epoch.rules.clone(), verifying_key: epoch.verifying_key, scratch }
+        let (version, rules) = (epoch.version, epoch.rules.clone());
+        Self { version, rules, verifying_key: epoch.verifying_key, scratch }
+    }
+
+    /// Whether a batch is this build's to check: workers prove it with the programs and keys of its version.
+    fn compare(&self, facts: &Facts) -> Result<(), String> {
+        let (theirs, ours) = (facts.version, self.version);
+        if theirs == ours {
+            return Ok(());
+        }
+        Err(format!(
+            "the batch is of version {theirs:08x}, and this coordinator checks batches of {ours:08x}: have a coordinator of that \
+             version lead until it has ended, or cancel it and submit it again"
+        ))
     }
 
     fn judge(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Result<(), Fault> {
+        self.compare(&claim.facts).map_err(Fault::Incomparable)?;
         let dir = tempfile::tempdir_in(&self.scratch)?;
         let inputs = write(dir.path(), "in", inputs)?;
         let paths = write(dir.path(), "out", outputs)?;
@@ -102,20 +123,23 @@ impl TaskVerifier {
 }
 
 impl Verifier for TaskVerifier {
-    fn needs_inputs(&self, claim: &Claim) -> bool {
-        // A part's proof says by itself what it is about; whether it is the part that was asked for, the join finds out.
-        !claim.stage.kind().is_part()
+    fn inputs_read(&self, claim: &Claim) -> usize {
+        match claim.stage.kind() {
+            // What comes after them is large, and its proof says nothing about it.
+            Kind::Shard => SHARD_FILES,
+            _ => usize::MAX,
+        }
     }
 
-    fn verify(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> bool {
+    fn verify(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Judgement {
         let mut wait = WAIT;
         loop {
             match self.judge(claim, inputs, outputs) {
-                Ok(()) => return true,
+                Ok(()) => return Judgement::Right,
                 Err(Fault::Wrong(reason)) => {
-                    tracing::warn!(stage = ?claim.stage, reason, "a result is wrong");
-                    return false;
+                    return Judgement::Wrong { reason: format!("{:?}: {reason}", claim.stage) }
                 }
+                Err(Fault::Incomparable(reason)) => return Judgement::Incomparable { reason },
                 Err(Fault::Here(reason)) => {
                     tracing::error!(stage = ?claim.stage, reason, "a result cannot be checked here; trying again");
                     std::thread::sleep(wait);
@@ -125,17 +149,16 @@ impl Verifier for TaskVerifier {
         }
     }
 
-    fn check(&self, facts: &Facts, payload: &[u8], proof: &[u8]) -> bool {
+    fn check(&self, facts: &Facts, payload: &[u8], proof: &[u8]) -> Judgement {
+        if let Err(reason) = self.compare(facts) {
+            return Judgement::Incomparable { reason };
+        }
         match self.examine(facts, payload, proof) {
-            Ok(()) => true,
+            Ok(()) => Judgement::Right,
             Err(reason) => {
-                tracing::error!(
-                    chain = facts.chain.0,
-                    sequence = facts.sequence,
-                    reason,
-                    "a proof is not the batch's"
-                );
-                false
+                let (chain, sequence) = (facts.chain.0, facts.sequence);
+                tracing::error!(chain, sequence, reason, "a proof is not the batch's");
+                Judgement::Wrong { reason }
             }
         }
     }

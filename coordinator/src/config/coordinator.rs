@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use assay_queue::{ObjectsConfig, RedisConfig};
 use serde::Deserialize;
@@ -11,6 +12,9 @@ use super::{number, ConfigError};
 
 const LISTEN: &str = "127.0.0.1:8080";
 const DEPLOYMENT: &str = "default";
+/// A Redis that restarts reads its file for minutes.
+const START_WAIT_SECONDS: u64 = 600;
+const START_WAIT_SECONDS_MAX: u64 = 86_400;
 
 /// Where the queue is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -26,6 +30,8 @@ pub struct QueueSettings {
     pub ca_file: Option<PathBuf>,
     /// Replicas that must have a change before it counts.
     pub replicas_min: Option<u32>,
+    /// How long a start waits for Redis and the artifact store.
+    pub start_wait_seconds: Option<u64>,
 }
 
 /// Where artifacts are.
@@ -82,6 +88,8 @@ pub struct CoordinatorConfig {
     pub place: Place,
     /// Folder for what is this coordinator's own, and for an embedded queue.
     pub dir: PathBuf,
+    /// How long a start waits for queue and artifacts.
+    pub start_wait: Duration,
     /// Where it listens.
     pub listen: SocketAddr,
     /// File of tenants and their keys.
@@ -107,6 +115,7 @@ impl CoordinatorConfig {
         own: CoordinatorSettings,
         out: &Path,
     ) -> Result<Self, ConfigError> {
+        let start_wait_seconds = queue.start_wait_seconds.unwrap_or(START_WAIT_SECONDS);
         let place = place(queue, store)?;
         let dir = own.dir.unwrap_or_else(|| out.join("coordinator"));
         let listen = own.listen.unwrap_or_else(|| LISTEN.to_owned());
@@ -131,7 +140,12 @@ impl CoordinatorConfig {
             "never" => false,
             other => return Err(wrong("coordinator.worker", "auto, always or never", other)),
         };
+        if !(1..=START_WAIT_SECONDS_MAX).contains(&start_wait_seconds) {
+            let got = start_wait_seconds.to_string();
+            return Err(wrong("queue.start_wait_seconds", "1 to 86400", &got));
+        }
         Ok(Self {
+            start_wait: Duration::from_secs(start_wait_seconds),
             listen: address,
             tenants: own.tenants.unwrap_or_else(|| dir.join("tenants.toml")),
             cluster_secret: own.cluster_secret.unwrap_or_else(|| dir.join("cluster.secret")),
@@ -179,6 +193,7 @@ impl QueueSettings {
             password_file: env("ASSAY_REDIS_PASSWORD_FILE").map(PathBuf::from),
             ca_file: env("ASSAY_REDIS_CA_FILE").map(PathBuf::from),
             replicas_min: number(env, "ASSAY_REDIS_REPLICAS_MIN")?,
+            start_wait_seconds: number(env, "ASSAY_START_WAIT_SECONDS")?,
         })
     }
 
@@ -189,6 +204,7 @@ impl QueueSettings {
             password_file: self.password_file.or(below.password_file),
             ca_file: self.ca_file.or(below.ca_file),
             replicas_min: self.replicas_min.or(below.replicas_min),
+            start_wait_seconds: self.start_wait_seconds.or(below.start_wait_seconds),
         }
     }
 }

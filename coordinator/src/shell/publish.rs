@@ -10,6 +10,7 @@ use super::{Fault, Finished, Shell};
 use crate::cache::Entry;
 use crate::fsio::{self, io_error, FileError};
 use crate::input::elf_hashes;
+use crate::l1_batches::hand_over;
 use crate::machine::Machine;
 use crate::pipeline::{Origin, Stage, Until};
 use crate::report::{Report, StageReport, Versions, ZKVM_VERSION};
@@ -30,6 +31,9 @@ impl Shell<'_> {
             let proved = self.proved()?;
             let rendered = self.files(&proved, settlement)?;
             verify::verify_files(&rendered, None)?;
+            if let Some(folder) = &self.config.l1_batches {
+                hand_over(folder, &proved, &self.request.job.data)?;
+            }
             files.extend(rendered.named().map(|(name, bytes)| (name, bytes.to_vec())));
             statement = Some(proved.statement);
             insecure = proved.insecure.then(|| statement::INSECURE_NOTE.to_owned());

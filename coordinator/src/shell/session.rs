@@ -31,7 +31,7 @@ enum Kind {
 impl Kind {
     fn of(job: &Job) -> Self {
         match job {
-            Job::Groth16Setup(_) | Job::Groth16Prove(_) => Kind::Groth16,
+            Job::Groth16Circuit(_) | Job::Groth16Setup(_) | Job::Groth16Prove(_) => Kind::Groth16,
             _ => Kind::Zkvm,
         }
     }

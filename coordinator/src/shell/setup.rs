@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use assay_worker::progress::Progress;
 use assay_worker::stages::{Groth16SetupJob, Groth16SetupOutcome, Job, Outcome};
 
 use super::session::{Session, Tell};
@@ -42,13 +43,22 @@ pub fn setup(place: &Place<'_>) -> Result<Made, Error> {
     }
 }
 
-/// Runs one job in a child of its own, without a view.
+/// Runs one job in a child of its own, without a view; `hear` is told its progress.
 ///
 /// # Errors
 /// [`Error::Stage`] under the name `stage`, [`Error::Interrupted`].
-pub fn ask(place: &Place<'_>, stage: &str, job: &Job) -> Result<Outcome, Error> {
+pub fn ask(
+    place: &Place<'_>,
+    stage: &str,
+    job: &Job,
+    hear: &mut dyn FnMut(&Progress),
+) -> Result<Outcome, Error> {
     let mut session = Session::new(&place.program, place.config, place.cache, stage);
-    let result = session.run(job, &place.cancel, &mut |_| ());
+    let result = session.run(job, &place.cancel, &mut |tell| {
+        if let Tell::Progress(progress) = tell {
+            hear(&progress);
+        }
+    });
     session.close();
     result.map_err(|fault| error(stage, fault))
 }

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use ark_serialize::CanonicalSerialize;
+use assay_l1_parties::service::batches::{BatchDir, ProvedBatch};
 use assay_lvm_core::VkHash;
 use assay_worker::stages::{
     Event as WorkerEvent, ExecuteOutcome, FileRef, Groth16ProveOutcome, Groth16SetupOutcome, Hex32, HexBytes,
@@ -339,4 +340,30 @@ fn an_interrupt_ends_in_good_order_and_the_next_run_goes_on() {
     assert_eq!(error.exit_code(), 130);
     scene.prove(Until::Groth16).unwrap();
     assert_eq!(scene.calls(), ALL);
+}
+
+#[test]
+fn a_proved_batch_is_there_for_the_contracts_operator_before_its_result_is() {
+    let mut scene = Scene::new();
+    let folder = scene.at("batches");
+    scene.config.l1_batches = Some(folder.clone());
+    let batches = BatchDir::new(&folder);
+    scene.prove(Until::Wrap).unwrap();
+    assert!(batches.list().unwrap().is_empty(), "nothing is proved yet");
+    // Another batch from the same state may stand on Bitcoin: nothing is published either.
+    let mut values = [[0; 32]; 5];
+    values[0] = scene.job.parent_commitment;
+    let other = ProvedBatch { values, proof: vec![1], data: vec![2] };
+    batches.put(&other).unwrap();
+    let message = scene.prove(Until::Groth16).unwrap_err().to_string();
+    assert!(message.contains("another batch"), "{message}");
+    assert!(!scene.config.out.join(&scene.job.summary.id).join("proof.bin").exists());
+    fs::remove_dir_all(&folder).unwrap();
+    for _ in 0..2 {
+        scene.prove(Until::Groth16).unwrap();
+        let batch = batches.get(&scene.job.parent_commitment).unwrap().unwrap();
+        assert_eq!(batch.values.as_flattened()[..128], scene.public_values);
+        assert_eq!(batch.values[4], statement_digest(&scene.public_values));
+        assert_eq!(batch.data, scene.job.data);
+    }
 }

@@ -1,7 +1,7 @@
 use assay_schedule::Hash;
 
 use super::*;
-use crate::cluster::tests::{encode, Scene};
+use crate::cluster::tests::{encode, is_wrong, Scene};
 
 fn claim(scene: &Scene, stage: Stage, inputs: Vec<Role>) -> Claim {
     Claim { stage, key: Hash([0; 32]), inputs, facts: scene.facts }
@@ -15,14 +15,14 @@ fn runs_are_checked_against_the_batch() {
     let runs: Vec<Vec<u8>> = runs.into_iter().map(|run| run.input).collect();
     let claim = claim(&scene, Stage::Execute, vec![Role::Payload]);
     let payload = std::slice::from_ref(&scene.payload);
-    assert!(verifier.needs_inputs(&claim));
-    assert!(verifier.verify(&claim, payload, &runs));
+    assert!(verifier.inputs_read(&claim) >= payload.len());
+    assert_eq!(verifier.verify(&claim, payload, &runs), Judgement::Right);
     let mut changed = runs.clone();
     let middle = changed[0].len() / 2;
     changed[0][middle] ^= 1;
-    assert!(!verifier.verify(&claim, payload, &changed));
-    assert!(!verifier.verify(&claim, payload, &[]));
-    assert!(!verifier.verify(&claim, &[b"junk".to_vec()], &runs));
+    is_wrong(&verifier.verify(&claim, payload, &changed));
+    is_wrong(&verifier.verify(&claim, payload, &[]));
+    is_wrong(&verifier.verify(&claim, &[b"junk".to_vec()], &runs));
     assert_eq!(std::fs::read_dir(&verifier.scratch).unwrap().count(), 0, "files of checks are removed");
 }
 
@@ -43,11 +43,12 @@ fn junk_is_wrong_whatever_it_is_said_to_be() {
     for (stage, roles) in stages {
         let inputs = vec![b"junk".to_vec(); roles.len()];
         let claim = claim(&scene, stage, roles);
-        assert_eq!(verifier.needs_inputs(&claim), !stage.kind().is_part());
+        let read = verifier.inputs_read(&claim);
+        assert_eq!(read == SHARD_FILES, stage.kind() == Kind::Shard, "a request is read too: {stage:?}");
         for outputs in
             [vec![], vec![b"junk".to_vec()], vec![Vec::new(), vec![0xff; 100]], vec![encode(&scene.output())]]
         {
-            assert!(!verifier.verify(&claim, &inputs, &outputs), "{stage:?}");
+            is_wrong(&verifier.verify(&claim, &inputs, &outputs));
         }
     }
 }
@@ -71,4 +72,25 @@ fn inputs_in_other_roles_are_no_task() {
     assert!(!is_task(Stage::Fold, vec![Role::PreviousFold], 1));
     assert!(!is_task(Stage::Wrap, vec![Role::WrapProof], 0));
     assert!(!is_task(Stage::Execute, vec![Role::Payload, Role::Payload], 0));
+}
+
+#[test]
+fn results_of_another_version_or_of_unreadable_requests_are_nobodys_fault() {
+    let scene = Scene::new();
+    let verifier = scene.verifier();
+    let runs = Batch::decode(&scene.payload).unwrap().split_runs(assay_lvm::RunLimits::default()).unwrap();
+    let runs: Vec<Vec<u8>> = runs.into_iter().map(|run| run.input).collect();
+    let mut older = claim(&scene, Stage::Execute, vec![Role::Payload]);
+    older.facts.version += 1;
+    let payload = std::slice::from_ref(&scene.payload);
+    for outputs in [&runs[..], &[]] {
+        let judgement = verifier.verify(&older, payload, outputs);
+        assert!(matches!(judgement, Judgement::Incomparable { .. }), "{judgement:?}");
+    }
+    let decode = || WorkerError::Decode { what: "part", reason: "no header".into() };
+    let version =
+        WorkerError::Version { what: "compressed proof", expected: "v6.1.0".into(), got: "v6.0.0".into() };
+    assert!(matches!(Fault::from(CheckError::Request(decode())), Fault::Incomparable(_)));
+    assert!(matches!(Fault::from(CheckError::Result(version)), Fault::Incomparable(_)));
+    assert!(matches!(Fault::from(CheckError::Result(decode())), Fault::Wrong(_)));
 }

@@ -1,0 +1,68 @@
+//! The contract's parties: `assay l1 operator`, `vigilante`, `backup`, `watch`, `keys` and `fund`.
+
+use std::io::stdout;
+use std::sync::Arc;
+
+use assay_l1::BitcoinBackend;
+use assay_l1_parties::service::args::PartyArgs;
+use assay_l1_parties::service::{self, ServiceError, Stop};
+use assay_l1_signer::policy::Policy;
+
+use super::args::{
+    JudgeArgs, L1BackupArgs, L1FundArgs, L1KeysArgs, L1OperatorArgs, L1VigilanteArgs, L1WatchArgs,
+};
+use super::{failed, genesis};
+use crate::error::Error;
+use crate::judge::{ForcedRules, RollupJudge};
+use crate::verify::read_verifying_key;
+
+/// Folder of executed batches in a service's own.
+const JUDGE: &str = "judge";
+
+pub(super) fn operator(flags: &L1OperatorArgs) -> Result<(), Error> {
+    let stop = on_signals()?;
+    Ok(service::operator::run(&flags.service, &stop)?)
+}
+
+pub(super) fn vigilante(flags: &L1VigilanteArgs) -> Result<(), Error> {
+    let stop = on_signals()?;
+    let (backend, mut judge) = judge(&flags.service.party, &flags.judge)?;
+    Ok(service::vigilante::run_on(&flags.service, backend, &mut judge, &stop)?)
+}
+
+pub(super) fn backup(flags: &L1BackupArgs) -> Result<(), Error> {
+    let stop = on_signals()?;
+    let (backend, mut judge) = judge(&flags.service.watch.party, &flags.judge)?;
+    Ok(service::backup::run_on(&flags.service, backend, &mut judge, &stop)?)
+}
+
+pub(super) fn watch(flags: &L1WatchArgs) -> Result<(), Error> {
+    let stop = on_signals()?;
+    Ok(service::watch::run(&flags.watch, &mut stdout(), &stop)?)
+}
+
+pub(super) fn keys(flags: &L1KeysArgs) -> Result<(), Error> {
+    Ok(service::fund::run_keys(&flags.keys, &mut stdout())?)
+}
+
+pub(super) fn fund(flags: &L1FundArgs) -> Result<(), Error> {
+    Ok(service::fund::run(&flags.fund, &mut stdout())?)
+}
+
+fn on_signals() -> Result<Stop, Error> {
+    Ok(Stop::on_signals().map_err(ServiceError::System)?)
+}
+
+/// The node, opened once, and what judges claims on it.
+fn judge(party: &PartyArgs, flags: &JudgeArgs) -> Result<(Arc<dyn BitcoinBackend>, RollupJudge), Error> {
+    let policies = party.policy.iter().map(|path| Policy::load(path));
+    let policies = policies.collect::<Result<Vec<_>, _>>().map_err(ServiceError::Policy)?;
+    let vk = read_verifying_key(&flags.vk)?;
+    let genesis = genesis(&flags.genesis)?;
+    let backend = party.node.open().map_err(failed)?;
+    let rules =
+        ForcedRules { grace_blocks: flags.forced_grace_blocks, window_blocks: flags.forced_window_blocks };
+    let folder = party.dir.join(JUDGE);
+    let judge = RollupJudge::open(genesis, &vk, &policies, (Arc::clone(&backend), rules), &folder)?;
+    Ok((backend, judge))
+}
