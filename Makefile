@@ -7,7 +7,7 @@ BATCH ?= sample
 BATCHES ?= 2
 ASSAY := $(CARGO_TARGET_DIR)/release/assay
 
-.PHONY: help setup setup-tests build prove verify test test-slow test-node test-e2e test-cluster bitcoind lint clippy doc bench gpu cuda-gate guests ci
+.PHONY: help setup setup-tests build prove verify test test-slow test-node test-e2e test-cluster test-contract bitcoind lint clippy doc bench gpu cuda-gate guests ci
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,7 @@ setup-tests: # What the tests need besides
 
 test: setup-tests ## All fast tests
 	cargo test --release --locked --workspace --no-fail-fast
+	cargo test --release --locked -p assay-kernels --features cuda --test cuda_shim --no-fail-fast
 
 test-slow: setup-tests bitcoind ## Tests that take minutes: zkVM proofs, the whole wrap circuit, a real Bitcoin node
 	cargo test --release --locked --workspace -- --ignored --test-threads=1
@@ -44,6 +45,9 @@ test-e2e: build ## The main job in a fresh folder: prove BATCHES (2) sample batc
 
 test-cluster: build setup-tests ## A real cluster over Redis proves a batch while its processes are killed (SEED=N replays)
 	scripts/e2e-cluster.sh $(ASSAY) $(ASSAY)-worker $(SEED)
+
+test-contract: build bitcoind ## The contract's parties as processes on a real bitcoind (two batches are proved first: 40 minutes, once)
+	scripts/e2e-contract.sh $(ASSAY) "$$(scripts/bitcoind.sh)"
 
 lint: ## Format, and the rules of the tree
 	cargo fmt --all --check

@@ -14,7 +14,7 @@ layer() {
     lvm/core | l1/light | kernels | worker/features) echo 0 ;;
     lvm | l1 | worker/circuit | worker/outer | coordinator/schedule | coordinator/queue | coordinator/telemetry) echo 1 ;;
     worker/zkvm | worker/agent | coordinator/service | l1/signer) echo 2 ;;
-    worker | coordinator/client | coordinator/chaos) echo 3 ;;
+    worker | coordinator/client | coordinator/chaos | l1/parties) echo 3 ;;
     coordinator) echo 4 ;;
     bench) echo 5 ;;
     *) echo "check-tree: no layer for $1" >&2; exit 1 ;;
@@ -31,6 +31,7 @@ folder() {
     assay-telemetry) echo coordinator/telemetry ;;
     assay-client) echo coordinator/client ;;
     assay-agent) echo worker/agent ;;
+    assay-l1-parties) echo l1/parties ;;
     assay-worker-circuit) echo worker/circuit ;;
     assay-worker-outer) echo worker/outer ;;
     assay-worker-features) echo worker/features ;;

@@ -20,27 +20,7 @@ kills=${KILLS:-6}
 workers=${WORKERS:-2}
 [ "$workers" = 2 ] || [ "$kills" = 0 ] || { echo "WORKERS=1 needs KILLS=0" >&2; exit 2; }
 batch=${BATCH:-sample}
-work=$(mktemp -d)
-passed=0
-started=$SECONDS
-declare -A pid
-
-cleanup() {
-  local code=$?
-  for name in "${!pid[@]}"; do kill -9 "${pid[$name]}" 2>/dev/null || true; done
-  if [ "$code" = 0 ]; then rm -rf "$work"; else echo "e2e-cluster: logs and results are kept in $work"; fi
-}
-trap cleanup EXIT
-
-say() { echo "e2e-cluster [$((SECONDS - started)) s]: $*"; }
-pass() { passed=$((passed + 1)); say "ok: $*"; }
-fail() { say "FAILED: $*"; echo "$passed passed, 1 failed"; exit 1; }
-
-free_port() {
-  local port
-  while port=$(shuf -i 20000-32000 -n 1) && (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
-  echo "$port"
-}
+source "$(dirname "$(realpath "$0")")/e2e-common.sh"
 
 # start NAME: (again) one of the processes, its log appended to NAME.log. Two workers share the memory of one machine: one proves
 # shards, the other one everything else.
@@ -72,16 +52,6 @@ start() {
   disown
 }
 
-# wait_for SECONDS WHAT COMMAND…
-wait_for() {
-  local until=$((SECONDS + $1)) what=$2
-  shift 2
-  while ! "$@" >/dev/null 2>&1; do
-    [ "$SECONDS" -lt "$until" ] || fail "$what"
-    sleep 1
-  done
-}
-
 alive() {
   for name in "${!pid[@]}"; do
     kill -0 "${pid[$name]}" 2>/dev/null || fail "$name has ended by itself: $(tail -1 "$name.log")"
@@ -101,6 +71,8 @@ main() {
   api_port=$(free_port)
   export ASSAY_URL="http://127.0.0.1:$api_port"
 
+  # Clusters never draw parameters by themselves.
+  "$assay" setup >setup.log 2>&1 || fail "assay setup: $(tail -1 setup.log)"
   start redis
   wait_for 20 "redis does not start: $(tail -1 redis.log)" redis-cli -p "$redis_port" ping
   start coordinator

@@ -10,30 +10,17 @@ set -euo pipefail
 
 assay=$(realpath "${1:?usage: scripts/e2e.sh PATH/TO/assay [BATCHES]}")
 batches_wanted=${2:-2}
-work=$(mktemp -d)
 snarkjs="$HOME/.cache/assay/snarkjs"
-passed=0
-started=$SECONDS
-child=
-cleanup() {
-  local code=$?
-  [ -z "$child" ] || kill -9 "$child" 2>/dev/null || true
-  if [ "$code" = 0 ]; then rm -rf "$work"; else echo "e2e: logs and results are kept in $work"; fi
-}
-trap cleanup EXIT
-
-say() { echo "e2e [$((SECONDS - started)) s]: $*"; }
-pass() { passed=$((passed + 1)); say "ok: $*"; }
-fail() { say "FAILED: $*"; echo "$passed passed, 1 failed"; exit 1; }
+source "$(dirname "$(realpath "$0")")/e2e-common.sh"
 
 # Starts the first batch, waits for a line of its progress, then kills it without warning.
 kill_at() {
   "$assay" prove sample --out out >killed.log 2>&1 &
-  child=$!
-  while kill -0 "$child" 2>/dev/null && ! grep -q "$1" killed.log; do sleep 1; done
-  kill -9 "$child" 2>/dev/null || fail "the first batch ended before it could be killed: $(tail -1 killed.log)"
-  wait "$child" 2>/dev/null || true
-  child=
+  pid[prove]=$!
+  while kill -0 "${pid[prove]}" 2>/dev/null && ! grep -q "$1" killed.log; do sleep 1; done
+  kill -9 "${pid[prove]}" 2>/dev/null || fail "the first batch ended before it could be killed: $(tail -1 killed.log)"
+  wait "${pid[prove]}" 2>/dev/null || true
+  unset "pid[prove]"
   pass "killed at '$1'"
 }
 
