@@ -38,7 +38,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Logs: a service and what works step by step say what they do, a command only what is wrong, the processes of a chaos run what they are told to.
+/// Logs: a service and what works step by step say what they do, a command only what is wrong, the processes of a chaos
+/// run what they are told to.
 fn begin(command: &Command) -> Result<Option<assay_telemetry::Guard>, Error> {
     match command {
         Command::Coordinator(_) => Ok(Some(assay_telemetry::init("info", "assay-coordinator")?)),

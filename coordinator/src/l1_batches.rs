@@ -1,8 +1,9 @@
 //! Hands proved batches to a running `assay l1 operator`: the seam between proving and the contract on Bitcoin.
 //!
-//! A batch is handed over after its proof was verified and before its result counts as finished; so whoever finds a result finds the batch
-//! handed over, and a run that was killed in between does it again. What the operator has is not touched: a proof made anew is
-//! another one of the same statement, and a batch that the operator may have claimed cannot be replaced.
+//! A batch is handed over after its proof was verified and before its result counts as finished; so whoever finds a
+//! result finds the batch handed over, and a run that was killed in between does it again. What the operator has is not
+//! touched: a proof made anew is another one of the same statement, and a batch that the operator may have claimed
+//! cannot be replaced.
 
 use std::path::Path;
 
