@@ -1,14 +1,15 @@
 //! Hands proved batches to a running `assay l1 operator`: the seam between proving and the contract on Bitcoin.
 //!
-//! A batch is handed over after its proof was verified and before its result counts as finished; so whoever finds a result finds the batch
-//! handed over, and a run that was killed in between does it again. What the operator has is not touched: a proof made anew is
-//! another one of the same statement, and a batch that the operator may have claimed cannot be replaced.
+//! A batch is handed over after its proof was verified and before its result counts as finished; so whoever finds a
+//! result finds the batch handed over, and a run that was killed in between does it again. What the operator has is not
+//! touched: a proof made anew is another one of the same statement, and a batch that the operator may have claimed
+//! cannot be replaced.
 
 use std::path::Path;
 
 use assay_l1::StoreError;
 use assay_l1_parties::service::batches::{BatchDir, ProvedBatch};
-use assay_l1_parties::Values;
+use assay_l1_parties::{Values, DIGEST, PREV_ROOT};
 
 use crate::proved::Proved;
 use crate::statement;
@@ -40,10 +41,10 @@ pub enum HandOverError {
 pub fn hand_over(folder: &Path, proved: &Proved, data: &[u8]) -> Result<(), HandOverError> {
     let values = values(proved);
     let batches = BatchDir::new(folder);
-    match batches.get(&values[0]) {
+    match batches.get(&values[PREV_ROOT]) {
         Ok(Some(there)) if there.values == values => return Ok(()),
         Ok(Some(_)) => {
-            let from = hex::encode(values[0]);
+            let from = hex::encode(values[PREV_ROOT]);
             return Err(HandOverError::Other { from, folder: folder.display().to_string() });
         }
         // A damaged file is no batch, and the operator says so, too.
@@ -60,7 +61,7 @@ fn values(proved: &Proved) -> Values {
     for (value, part) in values.iter_mut().zip(proved.public_values.chunks_exact(32)) {
         value.copy_from_slice(part);
     }
-    values[4] = statement::digest(&proved.public_values);
+    values[DIGEST] = statement::digest(&proved.public_values);
     values
 }
 
@@ -88,7 +89,7 @@ mod tests {
         let batches = BatchDir::new(&folder);
         let there = batches.get(&from).unwrap().unwrap();
         assert_eq!(there.values.as_flattened()[..128], small.public_values);
-        assert_eq!(there.values[4], statement::digest(&small.public_values));
+        assert_eq!(there.values[DIGEST], statement::digest(&small.public_values));
         assert_eq!(
             (there.proof.as_slice(), there.data.as_slice()),
             (&proved_batch.proof_bytes[..], &b"data"[..])

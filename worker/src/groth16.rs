@@ -159,6 +159,16 @@ pub struct Parameters {
     key: ProvingKey,
 }
 
+/// Phases of a set-up that are not about making parameters, as progress names them.
+pub mod phase {
+    /// The circuit that the parameters belong to is built.
+    pub const BUILD_CIRCUIT: &str = "build circuit";
+    /// Another process that shares the folder makes the parameters.
+    pub const WAIT: &str = "wait for another process that draws them";
+    /// The parameters are opened and checked.
+    pub const OPEN_PARAMETERS: &str = "open parameters";
+}
+
 /// What to do about parameters that are not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfMissing {
@@ -188,9 +198,9 @@ pub fn parameters(
         kernel::setup(circuit.inner.r1cs(), digest, path, toxic, &progress).map_err(groth16_error)?;
         Ok(())
     };
-    let wait = || reporter.report("wait for another process that draws them", 0, 1);
+    let wait = || reporter.report(phase::WAIT, 0, 1);
     let (path, cached) = obtain(&dir, &digest, if_missing, wait, draw)?;
-    reporter.report("open parameters", 0, 1);
+    reporter.report(phase::OPEN_PARAMETERS, 0, 1);
     // What was just written needs no second reading.
     let check = if cached { Check::Hashes } else { Check::Quick };
     let key = ProvingKey::open(&path, &digest, check).map_err(|error| {
@@ -201,7 +211,7 @@ pub fn parameters(
     })?;
     let verifying_key = path.with_extension("vk");
     let verifying_key = FileRef::write(&verifying_key, &to_bytes(key.verifying_key())?)?;
-    reporter.report("open parameters", 1, 1);
+    reporter.report(phase::OPEN_PARAMETERS, 1, 1);
     Ok(Parameters { proving_key: path, verifying_key, insecure: key.is_insecure(), cached, key })
 }
 
@@ -415,14 +425,20 @@ mod tests {
         assert!(refused.to_string().contains("assay setup"), "{refused}");
 
         let drawn = std::sync::atomic::AtomicU32::new(0);
+        let (waits, waiting) = std::sync::mpsc::channel();
+        let waiting = std::sync::Mutex::new(waiting);
         let want = || {
             let draw = |path: &Path| {
                 drawn.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                // Long enough for the others to come.
-                std::thread::sleep(std::time::Duration::from_millis(50));
+                // Only once the three others have found it at work.
+                let waiting = waiting.lock().unwrap();
+                for _ in 0..3 {
+                    waiting.recv_timeout(std::time::Duration::from_secs(60)).expect("the others wait");
+                }
                 std::fs::write(path, "key").map_err(WorkerError::io("write", path))
             };
-            obtain(dir.path(), &[2; 32], IfMissing::Draw, || (), draw).unwrap().1
+            let wait = || waits.send(()).expect("the test listens");
+            obtain(dir.path(), &[2; 32], IfMissing::Draw, wait, draw).unwrap().1
         };
         let cached: Vec<bool> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(want)).collect();

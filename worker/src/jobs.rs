@@ -45,9 +45,9 @@ pub const MEMORY_LIMIT_PERCENT: u64 = 150;
 /// Work of a shard: the cells of a full one. With the microsecond for each that the schedule guesses before it has measured
 /// that is the time on two cores, so the first one is not taken for late there.
 const SHARD_UNITS: u64 = 1 << 27;
-/// Work of a join, or of a proof that a guest has asked to verify: a recursion proof, of one size whatever it joins. At the
-/// schedule's guess of twenty seconds a unit it takes as long as a shard.
-const JOIN_UNITS: u64 = 6;
+/// Work of a reduction, or of a proof that a guest has asked to verify: a recursion proof, of one size whatever it
+/// reduces. At the schedule's guess of twenty seconds a unit it takes as long as a shard.
+const REDUCTION_UNITS: u64 = 6;
 
 /// Parts that are proved of a proof that nobody goes on with are kept for this long.
 const MEMO_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -292,7 +292,7 @@ fn part(request: PartRequest) -> Result<Part, Failure> {
     let files: Vec<PathBuf> = request.files.into_iter().map(|file| file.path).collect();
     let (kind, units) = match request.kind {
         PartKind::Shard => (Kind::Shard, SHARD_UNITS),
-        PartKind::Deferred | PartKind::Reduce => (Kind::Reduce, JOIN_UNITS),
+        PartKind::Deferred | PartKind::Reduce => (Kind::Reduce, REDUCTION_UNITS),
     };
     Ok(Part { kind, key, files, units })
 }

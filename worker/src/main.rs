@@ -32,7 +32,7 @@ struct ProveFlags {
     /// Keys and Groth16 parameters [default: ~/.cache/assay/keys]
     #[arg(long, value_name = "DIR")]
     keys_dir: Option<PathBuf>,
-    /// Shards and joins of one block or fold task that are proved at the same time, by all workers together [default: 8]
+    /// Shards and reductions of one block or fold task that are proved at the same time, by all workers together [default: 8]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024), value_name = "N")]
     parts: Option<u32>,
 }

@@ -261,7 +261,7 @@ async fn what_cannot_be_settled_is_refused_before_anything_is_posted() {
 }
 
 #[tokio::test]
-async fn a_standby_with_an_empty_folder_is_told_which_one_is_missing_and_settles_nothing() {
+async fn an_empty_folder_is_another_ledger_and_the_error_names_the_one_that_is_missing() {
     let (scene, dir) = (Scene::new(), tempfile::tempdir().unwrap());
     let settler = |out: &std::path::Path| {
         let config = Config { out: out.to_owned(), ..scene.config.clone() };

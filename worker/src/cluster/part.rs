@@ -8,10 +8,10 @@
 //! | shard of memory | the clock at the end, the addresses in its record, those proofs |
 //! | shard of a precompile | the place before everything else |
 //! | proof that a guest asked to verify | its place among them, the digests before and after it |
-//! | join | all that follows from the proofs that it joins, of which nothing is left open |
+//! | reduction | all that follows from the proofs that it reduces, of which nothing is left open |
 //!
 //! Two shards of precompiles of one execution state the same but for their sums, which only whoever proves them can compute:
-//! that one stands for the other is found when all are joined.
+//! that one stands for the other is found when all are reduced.
 //!
 //! A request is another worker's word too: one that cannot be read, or is about another program, says nothing about its
 //! result ([`CheckError::Request`]).
@@ -39,8 +39,8 @@ const PART_VERSION: u32 = 1;
 /// Files that the check of a shard reads: its header, program, common input and record. What comes after them are events of
 /// precompiles, which are large.
 pub const SHARD_FILES: usize = 4;
-/// Proofs that one part joins; the zkVM's releases join four.
-const JOINED_MAX: usize = 64;
+/// Proofs that one part reduces; the zkVM's releases reduce four.
+const REDUCED_MAX: usize = 64;
 
 /// Public values of a recursion proof.
 pub(crate) type Values = RecursionPublicValues<SP1Field>;
@@ -101,7 +101,7 @@ impl Expected {
         match header.kind {
             PartKind::Shard => shard(&header.inputs, &pieces, program),
             PartKind::Deferred => deferred(&header.inputs, &pieces, program),
-            PartKind::Reduce => join(&header.inputs, &pieces, program),
+            PartKind::Reduce => reduction(&header.inputs, &pieces, program),
         }
     }
 
@@ -123,7 +123,7 @@ impl Expected {
                     return Ok(());
                 }
                 let (expected, got) = (expected.range().to_string(), values.range().to_string());
-                Err(WorkerError::PublicInput { name: "statement of the join", expected, got })
+                Err(WorkerError::PublicInput { name: "statement of the reduction", expected, got })
             }
         }
     }
@@ -206,7 +206,7 @@ fn deferred(inputs: &[Input], pieces: &Pieces<'_>, program: &[u32; 8]) -> Result
     pieces.common(inputs.first(), program)?;
     let data: SP1DeferredData = pieces.read(inputs.get(1))?;
     let proofs = data.input.vks_and_proofs;
-    if proofs.len() != data.vk_merkle_proofs.len() || proofs.len() > JOINED_MAX {
+    if proofs.len() != data.vk_merkle_proofs.len() || proofs.len() > REDUCED_MAX {
         return Err(bad(format!(
             "{} proofs to verify, {} of their keys",
             proofs.len(),
@@ -225,33 +225,33 @@ fn deferred(inputs: &[Input], pieces: &Pieces<'_>, program: &[u32; 8]) -> Result
 }
 
 /// Inputs: whether that is all, and then, between ranges as text, the proofs in order.
-fn join(inputs: &[Input], pieces: &Pieces<'_>, program: &[u32; 8]) -> Result<Expected, WorkerError> {
+fn reduction(inputs: &[Input], pieces: &Pieces<'_>, program: &[u32; 8]) -> Result<Expected, WorkerError> {
     let is_complete = match inputs.first() {
         Some(Input::Literal(text)) => text.parse::<bool>().map_err(bad)?,
         _ => return Err(bad("it does not say whether it is the last")),
     };
     let proofs: Vec<&Input> = inputs.iter().filter(|input| matches!(input, Input::Artifact { .. })).collect();
-    if proofs.len() > JOINED_MAX {
-        return Err(bad(format!("it joins {} proofs", proofs.len())));
+    if proofs.len() > REDUCED_MAX {
+        return Err(bad(format!("it reduces {} proofs", proofs.len())));
     }
-    let mut joined = Vec::with_capacity(proofs.len());
+    let mut reduced = Vec::with_capacity(proofs.len());
     for input in proofs {
         let proof: InnerProof = pieces.read(Some(input))?;
         let values = *recursion_values(&proof.proof.public_values)?;
         about(&words(&values.sp1_vk_digest), program)?;
-        joined.push(values);
+        reduced.push(values);
     }
-    joined_values(&joined, is_complete).map(|values| Expected::Whole(Box::new(values)))
+    reduced_values(&reduced, is_complete).map(|values| Expected::Whole(Box::new(values)))
 }
 
-/// What a join of proofs states: it begins where the first one does and ends where the last one does.
+/// What a reduction of proofs states: it begins where the first one does and ends where the last one does.
 ///
 /// # Errors
-/// [`WorkerError::Decode`] for proofs that nobody can join.
-fn joined_values(proofs: &[Values], is_complete: bool) -> Result<Values, WorkerError> {
+/// [`WorkerError::Decode`] for proofs that nobody can reduce.
+fn reduced_values(proofs: &[Values], is_complete: bool) -> Result<Values, WorkerError> {
     use slop_algebra::AbstractField;
 
-    let (first, rest) = proofs.split_first().ok_or_else(|| bad("it joins nothing"))?;
+    let (first, rest) = proofs.split_first().ok_or_else(|| bad("it reduces nothing"))?;
     let last = rest.last().unwrap_or(first);
     let (mut sum, mut shards, mut firsts) =
         (first.global_cumulative_sum, first.num_included_shard, first.contains_first_shard);

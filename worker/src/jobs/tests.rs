@@ -259,8 +259,8 @@ fn a_part_is_asked_for_and_its_result_goes_back_to_the_child() {
     let key = Hash([0xab; 32]);
     let wanted = [
         (PartKind::Shard, Kind::Shard, SHARD_UNITS),
-        (PartKind::Reduce, Kind::Reduce, JOIN_UNITS),
-        (PartKind::Deferred, Kind::Reduce, JOIN_UNITS),
+        (PartKind::Reduce, Kind::Reduce, REDUCTION_UNITS),
+        (PartKind::Deferred, Kind::Reduce, REDUCTION_UNITS),
     ];
     for (asked, kind, units) in wanted {
         let request = PartRequest { key: key.to_string(), kind: asked, files: files.clone() };
@@ -339,7 +339,7 @@ fn a_controller_and_two_provers_fit_into_24_gib_and_so_does_everything_else_alon
 #[test]
 fn no_part_is_taken_for_late_on_two_cores_before_it_has_been_measured() {
     let limits = assay_schedule::Limits::default();
-    for (kind, units) in [(Kind::Shard, SHARD_UNITS), (Kind::Reduce, JOIN_UNITS)] {
+    for (kind, units) in [(Kind::Shard, SHARD_UNITS), (Kind::Reduce, REDUCTION_UNITS)] {
         let expected_ms = units * limits.ns_per_unit[kind] / 1_000_000;
         assert!(expected_ms > 100_000, "{kind}: {expected_ms} ms");
     }

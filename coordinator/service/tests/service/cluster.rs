@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::agent::{Agent, Habits};
-use crate::simple::{Shape, Simple};
+use crate::simple::{Bitcoin, Shape, Simple};
 
 pub(crate) const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -42,6 +42,8 @@ pub(crate) struct Cluster {
     pub reader: Arc<dyn BatchReader>,
     /// That of the coordinators that are started from now on.
     pub ledger: Option<Ledger>,
+    /// Where the coordinators settle that are started from now on.
+    pub bitcoin: Arc<Bitcoin>,
     keys: Arc<KeyRing>,
     _folder: TempDir,
 }
@@ -98,6 +100,7 @@ impl Cluster {
             },
             reader: Arc::new(Simple::default()),
             ledger: None,
+            bitcoin: Arc::default(),
             keys: Arc::new(KeyRing::fixed(Keys::parse(&text).unwrap())),
             _folder: folder,
         }
@@ -114,7 +117,7 @@ impl Cluster {
             store: Arc::clone(&self.store),
             reader: Arc::clone(&self.reader),
             verifier: Arc::new(Simple::default()),
-            settler: Arc::new(Simple { ledger: self.ledger.clone() }),
+            settler: Arc::new(Simple { ledger: self.ledger.clone(), bitcoin: Arc::clone(&self.bitcoin) }),
             keys: Arc::clone(&self.keys),
             cluster: ClusterKey::new(b"cluster"),
         };

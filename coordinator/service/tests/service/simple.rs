@@ -1,5 +1,8 @@
 //! Stand-ins for the zkVM and Bitcoin: results are hashes over their inputs, which anybody can make and check.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+
 use assay_schedule::{ChainId, Facts, Hash, Kind};
 use assay_service::work::{
     BatchFacts, BatchReader, BatchRefusal, Claim, Judgement, Ledger, NewFile, SettleError, Settlement,
@@ -65,10 +68,20 @@ pub(crate) fn part_input(input: &[u8], index: u32) -> Vec<u8> {
     made
 }
 
-/// The settler's ledger, if it keeps one.
+/// Where proofs are settled.
+#[derive(Default)]
+pub(crate) struct Bitcoin {
+    /// Whether settlements begun now never end.
+    pub is_stuck: AtomicBool,
+    /// Settlements begun.
+    pub settlements: AtomicUsize,
+}
+
+/// The settler's ledger, if it keeps one, and where it settles.
 #[derive(Default)]
 pub(crate) struct Simple {
     pub ledger: Option<Ledger>,
+    pub bitcoin: Arc<Bitcoin>,
 }
 
 impl BatchReader for Simple {
@@ -114,6 +127,10 @@ impl Settler for Simple {
     }
 
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<NewFile>, SettleError> {
+        self.bitcoin.settlements.fetch_add(1, Ordering::SeqCst);
+        if self.bitcoin.is_stuck.load(Ordering::SeqCst) {
+            return std::future::pending().await;
+        }
         let text = format!("batch {} of chain {}\n", settlement.spec.sequence, settlement.spec.chain);
         Ok(vec![NewFile { name: "claim.txt".into(), bytes: text.into_bytes() }])
     }
