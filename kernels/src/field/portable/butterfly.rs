@@ -131,7 +131,7 @@ fn merge_sum<F: LaneField>(x: &mut Words, y: &Words, negated: bool) -> Words {
 fn prepare<F: LaneField>(factor: &Packed) -> Prepared {
     let mut out = [factor.0; 4];
     for i in (0..3).rev() {
-        out[i] = divide_by_word::<F>(&out[i + 1]);
+        out[i] = divide_by_word::<F>(&out[i + 1], 0);
     }
     out
 }
