@@ -257,9 +257,8 @@ fn subtract<F: LaneField>(a: &Words, b: &Words) -> Words {
     sum(&difference, &[p0 & mask, p1 & mask, p2 & mask, p3 & mask])
 }
 
-/// Montgomery product. A function of its own: in a loop it would be compiled for four products at a time, with more values than
-/// registers, and take half as long again.
-#[inline(never)]
+/// Montgomery product.
+#[inline(always)]
 fn mul<F: LaneField>(a: &Words, b: &Words) -> Words {
     // Written out: as a loop it is compiled as one.
     let t = add_product_and_fold::<F>([0; 4], a, b[0]);
