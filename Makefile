@@ -30,6 +30,7 @@ setup-tests: # What the tests need besides
 test: setup-tests ## All fast tests
 	cargo test --release --locked --workspace --no-fail-fast
 	cargo test --release --locked -p assay-kernels --features cuda --test cuda_shim --no-fail-fast
+	cargo test --release --locked -p assay-kernels --features cuda --lib device::
 
 test-slow: setup-tests bitcoind ## Tests that take minutes: zkVM proofs, the whole wrap circuit, a real Bitcoin node
 	cargo test --release --locked --workspace -- --ignored --test-threads=1
