@@ -108,7 +108,7 @@ fn runner(config: &mut Config, flags: ProveFlags) -> Result<ChildRunner<StageJob
     };
     tracing::info!("looking up the programs' keys; the first time they are computed");
     let jobs = StageJobs::start(jobs, limits).map_err(|error| error.to_string())?;
-    Ok(ChildRunner::new(jobs, settings))
+    Ok(ChildRunner::new(jobs, settings).with_device_memory(config.agent.device_memory_bytes.clone()))
 }
 
 /// The child's side.

@@ -16,7 +16,7 @@ use crate::runner::Device;
 /// Name of the file that is read if it exists.
 pub const FILE_NAME: &str = "assay-worker.toml";
 /// The environment variables that are read.
-pub const VARIABLES: [&str; 16] = [
+pub const VARIABLES: [&str; 17] = [
     "ASSAY_REDIS",
     "ASSAY_REDIS_PASSWORD_FILE",
     "ASSAY_DEPLOYMENT",
@@ -28,6 +28,7 @@ pub const VARIABLES: [&str; 16] = [
     "ASSAY_WORKER_SLOTS",
     "ASSAY_WORKER_CONTROLLERS",
     "ASSAY_WORKER_MEMORY_GIB",
+    "ASSAY_WORKER_DEVICE_MEMORY_GIB",
     "ASSAY_WORKER_KINDS",
     "ASSAY_WORKER_DRAIN_SECONDS",
     "ASSAY_KEYS",
@@ -175,6 +176,8 @@ pub struct WorkerSettings {
     pub controllers: Option<u32>,
     /// Memory of all tasks together, GiB.
     pub memory_gib: Option<u64>,
+    /// Memory of each GPU that tasks may use, GiB.
+    pub device_memory_gib: Option<u64>,
     /// Kinds of tasks, with commas between them.
     pub kinds: Option<String>,
     /// How long running tasks may go on after SIGTERM.
@@ -216,6 +219,8 @@ pub struct Machine {
     pub cpu: String,
     /// GPUs and their models.
     pub gpus: Vec<(Device, String)>,
+    /// Memory of these, as far as it is known.
+    pub gpu_memory_bytes: BTreeMap<Device, u64>,
     /// Its memory.
     pub memory_bytes: u64,
     /// Cores of the processor.
@@ -231,6 +236,7 @@ impl Machine {
         Self {
             cpu: crate::devices::cpu_model(),
             gpus: crate::devices::gpus(),
+            gpu_memory_bytes: crate::devices::gpu_memory_bytes(),
             memory_bytes: crate::devices::memory_bytes(),
             cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
             host: host.trim().to_owned(),
@@ -391,6 +397,7 @@ fn agent(
     }
     config.devices = devices(program, worker.devices.as_deref().unwrap_or("auto"), machine)?;
     config.slots = worker.slots.unwrap_or_else(|| slots(program, machine, &config));
+    config.device_memory_bytes = device_memory(worker.device_memory_gib, machine, &config);
     config.controllers = worker.controllers.unwrap_or(1);
     if config.slots > SLOTS_MAX || config.controllers > SLOTS_MAX {
         let got = config.slots.max(config.controllers).to_string();
@@ -436,6 +443,22 @@ fn slots(program: &Program, machine: &Machine, config: &AgentConfig) -> u32 {
 pub fn cpu_slots(memory_bytes: u64, task_bytes: u64, cores: u32) -> u32 {
     let by_memory = u32::try_from(memory_bytes / task_bytes.max(1)).unwrap_or(u32::MAX);
     by_memory.clamp(1, cores.clamp(1, SLOTS_MAX))
+}
+
+/// Bytes of each GPU's memory for one task on it: all of it, or what was said, over the tasks that it has at the same time.
+fn device_memory(gib: Option<u64>, machine: &Machine, config: &AgentConfig) -> BTreeMap<Device, u64> {
+    let said = gib.filter(|gib| *gib > 0).map(|gib| gib.saturating_mul(1 << 30));
+    let slots: Vec<Device> = config.devices.iter().map(|(device, _)| *device).collect();
+    let slots = || slots.iter().cycle().take(config.slots as usize);
+    let mut shares = BTreeMap::new();
+    for device in slots().filter(|device| **device != Device::Cpu) {
+        let has = machine.gpu_memory_bytes.get(device).copied();
+        let tasks = slots().filter(|other| *other == device).count() as u64;
+        if let Some(bytes) = said.into_iter().chain(has).min() {
+            shares.insert(*device, bytes / tasks);
+        }
+    }
+    shares
 }
 
 fn devices(program: &Program, text: &str, machine: &Machine) -> Result<Vec<(Device, String)>, ConfigError> {
@@ -498,6 +521,7 @@ impl Settings {
                 slots: number(env, "ASSAY_WORKER_SLOTS")?,
                 controllers: number(env, "ASSAY_WORKER_CONTROLLERS")?,
                 memory_gib: number(env, "ASSAY_WORKER_MEMORY_GIB")?,
+                device_memory_gib: number(env, "ASSAY_WORKER_DEVICE_MEMORY_GIB")?,
                 kinds: env("ASSAY_WORKER_KINDS"),
                 drain_seconds: number(env, "ASSAY_WORKER_DRAIN_SECONDS")?,
             },
@@ -532,6 +556,7 @@ impl Settings {
                 slots: self.worker.slots.or(below.worker.slots),
                 controllers: self.worker.controllers.or(below.worker.controllers),
                 memory_gib: self.worker.memory_gib.or(below.worker.memory_gib),
+                device_memory_gib: self.worker.device_memory_gib.or(below.worker.device_memory_gib),
                 kinds: self.worker.kinds.or(below.worker.kinds),
                 drain_seconds: self.worker.drain_seconds.or(below.worker.drain_seconds),
             },

@@ -15,6 +15,8 @@ const FRESH_TRIES: u32 = 2;
 pub(super) enum Setback {
     /// It failed.
     Failure(String),
+    /// Its result does not verify.
+    Wrong,
     /// Its worker or its message got lost; the task is not to blame.
     Loss,
     /// It made room for another.
@@ -128,7 +130,11 @@ impl Machine {
     /// Takes an attempt back and puts its task into the queue again, or ends the batch at the limit.
     pub(super) fn retry(&mut self, id: AttemptId, setback: Setback) {
         let (batch, node, worker) = self.place(id);
-        self.revoke(id);
+        self.take_back(id, matches!(setback, Setback::Wrong));
+        let setback = match setback {
+            Setback::Wrong => Setback::Failure("the result does not verify".into()),
+            other => other,
+        };
         let (failures_max, losses_max) = (self.limits.failures_max, self.limits.losses_max);
         let (backoff_ms, backoff_ms_max) = (self.limits.backoff_ms, self.limits.backoff_ms_max);
         let now = self.now;

@@ -67,7 +67,7 @@ impl Machine {
             }
             Verdict::Read { valid: true, .. } => self.accept(id, &outputs, elapsed_ms),
             Verdict::Read { .. } => {
-                self.retry(id, Setback::Failure("the result does not verify".into()));
+                self.retry(id, Setback::Wrong);
                 let is_live = self.batches.get(&batch).is_some_and(|batch| batch.nodes.contains_key(&node));
                 if is_live && self.node(batch, node).controller.is_some() {
                     self.distrust(batch, node, worker);

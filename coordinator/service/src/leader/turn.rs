@@ -164,6 +164,7 @@ impl Coordinator {
             Ok(Inbox::Worker(event)) => Some(Entry::Event(*event)),
             Ok(Inbox::Extra(extra)) => match *extra {
                 Extra::About(about) => Some(Entry::About(about)),
+                Extra::Health(health) => Some(Entry::Health(health)),
                 Extra::Receipt(receipt) => Receipt::read(receipt).map(Entry::Receipt),
             },
             Ok(Inbox::Post(post)) => match *post {

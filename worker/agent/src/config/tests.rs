@@ -7,6 +7,7 @@ fn machine() -> Machine {
     Machine {
         cpu: "EPYC".into(),
         gpus: vec![(Device::Gpu(0), "H200".into()), (Device::Gpu(1), "4090".into())],
+        gpu_memory_bytes: [(Device::Gpu(0), 140 << 30), (Device::Gpu(1), 24 << 30)].into(),
         memory_bytes: 60 << 30,
         cores: 4,
         host: "box".into(),
@@ -91,6 +92,7 @@ fn every_variable_is_read() {
         "4",
         "5",
         "6",
+        "12",
         "wrap,execute",
         "7",
         "/keys",
@@ -109,6 +111,7 @@ fn every_variable_is_read() {
     assert_eq!((agent.name.as_str(), agent.work_dir.as_path()), ("n", Path::new("/w")));
     assert_eq!(agent.devices, [(Device::Gpu(1), "4090".into()), (Device::Cpu, "EPYC".into())]);
     assert_eq!((agent.slots, agent.controllers, agent.memory_bytes), (4, 5, 6 << 30));
+    assert_eq!(agent.device_memory_bytes, [(Device::Gpu(1), 6 << 30)].into());
     assert_eq!(agent.kinds, [Kind::Execute, Kind::Wrap]);
     assert_eq!(agent.times.drain_ms, 7_000);
 }
@@ -199,4 +202,22 @@ fn a_processor_takes_as_many_tasks_as_it_has_memory_and_cores_for() {
     assert_eq!(["1", "15", "16", "20", "24", "200"].map(slots), [1, 1, 2, 2, 3, 4]);
     assert_eq!(cpu_slots(1 << 40, 0, 0), 1);
     assert_eq!(cpu_slots(u64::MAX, 1, u32::MAX), SLOTS_MAX);
+}
+
+#[test]
+fn a_gpus_memory_is_shared_by_the_tasks_that_it_has_at_the_same_time() {
+    let gib = |config: &Config| -> Vec<(Device, u64)> {
+        config.agent.device_memory_bytes.iter().map(|(device, bytes)| (*device, bytes >> 30)).collect()
+    };
+    let with = |text: &str| config(&format!("{NEEDED}[worker]\n{text}"), &[], Settings::default()).unwrap();
+    assert_eq!(gib(&with("")), [(Device::Gpu(0), 140), (Device::Gpu(1), 24)]);
+    assert_eq!(gib(&with("slots = 3")), [(Device::Gpu(0), 70), (Device::Gpu(1), 24)]);
+    // No card has more than it has.
+    assert_eq!(gib(&with("device_memory_gib = 40")), [(Device::Gpu(0), 40), (Device::Gpu(1), 24)]);
+    assert_eq!(gib(&with("devices = \"1,cpu\"")), [(Device::Gpu(1), 24)]);
+    assert_eq!(gib(&with("devices = \"cpu\"")), []);
+    let silent = Machine { gpu_memory_bytes: BTreeMap::new(), ..machine() };
+    let file = format!("{NEEDED}[worker]\nslots = 4\ndevice_memory_gib = 10");
+    let config = config_on(&silent, &file, &[], Settings::default()).unwrap();
+    assert_eq!(gib(&config), [(Device::Gpu(0), 5), (Device::Gpu(1), 5)]);
 }
