@@ -21,7 +21,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use assay_agent::runner::child::{Jobs, Meaning, Program, Talk};
-use assay_agent::runner::{Failure, NewFile, Part, PartError, Progress, Task};
+use assay_agent::runner::{DeviceFault, Failure, NewFile, Part, PartError, Progress, Task};
 use assay_lvm::RunLimits;
 use assay_schedule::{Dispatch, Hash, Kind, Parent, PerKind, Role};
 
@@ -303,6 +303,9 @@ fn failure(class: ErrorClass, reason: String) -> Failure {
     match class {
         ErrorClass::Transient | ErrorClass::Bug => Failure::Transient(reason),
         ErrorClass::Permanent => Failure::Permanent(reason),
+        ErrorClass::GpuMemory => Failure::Device(DeviceFault::Allocation),
+        ErrorClass::GpuContext => Failure::Device(DeviceFault::Sticky(reason)),
+        ErrorClass::GpuLost => Failure::Device(DeviceFault::Lost(reason)),
     }
 }
 

@@ -246,6 +246,9 @@ fn only_the_inputs_fault_is_final() {
     assert_eq!(hear(ErrorClass::Permanent), Failure::Permanent("why".into()));
     assert_eq!(hear(ErrorClass::Transient), Failure::Transient("why".into()));
     assert_eq!(hear(ErrorClass::Bug), Failure::Transient("why".into()));
+    assert_eq!(hear(ErrorClass::GpuMemory), Failure::Device(DeviceFault::Allocation));
+    assert_eq!(hear(ErrorClass::GpuContext), Failure::Device(DeviceFault::Sticky("why".into())));
+    assert_eq!(hear(ErrorClass::GpuLost), Failure::Device(DeviceFault::Lost("why".into())));
 }
 
 #[test]

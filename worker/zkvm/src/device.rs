@@ -9,7 +9,8 @@
 //! | names a GPU | the first one named; one that cannot be used is an error |
 //! | not set | the first GPU if there is one that can be used, else the CPU |
 //!
-//! Without the feature `cuda` it is always the CPU.
+//! Without the feature `cuda` it is always the CPU. `ASSAY_DEVICE_MEMORY_BYTES` is the agent's bound on what one process may use of
+//! its GPU's memory; sizes and caches are chosen for that.
 
 use crate::error::WorkerError;
 
@@ -25,7 +26,7 @@ pub enum Device {
     Cpu,
     /// The first GPU that this process can see.
     Gpu {
-        /// Its memory.
+        /// Its memory, as far as this process may use it.
         memory_bytes: u64,
     },
 }
@@ -36,7 +37,10 @@ impl Device {
     /// # Errors
     /// [`WorkerError::Gpu`] if it was given a GPU that does not answer or has less than [`GPU_MEMORY_BYTES_MIN`].
     pub fn of_process() -> Result<Self, WorkerError> {
-        Self::choose(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref(), gpu_memory)
+        let number = |text: String| text.parse::<u64>().ok();
+        let most = std::env::var("ASSAY_DEVICE_MEMORY_BYTES").ok().and_then(number).unwrap_or(u64::MAX);
+        let probe = || gpu_memory().map(|answer| answer.map(|memory_bytes| memory_bytes.min(most)));
+        Self::choose(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref(), probe)
     }
 
     /// The device by the table above. `visible`: value of the variable; `probe`: bytes of memory of the first visible GPU, why it
@@ -91,7 +95,7 @@ pub fn failed(device: Device, reason: String) -> WorkerError {
         return WorkerError::GpuMemory { reason };
     }
     match gpu_memory() {
-        Some(Err(error)) => WorkerError::Gpu { reason: format!("{error}, after: {reason}") },
+        Some(Err(error)) => WorkerError::GpuContext { reason: format!("{error}, after: {reason}") },
         _ => WorkerError::Task { reason },
     }
 }

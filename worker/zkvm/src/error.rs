@@ -15,6 +15,22 @@ pub enum ErrorClass {
     Permanent,
     /// The program is at fault: a panic, a broken invariant, a proof that does not verify.
     Bug,
+    /// An allocation on the GPU failed, which is otherwise sound: the same call may succeed with more of its memory.
+    GpuMemory,
+    /// The GPU's context of this process is broken: another process may do better.
+    GpuContext,
+    /// The GPU does not answer.
+    GpuLost,
+}
+
+impl ErrorClass {
+    /// Whether the same call may succeed in a new process.
+    pub fn is_transient(self) -> bool {
+        match self {
+            Self::Transient | Self::GpuMemory | Self::GpuContext | Self::GpuLost => true,
+            Self::Permanent | Self::Bug => false,
+        }
+    }
 }
 
 /// Errors of the proving engine and of its stages.
@@ -145,10 +161,16 @@ pub enum WorkerError {
         /// Bytes offered.
         got_bytes: u64,
     },
-    /// The GPU that this process was given cannot be used, or not any more.
+    /// The GPU that this process was given cannot be used.
     #[error("GPU: {reason}")]
     Gpu {
         /// What it or its driver says.
+        reason: String,
+    },
+    /// The GPU has failed while it was used; every call of this process fails from now on.
+    #[error("the GPU has failed: {reason}")]
+    GpuContext {
+        /// What its driver says, and the failure of the task.
         reason: String,
     },
     /// The GPU's memory does not hold a task.
@@ -169,9 +191,10 @@ impl WorkerError {
     /// Tells retry from rejection; retry logic reads this and nothing else.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Io { .. } | Self::Cancelled | Self::Gpu { .. } | Self::GpuMemory { .. } => {
-                ErrorClass::Transient
-            }
+            Self::Io { .. } | Self::Cancelled => ErrorClass::Transient,
+            Self::Gpu { .. } => ErrorClass::GpuLost,
+            Self::GpuContext { .. } => ErrorClass::GpuContext,
+            Self::GpuMemory { .. } => ErrorClass::GpuMemory,
             Self::ContentMismatch { .. }
             | Self::Decode { .. }
             | Self::Version { .. }
