@@ -388,7 +388,17 @@ fn a_request_that_makes_no_sense_fails_the_attempt() {
             vec![part(Kind::Shard, "x", vec![input])]
         })
     };
+    let sized = |count: u32, bytes: u64| -> Make {
+        Box::new(move |block| {
+            let input = |number| assay_schedule::Artifact { bytes, ..own(block.attempt, number, "x") };
+            vec![part(Kind::Shard, "x", (1..=count).map(input).collect())]
+        })
+    };
     let cases: Vec<(&str, Make)> = vec![
+        ("the same input twice", with(Kind::Shard, 2)),
+        ("one input that is too large", sized(1, limits.artifact_bytes_max + 1)),
+        ("inputs that are too large together", sized(2, limits.artifact_bytes_max / 2 + 1)),
+        ("sizes past all counting", sized(3, u64::MAX)),
         ("another kind", with(Kind::Wrap, 1)),
         ("a controller", with(Kind::Block, 1)),
         ("no input", with(Kind::Shard, 0)),

@@ -91,6 +91,7 @@ impl Machine {
             if kind != part.kind {
                 return Err(format!("asks for part {} as another kind", part.key));
             }
+            check_inputs(&part.inputs, limits.artifact_bytes_max)?;
             for input in &part.inputs {
                 let Holder::Attempt(holder, number) = input.holder else {
                     return Err("names the payload as a part's input".into());
@@ -102,7 +103,7 @@ impl Machine {
                     Some(item) => is_known && (is_own || item.output_of.is_some()),
                     None => is_own && *fresh.entry(input.holder).or_insert(*input) == *input,
                 };
-                if !is_possible || input.bytes > limits.artifact_bytes_max {
+                if !is_possible {
                     return Err(format!("names {} as a part's input, which it is not", input.holder));
                 }
             }
@@ -491,4 +492,17 @@ impl Machine {
             self.drop_part(batch, part);
         }
     }
+}
+
+/// A part reads each artifact once, and no more bytes than one artifact may have: they are in one place when it is proved.
+fn check_inputs(inputs: &[Artifact], bytes_max: u64) -> Result<(), String> {
+    let mut holders = BTreeSet::new();
+    if let Some(twice) = inputs.iter().find(|input| !holders.insert(input.holder)) {
+        return Err(format!("names {} twice as a part's input", twice.holder));
+    }
+    let bytes = inputs.iter().map(|input| input.bytes).fold(0, u64::saturating_add);
+    if bytes > bytes_max {
+        return Err(format!("asks for a part with {bytes} bytes of inputs; it may have {bytes_max}"));
+    }
+    Ok(())
 }

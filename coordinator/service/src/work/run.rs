@@ -30,7 +30,8 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 pub struct WorkLimits {
     /// Verifications at the same time.
     pub verifications_max: usize,
-    /// Bytes that verifications may hold in memory, together. A single one may hold more, alone.
+    /// Bytes that verifications may hold in memory, together. A single one may hold more, alone, but for a part: whose inputs
+    /// are larger is not checked.
     pub bytes_max: u64,
     /// Other calls to the store at the same time.
     pub calls_max: usize,
@@ -265,9 +266,12 @@ fn kibibytes(bytes: u64) -> u32 {
 impl Made {
     /// What has to be read.
     fn bytes(&self) -> u64 {
-        let all = self.inputs.iter().chain(&self.outputs);
-        all.map(|artifact| artifact.bytes).fold(0, u64::saturating_add)
+        sum(&self.inputs).saturating_add(sum(&self.outputs))
     }
+}
+
+fn sum(artifacts: &[Artifact]) -> u64 {
+    artifacts.iter().map(|artifact| artifact.bytes).fold(0, u64::saturating_add)
 }
 
 /// What reading an artifact has shown.
@@ -339,7 +343,17 @@ impl Parts {
         self.kibibytes.acquire_many(share).await.ok()
     }
 
+    /// Why a part is not checked, nor anything of it read: its inputs are what some worker says that they are.
+    fn oversize(&self, made: &Made) -> Option<String> {
+        let (bytes, max) = (sum(&made.inputs), self.limits.bytes_max);
+        let is_oversize = made.claim.stage.kind().is_part() && bytes > max;
+        is_oversize.then(|| format!("its inputs have {bytes} bytes, of which {max} can be read here"))
+    }
+
     async fn verify(self: &Arc<Self>, made: Made) -> Verdict {
+        if let Some(reason) = self.oversize(&made) {
+            return verdict(Vec::new(), Judgement::Incomparable { reason });
+        }
         let bytes = made.bytes();
         let Made { claim, inputs, outputs, .. } = made;
         let Ok(_place) = self.verifications.acquire().await else { return Verdict::Missing };
