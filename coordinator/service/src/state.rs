@@ -26,7 +26,10 @@ use crate::webhook;
 use crate::work::Ledger;
 
 /// Version of checkpoints and records; a coordinator does not lead over another one's.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
+/// The same bytes, of a schedule that ended a batch where this one fails a controller: read, and not written, so that
+/// coordinators that decide differently do not follow each other.
+const FORMAT_OF_OTHER_RULES: u32 = 3;
 /// A format without [`State::ledger`], which is the last thing in a checkpoint.
 const FORMAT_WITHOUT_LEDGER: u32 = 2;
 
@@ -316,6 +319,7 @@ impl State {
         };
         match got {
             Some(FORMAT) => read(bytes),
+            Some(FORMAT_OF_OTHER_RULES) => read(&[&FORMAT.to_le_bytes()[..], &bytes[4..]].concat()),
             // No ledger: a zero.
             Some(FORMAT_WITHOUT_LEDGER) => read(&[&FORMAT.to_le_bytes()[..], &bytes[4..], &[0]].concat()),
             Some(got) => Err(StateError::Format { got }),

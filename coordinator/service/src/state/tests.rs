@@ -361,7 +361,7 @@ fn states_of_other_formats_are_refused() {
     assert_eq!(State::decode(&bytes).unwrap(), World::new().state);
     bytes[0] = 1;
     assert!(matches!(State::decode(&bytes), Err(StateError::Format { got: 1 })));
-    for format in [2, 3] {
+    for format in [2, 3, 4] {
         assert!(matches!(State::decode(&[format, 0]), Err(StateError::Checkpoint(_))));
         assert!(matches!(State::decode(&[format, 0, 0, 0]), Err(StateError::Checkpoint(_))));
         assert!(matches!(State::decode(&[format, 0, 0, 0, 5]), Err(StateError::Checkpoint(_))));
@@ -374,6 +374,8 @@ fn a_state_from_before_there_were_ledgers_has_none() {
     world.taken(submit("a"));
     let bytes = world.state.encode();
     let older = [&[2, 0, 0, 0][..], &bytes[4..bytes.len() - 1]].concat();
+    assert_eq!(State::decode(&older).unwrap(), world.state);
+    let older = [&[3, 0, 0, 0][..], &bytes[4..]].concat();
     assert_eq!(State::decode(&older).unwrap(), world.state);
 }
 
