@@ -90,6 +90,13 @@ pub trait Verifier: Send + Sync + 'static {
     /// How many of the task's inputs the check of its result reads, from the first on; more than there are: all.
     fn inputs_read(&self, claim: &Claim) -> usize;
 
+    /// Why batches of this version are for another coordinator to check and to settle; `None`: they are this one's. Asked before
+    /// anything is read. Work on such a batch is left alone until a coordinator leads that takes it.
+    fn other_version(&self, version: u32) -> Option<String> {
+        let _ = version;
+        None
+    }
+
     /// What `outputs` are as a result of the task. `inputs` are as many as [`Verifier::inputs_read`] asks for.
     fn verify(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Judgement;
 

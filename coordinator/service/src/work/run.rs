@@ -124,11 +124,22 @@ impl Executor {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// Begins to carry out effects, small ones together. `spec` knows the batches.
-    pub fn start(&mut self, effects: Vec<Effect>, spec: impl Fn(BatchId) -> Option<Spec>) {
+    /// Begins to carry out effects, small ones together. `spec` knows the batches. Returns what is left to a coordinator of
+    /// another version, and why: it stays outstanding.
+    pub fn start(
+        &mut self,
+        effects: Vec<Effect>,
+        spec: impl Fn(BatchId) -> Option<Spec>,
+    ) -> Vec<(BatchId, String)> {
         while self.tasks.try_join_next().is_some() {}
         let (mut releases, mut fences, mut small) = (Vec::new(), Vec::new(), Vec::new());
+        let mut left = Vec::new();
         for effect in effects {
+            if let Some(reason) = self.other_version(&effect, &spec) {
+                tracing::warn!(batch = effect.batch.0, reason, "left to another coordinator");
+                left.push((effect.batch, reason));
+                continue;
+            }
             match effect.action {
                 Action::Message(_) => {}
                 Action::Work(Work::Release { artifacts }) => {
@@ -162,6 +173,18 @@ impl Executor {
             let rest = small.split_off(small.len().min(TOGETHER_MAX));
             self.verify_together(std::mem::replace(&mut small, rest));
         }
+        left
+    }
+
+    /// Why an effect is another coordinator's to carry out.
+    fn other_version(&self, effect: &Effect, spec: impl Fn(BatchId) -> Option<Spec>) -> Option<String> {
+        let Action::Work(work) = &effect.action else { return None };
+        let version = match work {
+            Work::Verify { facts, .. } | Work::Check { facts, .. } => facts.version,
+            Work::Settle { .. } => spec(effect.batch)?.version,
+            Work::Audit { .. } | Work::Release { .. } | Work::Fence { .. } => return None,
+        };
+        self.parts.verifier.other_version(version)
     }
 
     fn carry_out(&mut self, effect: EffectId, batch: BatchId, work: Work, spec: Spec) {
