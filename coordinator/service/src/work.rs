@@ -126,6 +126,24 @@ pub struct NewFile {
     pub bytes: Vec<u8>,
 }
 
+/// What of a batch that is to be settled cannot be read any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Its bytes, which nobody can bring back.
+    Payload,
+    /// Its proof, which can be made again.
+    Proof,
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Payload => "the payload is lost",
+            Self::Proof => "the proof is lost",
+        })
+    }
+}
+
 /// Why a settlement did not happen: nothing has been posted, and nothing will be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
@@ -160,6 +178,22 @@ pub trait Settler: Send + Sync + 'static {
     /// also in another process.
     ///
     /// # Errors
-    /// [`SettleError`].
+    /// [`SettleError`], and only if nothing has been posted for the batch, by this process or another, and nothing will be: the
+    /// schedule may then cancel it or let it fail. While something may be out, or nobody can say, this does not return.
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<NewFile>, SettleError>;
+
+    /// Called in the place of [`Settler::settle`] when what it needs cannot be read any more: an earlier call may have posted
+    /// the batch. If that is final, the files that can still be made.
+    ///
+    /// # Errors
+    /// As [`Settler::settle`], under the same condition; this provided method is for settlers that always meet it.
+    async fn settle_lost(
+        &self,
+        batch: BatchId,
+        spec: &Spec,
+        lost: Lost,
+    ) -> Result<Vec<NewFile>, SettleError> {
+        let _ = (batch, spec);
+        Err(SettleError { is_permanent: lost == Lost::Payload, reason: lost.to_string() })
+    }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::{Claim, Judgement, NewFile, Settlement, Settler, Verifier};
+use super::{Claim, Judgement, Lost, NewFile, SettleError, Settlement, Settler, Verifier};
 use crate::names;
 use crate::state::{Entry, ResultFile, StaleHold, FILES_MAX};
 
@@ -518,29 +518,30 @@ impl Parts {
     }
 
     async fn settle(&self, effect: EffectId, batch: BatchId, spec: Spec, proof: Artifact) -> Vec<Entry> {
-        let failed = |is_permanent, reason: String| {
-            vec![Entry::Event(Event::SettleFailed { effect, permanent: is_permanent, reason })]
-        };
         let _permit = self.settlements.acquire().await;
-        let bytes = proof.bytes.saturating_add(spec.payload_bytes);
-        let memory = self.memory(bytes).await;
-        let Found::Bytes(payload) = self.read(&payload(&spec)).await else {
-            return failed(true, "the payload is lost".into());
+        let settled = match self.read_settlement(&spec, proof).await {
+            Ok((payload, proof)) => self.settler.settle(&Settlement { batch, spec, payload, proof }).await,
+            // It may have been posted before: only the settler knows.
+            Err(lost) => self.settler.settle_lost(batch, &spec, lost).await,
         };
-        let Found::Bytes(proof) = self.read(&proof).await else {
-            // It can be made again.
-            return failed(false, "the proof is lost".into());
-        };
-        let settlement = Settlement { batch, spec, payload, proof };
-        // A settlement takes hours, and verifications are not to wait for it.
-        drop(memory);
-        let files = match self.settler.settle(&settlement).await {
+        let files = match settled {
             Ok(files) => files,
-            Err(error) => return failed(error.is_permanent, error.reason),
+            Err(SettleError { is_permanent: permanent, reason }) => {
+                return vec![Entry::Event(Event::SettleFailed { effect, permanent, reason })]
+            }
         };
         let mut entries: Vec<Entry> = self.keep_files(batch, files).await.into_iter().collect();
         entries.push(Entry::Event(Event::Settled { effect }));
         entries
+    }
+
+    /// Payload and proof. The memory for them is not set aside for longer: a settlement takes hours, and verifications are not
+    /// to wait for it.
+    async fn read_settlement(&self, spec: &Spec, proof: Artifact) -> Result<(Vec<u8>, Vec<u8>), Lost> {
+        let _memory = self.memory(proof.bytes.saturating_add(spec.payload_bytes)).await;
+        let Found::Bytes(payload) = self.read(&payload(spec)).await else { return Err(Lost::Payload) };
+        let Found::Bytes(proof) = self.read(&proof).await else { return Err(Lost::Proof) };
+        Ok((payload, proof))
     }
 
     /// Publishes files of a result.
