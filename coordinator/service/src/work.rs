@@ -174,6 +174,13 @@ pub trait Settler: Send + Sync + 'static {
         None
     }
 
+    /// Whether the settler's ledger has the history of this rollup, of which batches are settled. Asked before a state that
+    /// names no ledger is bound to this one.
+    fn has_trunk(&self, chain: ChainId) -> bool {
+        let _ = chain;
+        true
+    }
+
     /// Posts a proof and waits until it is final. Idempotent under the batch; may be dropped half-way and called again,
     /// also in another process.
     ///

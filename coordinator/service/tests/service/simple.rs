@@ -65,10 +65,15 @@ pub(crate) fn part_input(input: &[u8], index: u32) -> Vec<u8> {
     made
 }
 
-/// The settler's ledger, if it keeps one.
-#[derive(Default)]
+/// A build, and where it settles.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Simple {
+    /// The settler's ledger, if it keeps one.
     pub ledger: Option<Ledger>,
+    /// Rollups whose history it lacks.
+    pub lacks: Vec<ChainId>,
+    /// The version that it checks and settles, if not all.
+    pub version: Option<u32>,
 }
 
 impl BatchReader for Simple {
@@ -93,6 +98,11 @@ impl Verifier for Simple {
         usize::MAX
     }
 
+    fn other_version(&self, version: u32) -> Option<String> {
+        let ours = self.version.filter(|ours| *ours != version)?;
+        Some(format!("version {version} is not {ours}"))
+    }
+
     fn verify(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Judgement {
         let is_right = (0..)
             .zip(outputs)
@@ -111,6 +121,10 @@ impl Verifier for Simple {
 impl Settler for Simple {
     fn ledger(&self) -> Option<Ledger> {
         self.ledger.clone()
+    }
+
+    fn has_trunk(&self, chain: ChainId) -> bool {
+        !self.lacks.contains(&chain)
     }
 
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<NewFile>, SettleError> {
