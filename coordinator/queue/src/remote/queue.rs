@@ -3,7 +3,7 @@
 //! Keys of deployment `name`, all in one slot of a Cluster by the tag `{assay:name}`: `:head` (a hash with all counters),
 //! `:inbox`, `:log` and `:mail:<mailbox>` (streams with ids `0-<place>`; fields `d` the bytes, `t` bytes of the stream
 //! up to here, `c` what tells an event from another one at its place; an entry of the log has many records, `d` and `h`,
-//! its checksum, for each, and the place of the last), `:checkpoint`, `:boxes` (a hash by mailbox). Channels have the
+//! its checksum, for each, and the place of the last; before, one record, as `d`, `t`, `h`), `:checkpoint`, `:boxes` (a hash by mailbox). Channels have the
 //! keys' names.
 
 use std::collections::{HashMap, VecDeque};
@@ -225,8 +225,9 @@ impl RedisQueue {
                 return Ok(None);
             }
             for value in entries {
-                let (last, mut fields) = entry(value)?;
-                fields.pop();
+                let (last, fields) = entry(value)?;
+                bytes += fields.iter().map(Vec::len).sum::<usize>();
+                let mut fields = with_checksums(fields);
                 let (pairs, _) = fields.as_chunks_mut::<2>();
                 let Some(first) = (last + 1).checked_sub(pairs.len() as u64).filter(|first| *first <= next)
                 else {
@@ -321,6 +322,16 @@ impl RedisQueue {
             Err(error) => error.into(),
         }
     }
+}
+
+/// Records of an entry of the log and their checksums, in turn.
+fn with_checksums(mut fields: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    // An entry from before it had many records has its checksum last.
+    if fields.len() == 3 && fields[2] == checksum(&fields[0]) {
+        fields.swap(1, 2);
+    }
+    fields.pop();
+    fields
 }
 
 /// Mailboxes of a commit, each once.
