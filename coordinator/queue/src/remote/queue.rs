@@ -28,8 +28,11 @@ use crate::types::{
     Commit, Committed, Cursor, Epoch, Health, Leader, Mail, Mailbox, Page, Place, Position, Stored,
 };
 
-/// Entries of the log fetched at a time, each with up to 256 records or little more than 1 MiB (`commit.lua`).
+/// Entries of the log fetched at a time at first, each with up to 256 records or little more than 1 MiB (`commit.lua`).
 const LOAD_PAGE: usize = 32;
+/// As many are fetched at a time as come to about this, up to a bound.
+const LOAD_BYTES: usize = 8 << 20;
+const LOAD_PAGE_MAX: usize = 2048;
 /// How often a load begins anew because a checkpoint was made meanwhile.
 const LOAD_ATTEMPTS: usize = 8;
 /// Events that were read and are remembered; more than a leader reads ahead.
@@ -213,12 +216,13 @@ impl RedisQueue {
     }
 
     async fn load_records(&self, from: u64, to: u64) -> Result<Option<Vec<Vec<u8>>>, QueueError> {
-        let mut records = Vec::new();
+        let (mut records, mut page) = (Vec::new(), LOAD_PAGE);
         let mut next = from + 1;
         while next <= to {
             let mut range = redis::pipe();
             range.cmd("XRANGE").arg(&self.keys.log).arg(format!("0-{next}")).arg(format!("0-{to}"));
-            range.arg("COUNT").arg(LOAD_PAGE);
+            range.arg("COUNT").arg(page);
+            let mut bytes = 0;
             let answer = self.link.pipeline(&range).await?.into_iter().next().unwrap_or(Value::Nil);
             let entries = array(answer)?;
             if entries.is_empty() {
@@ -241,6 +245,7 @@ impl RedisQueue {
                 }
                 next = last + 1;
             }
+            page = if bytes > LOAD_BYTES { page / 2 } else { page * 2 }.clamp(LOAD_PAGE, LOAD_PAGE_MAX);
         }
         Ok(Some(records))
     }
