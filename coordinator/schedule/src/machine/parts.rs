@@ -160,6 +160,10 @@ impl Machine {
                 entry.needs = part.inputs.into_iter().map(Need::Given).collect();
                 entry.part_mut().published_by = worker;
                 self.unclaim(batch, parent, &before);
+                // Of the same attempt they do: else it would be asked for for ever.
+                if !is_repeated {
+                    self.acquit(batch, at);
+                }
             }
             NodeState::Running => {
                 mark("spare inputs kept");
@@ -379,6 +383,11 @@ impl Machine {
         // There is one at most.
         match self.node(batch, parent).attempts.first().copied() {
             Some(id) if id == asked_by && self.attempts[&id].is_running() => {
+                if self.has_anothers_inputs(batch, at) {
+                    mark("part begun anew with its controller's own inputs");
+                    self.acquit(batch, at);
+                    return self.park(batch, at);
+                }
                 mark("controller blamed for a part");
                 self.retry(id, Setback::Failure(reason));
                 self.drop_parts(batch, parent);
@@ -398,6 +407,22 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// Whether a part reads what an earlier attempt has published, and whoever asked last has published it, too.
+    fn has_anothers_inputs(&self, batch: BatchId, at: u32) -> bool {
+        let entry = self.node(batch, at);
+        let Some(part) = &entry.part else { return false };
+        let is_own =
+            |input: Artifact| matches!(input.holder, Holder::Attempt(holder, _) if holder == part.asked_by);
+        !entry.given().any(is_own) && part.spare.iter().copied().any(is_own)
+    }
+
+    /// Failures with other inputs do not count any more.
+    fn acquit(&mut self, batch: BatchId, at: u32) {
+        let entry = self.node_mut(batch, at);
+        entry.failures = 0;
+        entry.condemned_by.clear();
     }
 
     /// Parts that are not done and read an output of this one.
