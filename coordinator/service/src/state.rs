@@ -32,7 +32,8 @@ use crate::work::Ledger;
 
 /// Version of checkpoints and records; a coordinator does not lead over another one's.
 pub const FORMAT: u32 = 4;
-/// A format without [`State::lost`], which is the last thing in a checkpoint.
+/// A format without [`State::lost`], which is the last thing in a checkpoint, and of a schedule that ended a batch where this one
+/// fails a controller: read, and not written, so that coordinators that decide differently do not follow each other.
 const FORMAT_WITHOUT_HEALTH: u32 = 3;
 /// A format without [`State::ledger`] either, which is the last thing but that.
 const FORMAT_WITHOUT_LEDGER: u32 = 2;

@@ -308,7 +308,8 @@ impl Coordinator {
 
     pub(super) fn start_work(&self, term: &mut Term, state: &State, work: Vec<Effect>) {
         if !work.is_empty() {
-            term.executor.start(work, |batch| state.history(batch).map(|history| history.spec.clone()));
+            let spec = |batch| state.history(batch).map(|history| history.spec.clone());
+            self.shared.leave(term.executor.start(work, spec), state);
         }
     }
 

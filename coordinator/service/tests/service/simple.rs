@@ -77,11 +77,16 @@ pub(crate) struct Bitcoin {
     pub settlements: AtomicUsize,
 }
 
-/// The settler's ledger, if it keeps one, and where it settles.
-#[derive(Default)]
+/// A build, and where it settles.
+#[derive(Clone, Default)]
 pub(crate) struct Simple {
+    /// The settler's ledger, if it keeps one.
     pub ledger: Option<Ledger>,
     pub bitcoin: Arc<Bitcoin>,
+    /// Rollups whose history it lacks.
+    pub lacks: Vec<ChainId>,
+    /// The version that it checks and settles, if not all.
+    pub version: Option<u32>,
 }
 
 impl BatchReader for Simple {
@@ -106,6 +111,11 @@ impl Verifier for Simple {
         usize::MAX
     }
 
+    fn other_version(&self, version: u32) -> Option<String> {
+        let ours = self.version.filter(|ours| *ours != version)?;
+        Some(format!("version {version} is not {ours}"))
+    }
+
     fn verify(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Judgement {
         let is_right = (0..)
             .zip(outputs)
@@ -124,6 +134,10 @@ impl Verifier for Simple {
 impl Settler for Simple {
     fn ledger(&self) -> Option<Ledger> {
         self.ledger.clone()
+    }
+
+    fn has_trunk(&self, chain: ChainId) -> bool {
+        !self.lacks.contains(&chain)
     }
 
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<NewFile>, SettleError> {
