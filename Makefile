@@ -7,7 +7,7 @@ BATCH ?= sample
 BATCHES ?= 2
 ASSAY := $(CARGO_TARGET_DIR)/release/assay
 
-.PHONY: help setup setup-tests build prove verify test test-slow test-node test-e2e test-cluster test-contract bitcoind lint clippy doc bench gpu cuda-gate guests ci
+.PHONY: help setup setup-tests build prove verify test test-slow test-node test-e2e test-cluster test-contract bitcoind lint clippy doc bench cuda gpu cuda-gate guests ci
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,9 @@ doc: setup ## API documentation
 
 bench: setup ## Criterion benches
 	cargo bench --locked -p assay-bench
+
+cuda: ## Binaries for NVIDIA GPUs in out/cuda (no GPU needed; an hour once, CUDA_ARCHS=90-real is quicker)
+	scripts/build-cuda.sh
 
 gpu: ## The kernels on this machine's NVIDIA GPU: sanitizer, then figures
 	bench/gpu.sh

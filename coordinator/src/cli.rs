@@ -2,6 +2,7 @@
 
 mod args;
 mod batch;
+mod bench;
 mod cache;
 mod chaos;
 mod client;
@@ -65,6 +66,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Verify(command) => verify::run(&command),
         Command::Setup(command) => prove::setup(config, command),
         Command::Batch(command) => batch::run(command),
+        Command::Bench(command) => bench::run(config, command),
         Command::Cache(command) => cache::run(config, command),
         Command::Coordinator(command) => coordinator::run(config, command),
         Command::Submit(command) => client::submit(&command),

@@ -64,6 +64,7 @@ fn main() -> ExitCode {
         version: cluster::version(RunLimits::default()),
         build: format!("assay-worker {package} (sp1 {zkvm})"),
         task_bytes: MEMORY_BYTES[Kind::Shard],
+        uses_gpus: cfg!(feature = "cuda"),
     };
     cli::main(&program, runner)
 }

@@ -82,6 +82,12 @@ pub enum ConfigError {
         /// How to set it.
         how: &'static str,
     },
+    /// GPUs were asked for, and this build cannot use any.
+    #[error("no GPU {wanted}: this is a build without CUDA, see `make cuda`")]
+    NoCuda {
+        /// What was asked for.
+        wanted: String,
+    },
     /// GPUs were asked for that the machine does not have.
     #[error("no GPU {wanted}: nvidia-smi lists {found}")]
     NoGpu {
@@ -242,6 +248,8 @@ pub struct Program {
     /// Memory that one of many tasks takes, bytes. A worker without GPUs takes as many at the same time as it has memory and
     /// cores for: one alone leaves cores idle.
     pub task_bytes: u64,
+    /// Whether it can use GPUs. One that cannot takes the processor wherever it is not told, and refuses to be given a GPU.
+    pub uses_gpus: bool,
 }
 
 impl Config {
@@ -381,7 +389,7 @@ fn agent(
     if config.memory_bytes < 1 << 30 {
         return wrong("worker.memory_gib", "at least 1", (config.memory_bytes >> 30).to_string());
     }
-    config.devices = devices(worker.devices.as_deref().unwrap_or("auto"), machine)?;
+    config.devices = devices(program, worker.devices.as_deref().unwrap_or("auto"), machine)?;
     config.slots = worker.slots.unwrap_or_else(|| slots(program, machine, &config));
     config.controllers = worker.controllers.unwrap_or(1);
     if config.slots > SLOTS_MAX || config.controllers > SLOTS_MAX {
@@ -430,10 +438,14 @@ pub fn cpu_slots(memory_bytes: u64, task_bytes: u64, cores: u32) -> u32 {
     by_memory.clamp(1, cores.clamp(1, SLOTS_MAX))
 }
 
-fn devices(text: &str, machine: &Machine) -> Result<Vec<(Device, String)>, ConfigError> {
+fn devices(program: &Program, text: &str, machine: &Machine) -> Result<Vec<(Device, String)>, ConfigError> {
     let cpu = || (Device::Cpu, machine.cpu.clone());
     if text == "auto" {
-        return Ok(if machine.gpus.is_empty() { vec![cpu()] } else { machine.gpus.clone() });
+        let has_none = machine.gpus.is_empty() || !program.uses_gpus;
+        return Ok(if has_none { vec![cpu()] } else { machine.gpus.clone() });
+    }
+    if !program.uses_gpus && text.split(',').any(|word| word.trim() != "cpu") {
+        return Err(ConfigError::NoCuda { wanted: text.to_owned() });
     }
     let mut found = Vec::new();
     for word in text.split(',').map(str::trim) {

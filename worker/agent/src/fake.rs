@@ -263,7 +263,8 @@ impl From<CheapFlags> for Cheap {
 /// A worker's whole process with the cheap runner, as [`cli::main`] reads its command line.
 pub fn main() -> ExitCode {
     let build = concat!("assay-worker-cheap ", env!("CARGO_PKG_VERSION"));
-    let program = Program { version: VERSION, build: build.to_owned(), task_bytes: u64::MAX };
+    let program =
+        Program { version: VERSION, build: build.to_owned(), task_bytes: u64::MAX, uses_gpus: true };
     cli::main(&program, |_, flags: CheapFlags| Ok(Cheap::from(flags)))
 }
 

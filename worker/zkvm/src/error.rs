@@ -145,6 +145,18 @@ pub enum WorkerError {
         /// Bytes offered.
         got_bytes: u64,
     },
+    /// The GPU that this process was given cannot be used, or not any more.
+    #[error("GPU: {reason}")]
+    Gpu {
+        /// What it or its driver says.
+        reason: String,
+    },
+    /// The GPU's memory does not hold a task.
+    #[error("out of GPU memory: {reason}")]
+    GpuMemory {
+        /// The failure of the task.
+        reason: String,
+    },
     /// An invariant of the engine does not hold.
     #[error("internal error: {reason}")]
     Internal {
@@ -157,7 +169,9 @@ impl WorkerError {
     /// Tells retry from rejection; retry logic reads this and nothing else.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Io { .. } | Self::Cancelled => ErrorClass::Transient,
+            Self::Io { .. } | Self::Cancelled | Self::Gpu { .. } | Self::GpuMemory { .. } => {
+                ErrorClass::Transient
+            }
             Self::ContentMismatch { .. }
             | Self::Decode { .. }
             | Self::Version { .. }

@@ -19,11 +19,21 @@ fn config_on(
     env: &[(&str, &str)],
     flags: Settings,
 ) -> Result<Config, ConfigError> {
+    config_of(true, machine, file, env, flags)
+}
+
+fn config_of(
+    uses_gpus: bool,
+    machine: &Machine,
+    file: &str,
+    env: &[(&str, &str)],
+    flags: Settings,
+) -> Result<Config, ConfigError> {
     let lookup = |name: &str| {
         let all = [("HOME", "/home/me")].into_iter().chain(env.iter().copied());
         all.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).next_back()
     };
-    let program = Program { version: 7, build: "test 1".into(), task_bytes: 8 << 30 };
+    let program = Program { version: 7, build: "test 1".into(), task_bytes: 8 << 30, uses_gpus };
     Config::new(&program, machine, Some((Path::new("assay-worker.toml"), file)), lookup, flags)
 }
 
@@ -128,6 +138,21 @@ fn devices_are_what_was_asked_for_and_what_there_is() {
     {
         let error = on(machine, asked).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
+    }
+}
+
+#[test]
+fn a_build_without_cuda_leaves_gpus_alone() {
+    let on = |devices: &str| {
+        let worker = WorkerSettings { devices: Some(devices.into()), ..WorkerSettings::default() };
+        config_of(false, &machine(), NEEDED, &[], Settings { worker, ..Settings::default() })
+    };
+    for asked in ["auto", "cpu"] {
+        assert_eq!(on(asked).unwrap().agent.devices, [(Device::Cpu, "EPYC".into())], "{asked}");
+    }
+    for asked in ["all", "1", "0,cpu"] {
+        let error = on(asked).unwrap_err().to_string();
+        assert!(error.contains(asked) && error.contains("make cuda"), "{error}");
     }
 }
 
