@@ -44,10 +44,8 @@ impl From<CheckError> for Fault {
         let reason = one_line(&error);
         match error {
             CheckError::Result(WorkerError::Io { .. }) => Self::Here(reason),
-            // Its worker is of another build, or says so; whoever lies in this way is asked for nothing else than the others.
-            CheckError::Result(WorkerError::Version { .. }) | CheckError::Request(_) => {
-                Self::Incomparable(reason)
-            }
+            CheckError::Request(_) => Self::Incomparable(reason),
+            // Files of another version too: only workers of the batch's version have its tasks.
             _ => Self::Wrong(reason),
         }
     }

@@ -75,7 +75,7 @@ fn inputs_in_other_roles_are_no_task() {
 }
 
 #[test]
-fn results_of_another_version_or_of_unreadable_requests_are_nobodys_fault() {
+fn batches_of_another_version_and_unreadable_requests_are_nobodys_fault_and_results_of_another_version_are() {
     let scene = Scene::new();
     let verifier = scene.verifier();
     let runs = Batch::decode(&scene.payload).unwrap().split_runs(assay_lvm::RunLimits::default()).unwrap();
@@ -91,6 +91,10 @@ fn results_of_another_version_or_of_unreadable_requests_are_nobodys_fault() {
     let version =
         WorkerError::Version { what: "compressed proof", expected: "v6.1.0".into(), got: "v6.0.0".into() };
     assert!(matches!(Fault::from(CheckError::Request(decode())), Fault::Incomparable(_)));
-    assert!(matches!(Fault::from(CheckError::Result(version)), Fault::Incomparable(_)));
+    assert!(matches!(Fault::from(CheckError::Result(version)), Fault::Wrong(_)));
     assert!(matches!(Fault::from(CheckError::Result(decode())), Fault::Wrong(_)));
+    // The byte in a proof's header that says the version of its format, changed by whoever made it.
+    let forged = [&b"ASSAYPRF"[..], &2u16.to_le_bytes(), &[0; 60]].concat();
+    let block = claim(&scene, Stage::Block { run: 0 }, vec![Role::Witness]);
+    is_wrong(&verifier.verify(&block, &runs[..1], &[forged]));
 }
