@@ -271,14 +271,9 @@ async fn reach(
 }
 
 fn settings(config: &Config) -> Settings {
-    let mut work = WorkLimits::default();
-    if config.bitcoind.is_none() {
-        // A chain in this process is one folder, open once.
-        work.settlements_max = 1;
-    }
     Settings {
         limits: Limits { memory_bytes: MEMORY_BYTES, ..Limits::default() },
-        work,
+        work: WorkLimits { settlements_max: settler::SETTLEMENTS_MAX, ..WorkLimits::default() },
         callbacks: CallbackPolicy { allow_private: config.coordinator.private_callbacks },
         ..Settings::default()
     }

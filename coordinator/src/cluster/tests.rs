@@ -101,11 +101,11 @@ impl Scene {
         TaskVerifier::new(&self.epoch, scratch(self.dir.path()).unwrap())
     }
 
-    fn settler(&self) -> TrunkSettler {
+    pub(crate) fn settler(&self) -> TrunkSettler {
         TrunkSettler::new(self.config.clone(), self.epoch.verifying_key)
     }
 
-    fn order(&self) -> Order {
+    pub(crate) fn order(&self) -> Order {
         let spec = Spec {
             tenant: TenantId(1),
             key: "first".into(),
@@ -203,6 +203,7 @@ async fn a_batch_is_settled_once_and_its_files_are_a_result_folder() {
     let handed = handed.get(&scene.facts.from.0).unwrap().unwrap();
     assert_eq!(handed.values.as_flattened()[..128], scene.public_values());
     assert_eq!(handed.data, scene.validated.data);
+    assert_eq!(handed.verifying_key, Some(scene.epoch.verifying_key));
     let folder = scene.dir.path().join("fetched");
     std::fs::create_dir_all(&folder).unwrap();
     for file in &files {
