@@ -278,6 +278,12 @@ async fn a_standby_with_an_empty_folder_is_told_which_one_is_missing_and_settles
     assert!(advice.contains(&expected.place) && advice.contains("--out"), "{advice}");
     assert!(error.to_string().contains(&theirs.ledger().unwrap().place), "{error}");
     assert_eq!(error.exit_code(), EXIT_BAD_INPUT);
+
+    // Nor is its folder taken for the deployment's where none is known yet.
+    let got = theirs.ledger().unwrap();
+    let error = LeaderError::NoTrunk { chain: scene.facts.chain, got: got.clone() };
+    let error = ClusterError::from(ServiceError::from(error));
+    assert!(error.advice().unwrap().contains(&got.place) && error.exit_code() == EXIT_BAD_INPUT);
 }
 
 #[test]
