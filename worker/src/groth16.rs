@@ -230,12 +230,7 @@ fn obtain(
         return Ok((path, true));
     }
     if if_missing == IfMissing::Refuse {
-        let reason = format!(
-            "there are no parameters of this build's circuit {name} in {}: run `assay setup` on one machine, and copy its \
-             groth16/ to all that make Groth16 proofs",
-            dir.display()
-        );
-        return Err(WorkerError::Groth16 { reason });
+        return Err(missing(dir, &name));
     }
     let lock_path = dir.join(format!("{name}.lock"));
     let lock = std::fs::File::create(&lock_path).map_err(WorkerError::io("create", &lock_path))?;
@@ -251,6 +246,15 @@ fn obtain(
     Ok((path, cached))
 }
 
+fn missing(dir: &Path, name: &str) -> WorkerError {
+    let reason = format!(
+        "there are no parameters of this build's circuit {name} in {}: run `assay setup` on one machine, and copy its groth16/ to all \
+         that make Groth16 proofs",
+        dir.display()
+    );
+    WorkerError::Groth16 { reason }
+}
+
 impl Parameters {
     /// Length of the proving key's file in bytes.
     pub fn proving_key_bytes(&self) -> u64 {
@@ -262,6 +266,18 @@ impl Parameters {
 pub fn has_parameters(folder: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(folder) else { return false };
     entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "pk"))
+}
+
+/// Refuses a folder without the parameters of one circuit; those of others are no use.
+///
+/// # Errors
+/// [`WorkerError::Groth16`], with what to do.
+pub fn require_parameters(folder: &Path, digest: &[u8; 32]) -> Result<(), WorkerError> {
+    let name = hex::encode(digest);
+    match folder.join(format!("{name}.pk")).is_file() {
+        true => Ok(()),
+        false => Err(missing(folder, &name)),
+    }
 }
 
 /// A finished Groth16 proof, encoded.

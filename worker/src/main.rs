@@ -107,7 +107,8 @@ fn runner(config: &mut Config, flags: ProveFlags) -> Result<ChildRunner<StageJob
         memory_bytes: agent.memory_bytes,
     };
     tracing::info!("looking up the programs' keys; the first time they are computed");
-    let jobs = StageJobs::start(jobs, limits).map_err(|error| error.to_string())?;
+    let makes_groth16 = agent.kinds.contains(&Kind::Groth16);
+    let jobs = StageJobs::start(jobs, limits, makes_groth16).map_err(|error| error.to_string())?;
     Ok(ChildRunner::new(jobs, settings).with_device_memory(config.agent.device_memory_bytes.clone()))
 }
 

@@ -64,10 +64,18 @@ struct Known {
 /// [`ClusterError::NoVerifyingKey`].
 pub fn check(config: &Config) -> Result<(), ClusterError> {
     let folder = config.keys.join("groth16");
-    if config.coordinator.vk_hash.is_none() && !has_parameters(&folder) {
+    let is_shared = config.coordinator.place != crate::config::Place::Embedded;
+    // Where others prove the verifying key is enough.
+    let has_any = has_parameters(&folder) || (is_shared && has_verifying_key(&folder));
+    if config.coordinator.vk_hash.is_none() && !has_any {
         return Err(ClusterError::NoVerifyingKey { folder });
     }
     Ok(())
+}
+
+fn has_verifying_key(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "vk"))
 }
 
 /// Learns what holds, by means of a child where it is not known yet; `say` gets what takes long. Call [`check`] first.
@@ -283,6 +291,25 @@ mod tests {
             tell.hear(&Progress { stage, phase, done, total, peak_rss_bytes: 0, elapsed_ms: 0 });
         }
         lines
+    }
+
+    #[test]
+    fn the_verifying_key_is_enough_for_a_coordinator_that_does_not_prove() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = dir.path().join("keys");
+        let refused = |redis: bool| {
+            let mut settings =
+                Settings { cache: Some(dir.path().into()), keys: Some(keys.clone()), ..Settings::default() };
+            settings.queue.redis = redis.then(|| "redis://h".to_owned());
+            settings.store.url = redis.then(|| "file:///s".to_owned());
+            check(&Config::new(None, |_| None, settings).unwrap()).is_err()
+        };
+        assert!(refused(false) && refused(true));
+        std::fs::create_dir_all(keys.join("groth16")).unwrap();
+        std::fs::write(keys.join("groth16/00.vk"), "").unwrap();
+        assert!(refused(false) && !refused(true));
+        std::fs::write(keys.join("groth16/00.pk"), "").unwrap();
+        assert!(!refused(false) && !refused(true));
     }
 
     #[test]

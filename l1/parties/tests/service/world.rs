@@ -41,6 +41,7 @@ use zeroize::Zeroizing;
 
 const TRUNK: [u8; 32] = [7; 32];
 const CODE: [u8; 32] = [2; 32];
+const VERIFYING_KEY: [u8; 32] = [9; 32];
 pub(crate) const CLAIMS: u32 = 2;
 
 fn state(batch: u32) -> [u8; 32] {
@@ -57,7 +58,7 @@ pub(crate) fn honest(batch: u32) -> ProvedBatch {
     let data = data(batch);
     let mut values = [state(batch), state(batch + 1), blake3::hash(&data).into(), CODE, [0; 32]];
     values[4] = claim_digest(&values[..4]);
-    ProvedBatch { values, proof: b"proof".to_vec(), data }
+    ProvedBatch { verifying_key: Some(VERIFYING_KEY), values, proof: b"proof".to_vec(), data }
 }
 
 /// The rollup of these tests.
@@ -121,7 +122,7 @@ fn policy(operator: &OperatorSecret) -> Policy {
         sink: secret(0x51).x_only_public_key(&Secp256k1::new()).0,
         start_commitment: state(0),
         code_root: CODE,
-        verifier_commitment: [9; 32],
+        verifier_commitment: VERIFYING_KEY,
         verifier: VerifierSet::None,
         claims: CLAIMS,
         collateral_sat: 1_000_000,
@@ -310,6 +311,13 @@ impl World {
         let spec = policy.spec_for(epoch, &keys, attesters, OutPoint::null());
         let previous = (epoch > 0).then(|| self.graph.end());
         TxOut { value: funding_value(&spec, previous), script_pubkey: wallet_script(policy.operator_key) }
+    }
+
+    /// The coins that the operator pays for data with.
+    pub(crate) fn data_coins(&self) -> Vec<OutPoint> {
+        let operator = OperatorSecret::load_or_create(&self.path("operator.secret")).unwrap();
+        let script = wallet_script(operator.public_key(&TRUNK, KeyRole::Envelope));
+        self.backend.utxos(&script).unwrap().into_iter().map(|coin| coin.outpoint).collect()
     }
 
     /// A claim that skips a batch, as soon as the chain takes it.

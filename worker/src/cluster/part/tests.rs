@@ -192,6 +192,26 @@ fn the_proof_of_another_shard_of_the_same_execution_is_refused() {
 }
 
 #[test]
+fn who_proves_a_shard_to_the_end_of_the_program_is_not_blamed_for_a_request_that_goes_on() {
+    let halted = |begin, end| Values { next_pc: [field(1), field(0), field(0)], ..values(begin, end, 2) };
+    let request = Request::shard(&chunk(1 << 20, 1 << 21), 2);
+    request.check(&halted(1 << 20, 1 << 21)).unwrap();
+    is_unreadable(request.check(&halted(1 << 20, (1 << 21) - 8)));
+    // It has not halted, begins elsewhere, is about other addresses, or comes after other proofs: not what was asked for.
+    is_refused(request.check(&values(1 << 20, (1 << 21) - 8, 2)));
+    is_refused(request.check(&halted((1 << 20) + 8, (1 << 21) - 8)));
+    is_refused(request.check(&halted((1 << 20) + 8, 1 << 21)));
+    is_refused(request.check(&Values { last_init_addr: address(64), ..halted(1 << 20, (1 << 21) - 8) }));
+    is_refused(request.check(&Values { deferred_proof: field(3), ..halted(1 << 20, (1 << 21) - 8) }));
+    let digest = Values { end_reconstruct_deferred_digest: [field(9); 8], ..halted(1 << 20, (1 << 21) - 8) };
+    is_refused(request.check(&digest));
+    // A shard of memory has no cycles to end early.
+    let memory = TraceData::Memory(Box::new(memory_shard(1 << 20, 0, 0)));
+    let memory = Request::shard(&memory, 2);
+    is_refused(memory.check(&halted(1 << 20, (1 << 20) - 8)));
+}
+
+#[test]
 fn shards_of_memory_are_told_apart_by_their_addresses() {
     let at = |from: u64, to: u64| Values {
         previous_init_addr: address(from),
