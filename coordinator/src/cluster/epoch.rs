@@ -64,7 +64,7 @@ struct Known {
 /// [`ClusterError::NoVerifyingKey`].
 pub fn check(config: &Config) -> Result<(), ClusterError> {
     let folder = config.keys.join("groth16");
-    let is_shared = config.coordinator.place != crate::config::Place::Embedded;
+    let is_shared = config.coordinator.place != QueuePlace::Embedded;
     // Where others prove the verifying key is enough.
     let has_any = has_parameters(&folder) || (is_shared && has_verifying_key(&folder));
     if config.coordinator.vk_hash.is_none() && !has_any {

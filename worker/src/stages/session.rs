@@ -270,9 +270,9 @@ impl Session {
 }
 
 fn circuit(reporter: &Reporter) -> Result<groth16::Circuit, WorkerError> {
-    reporter.report("build circuit", 0, 1);
+    reporter.report(groth16::phase::BUILD_CIRCUIT, 0, 1);
     let circuit = groth16::Circuit::build()?;
-    reporter.report("build circuit", 1, 1);
+    reporter.report(groth16::phase::BUILD_CIRCUIT, 1, 1);
     Ok(circuit)
 }
 
