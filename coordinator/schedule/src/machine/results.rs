@@ -23,6 +23,18 @@ pub(super) enum Setback {
     Yield,
 }
 
+impl Setback {
+    /// Why the task is set aside if this was its last try.
+    fn reason(self) -> String {
+        match self {
+            Self::Failure(reason) => reason,
+            Self::Wrong => "the result does not verify".into(),
+            Self::Loss => "it got lost".into(),
+            Self::Yield => "it made room for another".into(),
+        }
+    }
+}
+
 impl Machine {
     pub(super) fn result(
         &mut self,
@@ -130,23 +142,19 @@ impl Machine {
     pub(super) fn retry(&mut self, id: AttemptId, setback: Setback) {
         let (batch, node, worker) = self.place(id);
         self.take_back(id, matches!(setback, Setback::Wrong));
-        let setback = match setback {
-            Setback::Wrong => Setback::Failure("the result does not verify".into()),
-            other => other,
-        };
         let (failures_max, losses_max) = (self.limits.failures_max, self.limits.losses_max);
         let (backoff_ms, backoff_ms_max) = (self.limits.backoff_ms, self.limits.backoff_ms_max);
         let now = self.now;
         let entry = self.node_mut(batch, node);
         let mut is_suspect = false;
         let (tries, reason) = match setback {
-            Setback::Failure(reason) => {
+            Setback::Failure(_) | Setback::Wrong => {
                 entry.failures += 1;
                 is_suspect = entry.failures + FRESH_TRIES == failures_max && entry.controller.is_some();
                 if !entry.avoid.contains(&worker) {
                     entry.avoid.push(worker);
                 }
-                (entry.failures, (entry.failures >= failures_max).then_some(reason))
+                (entry.failures, (entry.failures >= failures_max).then(|| setback.reason()))
             }
             Setback::Loss => {
                 entry.losses += 1;
