@@ -131,17 +131,17 @@ impl Machine {
     pub(super) fn retry(&mut self, id: AttemptId, setback: Setback) {
         let (batch, node, worker) = self.place(id);
         self.take_back(id, matches!(setback, Setback::Wrong));
-        let setback = match setback {
-            Setback::Wrong => Setback::Failure("the result does not verify".into()),
-            other => other,
-        };
         let (failures_max, losses_max) = (self.limits.failures_max, self.limits.losses_max);
         let (backoff_ms, backoff_ms_max) = (self.limits.backoff_ms, self.limits.backoff_ms_max);
         let now = self.now;
         let entry = self.node_mut(batch, node);
         let mut is_suspect = false;
         let (tries, reason) = match setback {
-            Setback::Failure(reason) => {
+            Setback::Failure(_) | Setback::Wrong => {
+                let reason = match setback {
+                    Setback::Failure(reason) => reason,
+                    _ => "the result does not verify".into(),
+                };
                 entry.failures += 1;
                 is_suspect = entry.failures + FRESH_TRIES == failures_max && entry.controller.is_some();
                 if !entry.avoid.contains(&worker) {
