@@ -7,11 +7,6 @@ mod history;
 mod intake;
 mod observe;
 mod receipts;
-/// The first characters of a text that can be shown.
-fn cut(text: &str, max: usize) -> String {
-    text.chars().filter(|char| !char.is_control()).take(max).collect()
-}
-
 #[cfg(test)]
 mod tests;
 
@@ -610,4 +605,9 @@ pub fn encode_record(record: &Record) -> Vec<u8> {
 /// [`StateError::Record`].
 pub fn decode_record(bytes: &[u8]) -> Result<Record, StateError> {
     serde_json::from_slice(bytes).map_err(|error| StateError::Record(error.to_string()))
+}
+
+/// The first characters of a text that can be shown.
+fn cut(text: &str, max: usize) -> String {
+    text.chars().filter(|char| !char.is_control()).take(max).collect()
 }

@@ -75,7 +75,7 @@ mod tests {
     fn memory_that_the_driver_does_not_say_is_not_known() {
         let text = "0, 143771\n1, [N/A]\n2, 24564\n";
         let expected = [(Device::Gpu(0), 143_771 << 20), (Device::Gpu(2), 24_564 << 20)];
-        assert_eq!(parse_gpu_memory(text), expected.into());
+        assert_eq!(parse_gpu_memory(text), BTreeMap::from(expected));
     }
 
     #[test]

@@ -111,7 +111,7 @@ fn every_variable_is_read() {
     assert_eq!((agent.name.as_str(), agent.work_dir.as_path()), ("n", Path::new("/w")));
     assert_eq!(agent.devices, [(Device::Gpu(1), "4090".into()), (Device::Cpu, "EPYC".into())]);
     assert_eq!((agent.slots, agent.controllers, agent.memory_bytes), (4, 5, 6 << 30));
-    assert_eq!(agent.device_memory_bytes, [(Device::Gpu(1), 6 << 30)].into());
+    assert_eq!(agent.device_memory_bytes, BTreeMap::from([(Device::Gpu(1), 6 << 30)]));
     assert_eq!(agent.kinds, [Kind::Execute, Kind::Wrap]);
     assert_eq!(agent.times.drain_ms, 7_000);
 }
