@@ -1,7 +1,7 @@
 //! Against arkworks' integers, at every bound that the sums and products may reach.
 
 use ark_bn254::{Fq, Fr};
-use ark_ff::{BigInt, BigInteger, Field, PrimeField, UniformRand};
+use ark_ff::{BigInt, BigInteger};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
