@@ -7,7 +7,7 @@ BATCH ?= sample
 BATCHES ?= 2
 ASSAY := $(CARGO_TARGET_DIR)/release/assay
 
-.PHONY: help setup setup-tests build prove verify test test-slow test-node test-e2e test-cluster test-contract bitcoind lint clippy doc bench gpu cuda-gate guests ci
+.PHONY: help setup setup-tests build prove verify test test-slow test-node test-e2e test-cluster test-contract bitcoind lint clippy doc bench cuda gpu cuda-gate guests ci
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,7 @@ setup-tests: # What the tests need besides
 test: setup-tests ## All fast tests
 	cargo test --release --locked --workspace --no-fail-fast
 	cargo test --release --locked -p assay-kernels --features cuda --test cuda_shim --no-fail-fast
+	cargo test --release --locked -p assay-kernels --features cuda --lib device::
 
 test-slow: setup-tests bitcoind ## Tests that take minutes: zkVM proofs, the whole wrap circuit, a real Bitcoin node
 	cargo test --release --locked --workspace -- --ignored --test-threads=1
@@ -61,6 +62,9 @@ doc: setup ## API documentation
 
 bench: setup ## Criterion benches
 	cargo bench --locked -p assay-bench
+
+cuda: ## Binaries for NVIDIA GPUs in out/cuda (no GPU needed; an hour once, CUDA_ARCHS=90-real is quicker)
+	scripts/build-cuda.sh
 
 gpu: ## The kernels on this machine's NVIDIA GPU: sanitizer, then figures
 	bench/gpu.sh

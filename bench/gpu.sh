@@ -51,14 +51,7 @@ fi
 echo "* without sanitizer: $(grep -c '^ok:' out/gpu-check.log) checks" >>"$report"
 "$gpu" repeat 1000 | grep '^ok:' | sed 's/^ok:/*/' >>"$report"
 
-# Power over the figures, where the driver tells it.
-nvidia-smi --query-gpu=power.draw --format=csv,noheader,nounits -lms 200 >out/gpu-power.log 2>/dev/null &
-sampler=$!
-trap 'kill "$sampler" 2>/dev/null || true' EXIT
+# Milliseconds, ratios and, where the driver tells the power, joules an operation.
 echo >>"$report"
 "$gpu" figures "$least" "$most" >>"$report"
-kill "$sampler" 2>/dev/null || true
-awk '$1 + 0 > 0 { sum += $1; n++; if ($1 > most) most = $1 }
-     END { if (n) printf "\nPower over all figures, waits of the CPU included: %.0f W on average, %.0f W at most.\n", sum / n, most
-           else print "\nPower: not told by the driver." }' out/gpu-power.log >>"$report"
 cat "$report"

@@ -13,6 +13,7 @@ packages=(
   nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85
   nvidia-cuda-runtime==13.0.96
   nvidia-cuda-cuobjdump==13.2.78 nvidia-cuda-nvdisasm==13.2.78   # read machine code; not in 13.0 on their own
+  nvidia-nvtx==13.0.85 cmake==3.31.6                             # the zkVM's kernels; Debian 12's cmake does not know CUDA's C++20
 )
 stamp="$folder/installed"
 

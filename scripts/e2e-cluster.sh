@@ -74,7 +74,7 @@ main() {
   # Clusters never draw parameters by themselves.
   "$assay" setup >setup.log 2>&1 || fail "assay setup: $(tail -1 setup.log)"
   start redis
-  wait_for 20 "redis does not start: $(tail -1 redis.log)" redis-cli -p "$redis_port" ping
+  wait_for 20 "redis does not start: see redis.log" redis-cli -p "$redis_port" ping
   start coordinator
   wait_for 600 "the coordinator does not print a key" grep -q '^  first key' coordinator.log
   ASSAY_KEY=$(sed -n 's/^  first key *\([^ ]*\).*/\1/p' coordinator.log | head -1)

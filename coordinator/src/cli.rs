@@ -2,6 +2,7 @@
 
 mod args;
 mod batch;
+mod bench;
 mod cache;
 mod chaos;
 mod client;
@@ -38,7 +39,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Logs: a service and what works step by step say what they do, a command only what is wrong, the processes of a chaos run what they are told to.
+/// Logs: a service and what works step by step say what they do, a command only what is wrong, the processes of a chaos
+/// run what they are told to.
 fn begin(command: &Command) -> Result<Option<assay_telemetry::Guard>, Error> {
     match command {
         Command::Coordinator(_) => Ok(Some(assay_telemetry::init("info", "assay-coordinator")?)),
@@ -64,6 +66,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Verify(command) => verify::run(&command),
         Command::Setup(command) => prove::setup(config, command),
         Command::Batch(command) => batch::run(command),
+        Command::Bench(command) => bench::run(config, command),
         Command::Cache(command) => cache::run(config, command),
         Command::Coordinator(command) => coordinator::run(config, command),
         Command::Submit(command) => client::submit(&command),
@@ -113,7 +116,28 @@ fn interrupt_flag() -> Arc<AtomicBool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::EXIT_BAD_INPUT;
     use clap::CommandFactory;
+
+    #[test]
+    fn signer_and_graph_commands_end_with_2_for_bad_input() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        std::fs::write(dir.path().join("junk"), "junk").unwrap();
+        let code = |line: &[&str]| {
+            let arguments = Arguments::parse_from(["assay", "l1"].iter().chain(line));
+            run(arguments).unwrap_err().exit_code()
+        };
+        for policy in ["missing", "junk"] {
+            let (policy, proposal) = (path(policy), path("proposal"));
+            assert_eq!(code(&["graph", "--proposal", &proposal, "--policy", &policy]), EXIT_BAD_INPUT);
+        }
+        let (junk, missing) = (path("junk"), path("missing"));
+        assert_eq!(code(&["signer", "inspect", "--dir", &junk]), EXIT_BAD_INPUT);
+        let serve =
+            ["signer", "serve", "--dir", &missing, "--identity", &junk, "--peers", &junk, "--policy", &junk];
+        assert_eq!(code(&serve), EXIT_BAD_INPUT);
+    }
 
     #[test]
     fn the_command_line_is_consistent_and_every_command_teaches_by_example() {
@@ -123,10 +147,16 @@ mod tests {
             assert!(help.contains("Example"), "{} has no example", command.get_name());
         }
         let root = Arguments::command();
-        let l1 = root.find_subcommand("l1").unwrap();
-        for name in ["operator", "vigilante", "backup", "watch", "keys", "fund"] {
-            let help = l1.find_subcommand(name).unwrap().clone().render_long_help().to_string();
+        let mut commands: Vec<_> = root.find_subcommand("l1").unwrap().get_subcommands().collect();
+        let mut names = Vec::new();
+        while let Some(command) = commands.pop() {
+            let (name, help) = (command.get_name(), command.clone().render_long_help().to_string());
             assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{name}: {help}");
+            commands.extend(command.get_subcommands());
+            names.push(name);
+        }
+        for name in ["operator", "inspect", "signer", "hand-over", "forget"] {
+            assert!(names.contains(&name), "{names:?}");
         }
         let help = Arguments::command().render_long_help().to_string();
         for word in ["Exit codes", "ASSAY_CACHE", "out/<batch>/", "INSECURE"] {

@@ -172,7 +172,9 @@ impl ClusterError {
             | Self::Parameters { .. }
             | Self::Ledger { .. }
             | Self::Listen { .. } => EXIT_BAD_INPUT,
-            Self::Service(ServiceError::Leader(LeaderError::Ledger { .. })) => EXIT_BAD_INPUT,
+            Self::Service(ServiceError::Leader(LeaderError::Ledger { .. } | LeaderError::NoTrunk { .. })) => {
+                EXIT_BAD_INPUT
+            }
             _ => EXIT_FAILED,
         }
     }
@@ -184,6 +186,11 @@ impl ClusterError {
                 "run it with --out on that folder ({}), on storage that all coordinators of the deployment share, or restore the \
                  folder there from the backup; a deployment of its own needs another --deployment",
                 expected.place
+            )),
+            Self::Service(ServiceError::Leader(LeaderError::NoTrunk { chain, got })) => Some(format!(
+                "give it the --out that has rollups/{chain}/trunk instead of {}, from the backup if need be; where that is lost for good, \
+                 begin a deployment of its own: another --deployment",
+                got.place
             )),
             _ => None,
         }
@@ -271,14 +278,9 @@ async fn reach(
 }
 
 fn settings(config: &Config) -> Settings {
-    let mut work = WorkLimits::default();
-    if config.bitcoind.is_none() {
-        // A chain in this process is one folder, open once.
-        work.settlements_max = 1;
-    }
     Settings {
         limits: Limits { memory_bytes: MEMORY_BYTES, ..Limits::default() },
-        work,
+        work: WorkLimits { settlements_max: settler::SETTLEMENTS_MAX, ..WorkLimits::default() },
         callbacks: CallbackPolicy { allow_private: config.coordinator.private_callbacks },
         ..Settings::default()
     }

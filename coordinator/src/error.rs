@@ -181,6 +181,7 @@ impl Error {
             Error::Cluster(error) => error.exit_code(),
             Error::L1(error) if error.is_bad_input() => EXIT_BAD_INPUT,
             Error::Party(error) if error.is_bad_input() => EXIT_BAD_INPUT,
+            Error::Contract(error) if assay_l1_signer::cli::is_bad_input(error) => EXIT_BAD_INPUT,
             Error::Telemetry(_)
             | Error::Batch { .. }
             | Error::Description { .. }

@@ -1,7 +1,8 @@
 //! The rollup's part of a vigilante's work: executes the batches that claims commit to, and verifies their proofs.
 //!
-//! Everything comes from Bitcoin: the batch's data and proof (found by the service), and the forced transactions that were due. What is
-//! told beforehand is the genesis, and the verifying key, which must be the one that the policies name.
+//! Everything comes from Bitcoin: the batch's data and proof (found by the service), and the forced transactions that
+//! were due. What is told beforehand is the genesis, and the verifying key, which must be the one that the policies
+//! name.
 
 mod forced;
 mod states;
@@ -68,8 +69,8 @@ pub struct RollupJudge {
 }
 
 impl RollupJudge {
-    /// A judge of the trunk that the policies are about. Its states are kept in `folder`, which belongs to it alone; `genesis` is the
-    /// chain before the first block.
+    /// A judge of the trunk that the policies are about. Its states are kept in `folder`, which belongs to it alone;
+    /// `genesis` is the chain before the first block.
     ///
     /// # Errors
     /// [`JudgeError`]; nothing has been written then.

@@ -18,6 +18,7 @@
 //!
 //! Reading order: [`cli`], [`input`], [`pipeline`], [`shell`], [`verify`], [`cluster`].
 
+pub mod bench;
 pub mod cache;
 pub mod child;
 pub mod cli;

@@ -20,7 +20,10 @@ pub enum ReplayError {
     #[error(transparent)]
     File(#[from] FileError),
     /// A kept batch does not execute: the folder is of another genesis.
-    #[error("{}: {source}: the folder holds another rollup's batches; choose another --dir, or start over with --from-genesis", path.display())]
+    #[error(
+        "{}: {source}: the folder holds another rollup's batches; choose another --dir, or start over with --from-genesis",
+        path.display()
+    )]
     Kept {
         /// The file.
         path: PathBuf,

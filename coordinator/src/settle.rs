@@ -98,6 +98,7 @@ impl SettleError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::NotNext { .. } | Self::OtherGenesis { .. } | Self::NoEpoch => false,
+            Self::HandOver(error) => error.is_transient(),
             Self::Trunk(error) => !matches!(
                 error,
                 TrunkError::Discontinuity { .. }
@@ -139,6 +140,17 @@ impl From<BackendError> for SettleFailure {
     fn from(error: BackendError) -> Self {
         SettleError::from(error).into()
     }
+}
+
+/// How a claim stands on its trunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing of it was posted.
+    Absent,
+    /// There is a plan, of this claim or of what comes before it, whose transactions may be on their way.
+    Begun,
+    /// It is settled.
+    Settled,
 }
 
 /// What is claimed.
@@ -210,17 +222,38 @@ impl Venue {
             .map_err(|error| SettleFailure { error, is_begun: trunk.has_pending() })
     }
 
-    /// Whether a claim that ends at `to` may have been posted: there is a plan that was begun, or the trunk has settled that
-    /// state. Makes no trunk where there is none.
+    /// How a claim stands. Makes no trunk where there is none.
     ///
     /// # Errors
-    /// [`SettleError`] if the trunk cannot be looked at.
-    pub fn may_have_claimed(&self, to: &[u8; 32]) -> Result<bool, SettleError> {
+    /// [`SettleError`] if the trunk cannot be looked at: it may have been posted then.
+    pub fn standing(&self, is_it: impl Fn(&ClaimReceipt) -> bool) -> Result<Standing, SettleError> {
+        self.look(is_it, |_| Ok(()))
+    }
+
+    /// Carries out what an earlier process has begun, if anything, whatever became of the claim's request: it is all in the plan. Then as
+    /// [`Venue::standing`].
+    ///
+    /// # Errors
+    /// As [`Venue::standing`]; also if it is not confirmed yet.
+    pub fn finish(&self, is_it: impl Fn(&ClaimReceipt) -> bool) -> Result<Standing, SettleError> {
+        self.look(is_it, Trunk::finish)
+    }
+
+    fn look(
+        &self,
+        is_it: impl Fn(&ClaimReceipt) -> bool,
+        first: impl FnOnce(&mut Trunk) -> Result<(), TrunkError>,
+    ) -> Result<Standing, SettleError> {
         if !self.trunk.exists() {
-            return Ok(false);
+            return Ok(Standing::Absent);
         }
-        let trunk = Trunk::open(TrunkConfig::development(&self.trunk), self.backend.open()?)?;
-        Ok(trunk.has_pending() || trunk.claims().iter().any(|claim| claim.new_commitment == *to))
+        let mut trunk = Trunk::open(TrunkConfig::development(&self.trunk), self.backend.open()?)?;
+        first(&mut trunk)?;
+        Ok(match trunk.claims().iter().any(is_it) {
+            true => Standing::Settled,
+            false if trunk.has_pending() => Standing::Begun,
+            false => Standing::Absent,
+        })
     }
 }
 

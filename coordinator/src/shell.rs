@@ -4,6 +4,7 @@
 //! job in a child process, checks what came back, stores it, and only then answers the pipeline; the journal is written
 //! after every answer, before the next effect is begun.
 
+mod bench;
 mod jobs;
 mod publish;
 mod session;
@@ -23,6 +24,7 @@ use crate::job::{History, Job, Keys};
 use crate::journal::Journal;
 use crate::pipeline::{Effect, Event, Origin, Outcome, Phase, Plan, Stage, State, Until};
 use crate::progress::{Board, Step, View};
+pub use bench::bench;
 use session::Session;
 pub use setup::{ask, setup, Made};
 

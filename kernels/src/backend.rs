@@ -182,7 +182,7 @@ impl<D: Device> Backend<D> {
         self.msm(points, scalars)
     }
 
-    /// Transforms `values`, whose number is the domain's: `2^k` or `3 * 2^k`.
+    /// Transforms `values`, whose number is the domain's: `2^k`, `3 * 2^k` or `9 * 2^k`.
     ///
     /// # Errors
     /// [`BackendError::Ntt`] for other sizes; [`BackendError::Device`] only [without fallback](Self::without_fallback).

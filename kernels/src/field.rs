@@ -28,6 +28,7 @@
 //! assert_eq!(dispatch(Squares([Fr::from(3); 8])), [Fr::from(9); 8]);
 //! ```
 
+mod butterfly;
 mod constants;
 #[cfg(target_arch = "x86_64")]
 mod ifma;
@@ -36,6 +37,7 @@ mod portable;
 #[cfg(test)]
 mod tests;
 
+pub use butterfly::Twiddle;
 pub use constants::{Constants, LaneField};
 #[cfg(target_arch = "x86_64")]
 pub use ifma::{Ifma, IfmaLanes};
@@ -86,6 +88,39 @@ pub trait Arch: Copy + Send + Sync + 'static {
 
     /// One in every lane.
     fn one<F: LaneField>(self) -> Self::Lanes<F>;
+
+    /// Takes each pair `(x, y)` of `left` and `right` to `(x + t y, x - t y)`, for `-t` if `negated`.
+    ///
+    /// The values are for other splits, at most fifteen from reduced ones, and then for [`Arch::finish_split`].
+    #[inline(always)]
+    fn split<F: LaneField>(
+        self,
+        left: &mut [Self::Lanes<F>],
+        right: &mut [Self::Lanes<F>],
+        twiddle: Twiddle<'_>,
+        negated: bool,
+    ) {
+        butterfly::split(self, left, right, twiddle, negated);
+    }
+
+    /// [`Lanes::pack`] of what [`Arch::split`] gives.
+    #[inline(always)]
+    fn finish_split<F: LaneField>(self, lanes: Self::Lanes<F>) -> [Packed; LANES] {
+        lanes.carry().shrink().pack()
+    }
+
+    /// Takes each pair `(x, y)` of `left` and `right` to `(x + y, t (x - y))`, the transpose of [`Arch::split`], for `-t` if
+    /// `negated`. Takes and gives reduced values.
+    #[inline(always)]
+    fn merge<F: LaneField>(
+        self,
+        left: &mut [Self::Lanes<F>],
+        right: &mut [Self::Lanes<F>],
+        twiddle: Twiddle<'_>,
+        negated: bool,
+    ) {
+        butterfly::merge(self, left, right, twiddle, negated);
+    }
 }
 
 /// One element in an architecture's own Montgomery form, fully reduced, four little-endian words.

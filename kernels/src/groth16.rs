@@ -19,7 +19,7 @@
 //! knowledge-soundness argument does not use the degree of `h` (any polynomial `h` shows divisibility), so that power gives
 //! a cheating prover nothing; and whoever has the textbook elements of a ceremony with that power can compute these.
 //!
-//! Domains have `2^k` or `3 * 2^k` points ([`crate::ntt`]); as in libsnark and arkworks, the public inputs get a row
+//! Domains have `2^k`, `3 * 2^k` or `9 * 2^k` points ([`crate::ntt`]); as in libsnark and arkworks, the public inputs get a row
 //! `z_i * 0 = 0` each behind the constraints.
 
 mod fixed_base;

@@ -1,14 +1,14 @@
-//! Number-theoretic transforms over BN254's scalar field on domains of `2^k` and `3 * 2^k` points, in place.
+//! Number-theoretic transforms over BN254's scalar field on domains of `2^k`, `3 * 2^k` and `9 * 2^k` points, in place.
 //!
 //! The transforms that a Groth16 prover needs never have to sort: an inverse transform takes natural order and leaves
 //! *permuted* coefficients, scaling to a coset works on permuted coefficients, and the forward transform takes them back to
 //! natural order. [`Domain::ifft`] and friends sort, for callers that want natural order on both sides.
 //!
-//! Permuted order of a domain of `r * m` points (`r` is 1 or 3, `m = 2^k`): position `k0 * m + rev(k1)` holds coefficient
-//! `r * k1 + k0`, where `rev` reverses the `k` bits.
+//! Permuted order of a domain of `r * m` points (`r` is 1, 3 or 9, `m = 2^k`): position `j * m + rev(i)` holds coefficient
+//! `r * i + flip(j)`, where `rev` reverses the `k` bits and `flip` the two digits in base 3 that `j` has if `r` is 9.
 //!
-//! Method: one radix-3 pass (decimation in frequency; its transpose on the way back), then on each third the radix-2
-//! transforms in which a block has one constant twiddle (`x^2h - z^2 = (x^h - z)(x^h + z)`), eight elements at a time and up to
+//! Method: a radix-3 pass (decimation in frequency; its transpose on the way back), for `r = 9` one more on each third, then on
+//! each part the radix-2 transforms in which a block has one constant twiddle (`x^2h - z^2 = (x^h - z)(x^h + z)`), eight elements at a time and up to
 //! eight levels a pass. The twiddles are in bit-reversed order, so one table of `m / 2` serves every level.
 
 mod radix2;
@@ -32,15 +32,15 @@ pub enum NttError {
         /// Points asked for.
         size: usize,
     },
-    /// The size is neither `2^k` nor `3 * 2^k`.
-    #[error("{size} is neither 2^k nor 3 * 2^k")]
+    /// The size is not `2^k`, `3 * 2^k` or `9 * 2^k`.
+    #[error("{size} is neither 2^k nor 3 * 2^k nor 9 * 2^k")]
     Shape {
         /// Points asked for.
         size: usize,
     },
 }
 
-/// A multiplicative subgroup of `2^k` or `3 * 2^k` points with the twiddles of its transforms.
+/// A multiplicative subgroup of `2^k`, `3 * 2^k` or `9 * 2^k` points with the twiddles of its transforms.
 #[derive(Debug, Clone)]
 pub struct Domain {
     /// Number of points.
@@ -71,9 +71,9 @@ impl Domain {
         if points > 3 << 28 {
             return Err(NttError::TooLarge { size: points });
         }
-        let two = points.max(1).next_power_of_two();
-        let three = 3 * points.div_ceil(3).next_power_of_two();
-        Ok(if points > 2 && three < two || two > 1 << 28 { three } else { two })
+        let parts = [1, 3, 9].map(|radix| (radix, points.div_ceil(radix).next_power_of_two()));
+        let sizes = parts.into_iter().filter(|(_, part)| *part <= 1 << 28).map(|(radix, part)| radix * part);
+        sizes.min().ok_or(NttError::TooLarge { size: points })
     }
 
     /// The domain of exactly `size` points.
@@ -81,14 +81,14 @@ impl Domain {
     /// # Errors
     /// [`NttError::Shape`] or [`NttError::TooLarge`].
     pub fn new(size: usize) -> Result<Self, NttError> {
-        let part = if size.is_multiple_of(3) { size / 3 } else { size };
+        let radix = [9, 3].into_iter().find(|radix| size.is_multiple_of(*radix)).unwrap_or(1);
+        let part = size / radix;
         if !part.is_power_of_two() {
             return Err(NttError::Shape { size });
         }
         let generator = Fr::get_root_of_unity(size as u64)
             .filter(|_| part <= 1 << 28)
             .ok_or(NttError::TooLarge { size })?;
-        let part_generator = if part == size { generator } else { generator.square() * generator };
         let inverse = |value: Fr| value.inverse().ok_or(NttError::TooLarge { size });
         Ok(Self {
             size,
@@ -96,7 +96,7 @@ impl Domain {
             generator,
             generator_inverse: inverse(generator)?,
             size_inverse: inverse(Fr::from(size as u64))?,
-            twiddles: Twiddles::new(part, part_generator),
+            twiddles: Twiddles::new(part, generator.pow([radix as u64])),
         })
     }
 
@@ -147,9 +147,7 @@ impl Domain {
     /// If `values` does not have the domain's size.
     pub fn interpolate_unscaled(&self, values: &mut [Fr]) {
         assert_eq!(values.len(), self.size, "one value per point");
-        if self.part < self.size {
-            self.radix3(values, self.generator_inverse, false);
-        }
+        self.split_thirds(values, self.generator_inverse);
         values.par_chunks_mut(self.part).for_each(|part| self.twiddles.split(part, true));
     }
 
@@ -160,17 +158,14 @@ impl Domain {
     pub fn evaluate_permuted(&self, coefficients: &mut [Fr]) {
         assert_eq!(coefficients.len(), self.size, "one coefficient per point");
         coefficients.par_chunks_mut(self.part).for_each(|part| self.twiddles.merge(part, false));
-        if self.part < self.size {
-            self.radix3(coefficients, self.generator, true);
-        }
+        self.merge_thirds(coefficients, self.generator);
     }
 
     /// Multiplies coefficient `i`, in permuted order, by `shift^i / size`.
     pub fn scale_permuted(&self, coefficients: &mut [Fr], shift: Fr) {
-        let radix = self.size / self.part;
         let bits = self.part.trailing_zeros();
         let low_bits = bits / 2;
-        let step = shift.pow([radix as u64]);
+        let step = shift.pow([self.radix() as u64]);
         // Position q = high * 2^low_bits + low of a part has exponent rev(low) * 2^(bits - low_bits) + rev(high).
         let powers = |base: Fr, width: u32| -> Vec<Fr> {
             let mut table = vec![Fr::one()];
@@ -184,12 +179,12 @@ impl Domain {
         };
         let low = powers(step.pow([1u64 << (bits - low_bits)]), low_bits);
         let high = powers(step, bits - low_bits);
-        let mut start = self.size_inverse;
-        for part in coefficients.chunks_mut(self.part) {
-            part.par_chunks_mut(low.len())
+        for (part, values) in coefficients.chunks_mut(self.part).enumerate() {
+            let start = self.size_inverse * shift.pow([self.flip(part) as u64]);
+            values
+                .par_chunks_mut(low.len())
                 .zip(&high)
                 .for_each(|(chunk, high)| radix2::scale(chunk, &low, start * high));
-            start *= shift;
         }
     }
 
@@ -238,46 +233,77 @@ impl Domain {
 
     /// The coefficient that position `position` of the permuted order holds.
     pub fn index_of(&self, position: usize) -> usize {
-        let radix = self.size / self.part;
-        radix * reverse(position % self.part, self.part) + position / self.part
+        self.radix() * reverse(position % self.part, self.part) + self.flip(position / self.part)
     }
 
     /// The position of coefficient `index` in the permuted order.
     pub fn position_of(&self, index: usize) -> usize {
-        let radix = self.size / self.part;
-        (index % radix) * self.part + reverse(index / radix, self.part)
+        self.flip(index % self.radix()) * self.part + reverse(index / self.radix(), self.part)
     }
 
-    /// The radix-3 pass over the thirds; `twiddle_first` is the transpose that undoes it (times 3, for the inverse root).
-    fn radix3(&self, values: &mut [Fr], root: Fr, twiddle_first: bool) {
-        let cube_root = root.pow([self.part as u64]);
-        let root2 = root.square();
-        let (first, rest) = values.split_at_mut(self.part);
-        let (second, third) = rest.split_at_mut(self.part);
-        let chunks =
-            first.par_chunks_mut(GRAIN).zip(second.par_chunks_mut(GRAIN)).zip(third.par_chunks_mut(GRAIN));
-        chunks.enumerate().for_each(|(chunk, ((first, second), third))| {
-            let mut twiddle = root.pow([(chunk * GRAIN) as u64]);
-            let mut twiddle2 = twiddle.square();
-            for ((first, second), third) in first.iter_mut().zip(second).zip(third) {
-                if twiddle_first {
-                    *second *= twiddle;
-                    *third *= twiddle2;
-                }
-                let turned = (*second - *third) * cube_root;
-                let (a, b, c) = (*first, *second, *third);
-                *first = a + b + c;
-                *second = a - c + turned;
-                *third = a - b - turned;
-                if !twiddle_first {
-                    *second *= twiddle;
-                    *third *= twiddle2;
-                }
-                twiddle *= root;
-                twiddle2 *= root2;
-            }
-        });
+    /// Power-of-two parts: 1, 3 or 9.
+    fn radix(&self) -> usize {
+        self.size / self.part
     }
+
+    /// The lowest coefficient of a part, and the part of a lowest coefficient.
+    fn flip(&self, part: usize) -> usize {
+        if self.radix() == 9 {
+            3 * (part % 3) + part / 3
+        } else {
+            part
+        }
+    }
+
+    /// The radix-3 passes from a block down to its parts.
+    fn split_thirds(&self, block: &mut [Fr], root: Fr) {
+        if block.len() > self.part {
+            radix3(block, root, false);
+            let third = block.len() / 3;
+            block.chunks_mut(third).for_each(|third| self.split_thirds(third, root.square() * root));
+        }
+    }
+
+    /// The transpose of [`Domain::split_thirds`].
+    fn merge_thirds(&self, block: &mut [Fr], root: Fr) {
+        if block.len() > self.part {
+            let third = block.len() / 3;
+            block.chunks_mut(third).for_each(|third| self.merge_thirds(third, root.square() * root));
+            radix3(block, root, true);
+        }
+    }
+}
+
+/// One radix-3 pass over the thirds of `values`; `twiddle_first` is the transpose that undoes it (times 3, for the inverse root).
+fn radix3(values: &mut [Fr], root: Fr, twiddle_first: bool) {
+    let third = values.len() / 3;
+    let cube_root = root.pow([third as u64]);
+    let root2 = root.square();
+    let (first, rest) = values.split_at_mut(third);
+    let (second, third) = rest.split_at_mut(third);
+    let chunks =
+        first.par_chunks_mut(GRAIN).zip(second.par_chunks_mut(GRAIN)).zip(third.par_chunks_mut(GRAIN));
+    chunks.enumerate().for_each(|(chunk, ((first, second), third))| {
+        let mut twiddle = root.pow([(chunk * GRAIN) as u64]);
+        let mut twiddle2 = twiddle.square();
+        for ((first, second), third) in first.iter_mut().zip(second).zip(third) {
+            if twiddle_first {
+                *second *= twiddle;
+                *third *= twiddle2;
+            }
+            let turned = (*second - *third) * cube_root;
+            let (a, b, c) = (*first, *second, *third);
+            *first = a + b + c;
+            *second = a - c + turned;
+            *third = a - b - turned;
+            if !twiddle_first {
+                *second *= twiddle;
+                *third *= twiddle2;
+            }
+            twiddle *= root;
+            twiddle2 *= root2;
+        }
+    });
 }
 
 /// Reverses the bits of `index` below `size`, a power of two.

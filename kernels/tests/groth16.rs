@@ -92,8 +92,10 @@ impl ConstraintSynthesizer<Fr> for ForArk<'_> {
 }
 
 #[test]
-fn proofs_verify_on_both_shapes_of_domain() {
-    for (constraints, domain) in [(250, 256), (254, 256), (180, 192), (190, 192), (3000, 3072)] {
+fn proofs_verify_on_all_shapes_of_domain() {
+    for (constraints, domain) in
+        [(250, 256), (254, 256), (180, 192), (190, 192), (3000, 3072), (255, 288), (1100, 1152)]
+    {
         let f = fixture(constraints);
         assert_eq!(f.key.domain_size(), domain, "{constraints} constraints");
         let proof = prove(&f.key, &f.system, &f.z, &silent).unwrap();

@@ -155,6 +155,22 @@ impl Trunk {
         self.state.pending.is_some()
     }
 
+    /// Whether the trunk in `dir` has settled a claim. Looks at its state alone: another process may be at work there.
+    ///
+    /// # Errors
+    /// `Store` if the state cannot be read.
+    pub fn has_claims(dir: &Path) -> Result<bool, TrunkError> {
+        Ok(State::load(dir)?.is_some_and(|state| !state.claims.is_empty()))
+    }
+
+    /// Carries out the step that was begun, if one was: all that it takes is in its plan.
+    ///
+    /// # Errors
+    /// Transient: `NotConfirmed` and back end errors; call again. Those of the files.
+    pub fn finish(&mut self) -> Result<(), TrunkError> {
+        self.finish_pending()
+    }
+
     /// Makes sure that an epoch with these parameters is open: resumes it, or opens the first, or the next one where the
     /// current one is closed or has used all its claims. A later epoch starts at the last settled commitment;
     /// `params.start_commitment` is that of the trunk's first epoch, always.

@@ -7,7 +7,8 @@
 //! digits takes an earlier element of a chain, a preimage. So a signature fits one value only.
 //!
 //! A key signs ONE value. [`guard::UseGuard`] is the only door to signatures and refuses a second, different one.
-//! Source: Merkle, "A certified digital signature", 1989; parameters as in `research/bitcoin.md`.
+//! Source: Merkle, "A certified digital signature", 1989; parameters as in `README.md`,
+//! "Winternitz signatures".
 
 pub mod guard;
 

@@ -134,6 +134,28 @@ fn a_claim_under_way_waits_for_those_before_it_on_bitcoind() {
     a_claim_under_way_waits_for_those_before_it(&mut Node::start());
 }
 
+#[test]
+fn what_was_begun_is_finished_without_the_claims_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut harness = InProcess::new();
+    let backend = harness.backend();
+    assert!(!Trunk::has_claims(dir.path()).unwrap());
+    let mut trunk = open(dir.path(), Arc::clone(&backend));
+    trunk.open_epoch(&params()).unwrap();
+    drop(trunk);
+    let mut waiting = open_without_miner(dir.path(), Arc::clone(&backend));
+    waiting.settle(&claim(0, 2_000)).unwrap_err();
+    let error = waiting.finish().unwrap_err();
+    assert!(matches!(error, TrunkError::NotConfirmed { .. }), "{error}");
+    assert!(waiting.has_pending() && !Trunk::has_claims(dir.path()).unwrap());
+    drop(waiting);
+    let mut trunk = open(dir.path(), Arc::clone(&backend));
+    trunk.finish().unwrap();
+    assert!(trunk.find_claim(&claim(0, 2_000).digest).is_some() && Trunk::has_claims(dir.path()).unwrap());
+    trunk.finish().unwrap();
+    assert_settled(backend.as_ref(), &trunk, 1);
+}
+
 /// Adds a branch of blocks on top of `parent`, the first with `txs`.
 fn branch(chain: &InProcessRegtest, parent: BlockHash, blocks: u32, txs: &[Transaction]) {
     let info = chain.block_info(&parent).unwrap();

@@ -29,7 +29,7 @@ use crate::engine::Until;
 use crate::error::WorkerError;
 use crate::files::{FileRef, Hex32};
 use crate::memo::Memo;
-use crate::proof::{CompressedProof, ProofFile, WrapProof};
+use crate::proof::{CompressedProof, ProofFile, WrapProof, FORMAT_VERSION};
 use crate::stages::{
     BlockProgram, Groth16ProveJob, Job, KeysOutcome, Outcome, ProveFoldJob, ProvePartJob, ProveRunJob,
     SplitJob, WrapJob,
@@ -46,10 +46,12 @@ const TASKS_VERSION: u32 = 1;
 /// workers, `Facts::version` of its coordinators' batches.
 ///
 /// A hash of what program keys, circuit and tasks derive from: the guests' ELFs, the zkVM's version, the wrap circuit's
-/// template, the limits of runs, this package's version. Cost: milliseconds; no key is computed.
+/// template, the limits of runs, the formats of proofs and parts, this package's version. Cost: milliseconds; no key is computed.
 pub fn version(limits: RunLimits) -> u32 {
     version_of(&[
         &TASKS_VERSION.to_le_bytes(),
+        &FORMAT_VERSION.to_le_bytes(),
+        &part::PART_VERSION.to_le_bytes(),
         env!("CARGO_PKG_VERSION").as_bytes(),
         sp1_prover::SP1_CIRCUIT_VERSION.trim().as_bytes(),
         guests::BLOCK_ELF,
@@ -130,11 +132,10 @@ pub struct Made {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckError {
-    /// What was asked for cannot be read, which says nothing about the result: whoever asked is to blame.
+    /// What was asked for cannot be read, or not be proved, which says nothing about the result: whoever asked is to blame.
     #[error("the request of a part: {0}")]
     Request(#[source] WorkerError),
-    /// What is wrong with the result; [`WorkerError::Io`] says nothing about it, [`WorkerError::Version`] that another build
-    /// made it.
+    /// What is wrong with the result; [`WorkerError::Io`] says nothing about it.
     #[error(transparent)]
     Result(#[from] WorkerError),
 }

@@ -21,6 +21,7 @@ use sp1_prover_types::network_base_types::ProofMode;
 use sp1_prover_types::{Artifact, TaskStatus, TaskType};
 use sp1_verifier::{ProofFromNetwork, SP1Proof};
 
+use crate::device::{self, Device};
 use crate::error::WorkerError;
 use crate::memo::Memo;
 use crate::node::{self, program_vk, Node};
@@ -109,8 +110,9 @@ pub struct ProvedPart {
 
 /// The zkVM's provers in this process.
 pub struct Engine {
-    runtime: tokio::runtime::Runtime,
-    node: Node,
+    runtime: Arc<tokio::runtime::Runtime>,
+    node: Arc<Node>,
+    device: Device,
     store: DiskStore,
     queue: LocalQueue,
     settings: Settings,
@@ -161,7 +163,9 @@ impl Engine {
         size: ShardSize,
         reporter: &Reporter,
     ) -> Result<Self, WorkerError> {
-        Self::start_with(config, Settings::for_machine(config)?.sized(size), None, reporter)
+        let device = Device::of_process()?;
+        let settings = Settings::for_machine(config)?.sized(size).on(device, config);
+        Self::start_with(config, (settings, device), None, reporter)
     }
 
     /// Starts an engine that executes, and has at most `width` parts at once proved by others.
@@ -176,12 +180,13 @@ impl Engine {
         reporter: &Reporter,
     ) -> Result<Self, WorkerError> {
         let settings = Settings::for_machine(config)?.sized(size).delegating(width);
-        Self::start_with(config, settings, Some(parts), reporter)
+        // It executes: whoever has a GPU proves.
+        Self::start_with(config, (settings, Device::Cpu), Some(parts), reporter)
     }
 
     fn start_with(
         config: &EngineConfig,
-        settings: Settings,
+        (settings, device): (Settings, Device),
         parts: Option<Arc<dyn Parts>>,
         reporter: &Reporter,
     ) -> Result<Self, WorkerError> {
@@ -189,19 +194,35 @@ impl Engine {
         let work_dir = WorkDir::create(&config.work_dir)?;
         let store = DiskStore::open(work_dir.0.join("artifacts"), settings.shards_ahead)?;
         let queue = LocalQueue::new(settings.queue_depth);
-        let runtime = runtime()?;
+        let runtime = Arc::new(runtime()?);
         let part_dir = work_dir.0.join("parts");
-        let start = Node::start(&settings, &config.cache_dir, part_dir, store.clone(), queue.clone(), parts);
-        let node = runtime.block_on(start)?;
+        let start = Node::start(
+            (&settings, device),
+            &config.cache_dir,
+            part_dir,
+            store.clone(),
+            queue.clone(),
+            parts,
+        );
+        let node = Arc::new(runtime.block_on(start)?);
+        if device != Device::Cpu {
+            // What lies on a GPU lasts as long as the process, and so must everything that refers to it.
+            std::mem::forget((runtime.clone(), node.clone()));
+        }
         reporter.report("start node", 1, 1);
         let cache_dir = config.cache_dir.clone();
         let proofs = AtomicU64::new(0);
-        Ok(Self { runtime, node, store, queue, settings, cache_dir, proofs, _work_dir: work_dir })
+        Ok(Self { runtime, node, device, store, queue, settings, cache_dir, proofs, _work_dir: work_dir })
     }
 
     /// The settings in use.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What proves.
+    pub fn device(&self) -> Device {
+        self.device
     }
 
     /// The artifact store, for tests and reports.
@@ -316,8 +337,8 @@ impl Engine {
         let failure = self.queue.first_failure(&proof_id);
         self.queue.release(&proof_id);
         let execution = result.map_err(|error| match failure {
-            Some(reason) => WorkerError::Task { reason },
-            None => error,
+            Some(reason) => device::failed(self.device, reason),
+            None => self.explain(error),
         })?;
         let network: ProofFromNetwork = self.take(&output)?;
         Ok(((network, execution.cycles), u32::try_from(shards).unwrap_or(u32::MAX)))
@@ -387,6 +408,7 @@ impl Engine {
         let wrapped: Result<OuterProof, WorkerError> = self
             .runtime
             .block_on(async move { flatten(tokio::spawn(work).await) })
+            .map_err(|error| self.explain(error))
             .and_then(|_| self.take(&output));
         self.store.clear();
         let wrapped = WrapProof { proof: wrapped? };
@@ -418,8 +440,8 @@ impl Engine {
         self.queue.release(&proof);
         self.store.clear();
         let (key, kind) = result.map_err(|error| match failure {
-            Some(reason) => WorkerError::Task { reason },
-            None => error,
+            Some(reason) => device::failed(self.device, reason),
+            None => self.explain(error),
         })?;
         let files = memo.files(&key).ok_or_else(|| WorkerError::Task {
             reason: format!("the part's key {key} is not that of its inputs"),
@@ -441,6 +463,16 @@ impl Engine {
             Ok((part.key, part.kind))
         } else {
             Err(WorkerError::Task { reason: "the part was not proved".to_owned() })
+        }
+    }
+
+    /// An error of a task, or that of the GPU if that is the reason.
+    fn explain(&self, error: WorkerError) -> WorkerError {
+        match error {
+            WorkerError::Task { reason } | WorkerError::Panicked { reason } if self.device != Device::Cpu => {
+                device::failed(self.device, reason)
+            }
+            error => error,
         }
     }
 

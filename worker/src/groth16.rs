@@ -159,6 +159,16 @@ pub struct Parameters {
     key: ProvingKey,
 }
 
+/// Phases of a set-up that are not about making parameters, as progress names them.
+pub mod phase {
+    /// The circuit that the parameters belong to is built.
+    pub const BUILD_CIRCUIT: &str = "build circuit";
+    /// Another process that shares the folder makes the parameters.
+    pub const WAIT: &str = "wait for another process that draws them";
+    /// The parameters are opened and checked.
+    pub const OPEN_PARAMETERS: &str = "open parameters";
+}
+
 /// What to do about parameters that are not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfMissing {
@@ -188,9 +198,9 @@ pub fn parameters(
         kernel::setup(circuit.inner.r1cs(), digest, path, toxic, &progress).map_err(groth16_error)?;
         Ok(())
     };
-    let wait = || reporter.report("wait for another process that draws them", 0, 1);
+    let wait = || reporter.report(phase::WAIT, 0, 1);
     let (path, cached) = obtain(&dir, &digest, if_missing, wait, draw)?;
-    reporter.report("open parameters", 0, 1);
+    reporter.report(phase::OPEN_PARAMETERS, 0, 1);
     // What was just written needs no second reading.
     let check = if cached { Check::Hashes } else { Check::Quick };
     let key = ProvingKey::open(&path, &digest, check).map_err(|error| {
@@ -201,7 +211,7 @@ pub fn parameters(
     })?;
     let verifying_key = path.with_extension("vk");
     let verifying_key = FileRef::write(&verifying_key, &to_bytes(key.verifying_key())?)?;
-    reporter.report("open parameters", 1, 1);
+    reporter.report(phase::OPEN_PARAMETERS, 1, 1);
     Ok(Parameters { proving_key: path, verifying_key, insecure: key.is_insecure(), cached, key })
 }
 
@@ -220,12 +230,7 @@ fn obtain(
         return Ok((path, true));
     }
     if if_missing == IfMissing::Refuse {
-        let reason = format!(
-            "there are no parameters of this build's circuit {name} in {}: run `assay setup` on one machine, and copy its \
-             groth16/ to all that make Groth16 proofs",
-            dir.display()
-        );
-        return Err(WorkerError::Groth16 { reason });
+        return Err(missing(dir, &name));
     }
     let lock_path = dir.join(format!("{name}.lock"));
     let lock = std::fs::File::create(&lock_path).map_err(WorkerError::io("create", &lock_path))?;
@@ -241,6 +246,15 @@ fn obtain(
     Ok((path, cached))
 }
 
+fn missing(dir: &Path, name: &str) -> WorkerError {
+    let reason = format!(
+        "there are no parameters of this build's circuit {name} in {}: run `assay setup` on one machine, and copy its groth16/ to all \
+         that make Groth16 proofs",
+        dir.display()
+    );
+    WorkerError::Groth16 { reason }
+}
+
 impl Parameters {
     /// Length of the proving key's file in bytes.
     pub fn proving_key_bytes(&self) -> u64 {
@@ -252,6 +266,18 @@ impl Parameters {
 pub fn has_parameters(folder: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(folder) else { return false };
     entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "pk"))
+}
+
+/// Refuses a folder without the parameters of one circuit; those of others are no use.
+///
+/// # Errors
+/// [`WorkerError::Groth16`], with what to do.
+pub fn require_parameters(folder: &Path, digest: &[u8; 32]) -> Result<(), WorkerError> {
+    let name = hex::encode(digest);
+    match folder.join(format!("{name}.pk")).is_file() {
+        true => Ok(()),
+        false => Err(missing(folder, &name)),
+    }
 }
 
 /// A finished Groth16 proof, encoded.
@@ -415,14 +441,20 @@ mod tests {
         assert!(refused.to_string().contains("assay setup"), "{refused}");
 
         let drawn = std::sync::atomic::AtomicU32::new(0);
+        let (waits, waiting) = std::sync::mpsc::channel();
+        let waiting = std::sync::Mutex::new(waiting);
         let want = || {
             let draw = |path: &Path| {
                 drawn.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                // Long enough for the others to come.
-                std::thread::sleep(std::time::Duration::from_millis(50));
+                // Only once the three others have found it at work.
+                let waiting = waiting.lock().unwrap();
+                for _ in 0..3 {
+                    waiting.recv_timeout(std::time::Duration::from_secs(60)).expect("the others wait");
+                }
                 std::fs::write(path, "key").map_err(WorkerError::io("write", path))
             };
-            obtain(dir.path(), &[2; 32], IfMissing::Draw, || (), draw).unwrap().1
+            let wait = || waits.send(()).expect("the test listens");
+            obtain(dir.path(), &[2; 32], IfMissing::Draw, wait, draw).unwrap().1
         };
         let cached: Vec<bool> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(want)).collect();

@@ -21,14 +21,17 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use assay_agent::runner::child::{Jobs, Meaning, Program, Talk};
-use assay_agent::runner::{Failure, NewFile, Part, PartError, Progress, Task};
+use assay_agent::runner::{DeviceFault, Failure, NewFile, Part, PartError, Progress, Task};
 use assay_lvm::RunLimits;
 use assay_schedule::{Dispatch, Hash, Kind, Parent, PerKind, Role};
 
 use crate::cluster::{ClusterTask, Rules};
 use crate::error::{ErrorClass, WorkerError};
+use crate::groth16::require_parameters;
 use crate::settings::MEMORY_BYTES_MIN;
-use crate::stages::{Event, FileRef, Job, KeysJob, KeysOutcome, Outcome, PartKind, PartRequest, PartResult};
+use crate::stages::{
+    Event, FileRef, Groth16CircuitJob, Job, KeysJob, KeysOutcome, Outcome, PartKind, PartRequest, PartResult,
+};
 
 const GIB: u64 = 1 << 30;
 
@@ -45,9 +48,9 @@ pub const MEMORY_LIMIT_PERCENT: u64 = 150;
 /// Work of a shard: the cells of a full one. With the microsecond for each that the schedule guesses before it has measured
 /// that is the time on two cores, so the first one is not taken for late there.
 const SHARD_UNITS: u64 = 1 << 27;
-/// Work of a join, or of a proof that a guest has asked to verify: a recursion proof, of one size whatever it joins. At the
-/// schedule's guess of twenty seconds a unit it takes as long as a shard.
-const JOIN_UNITS: u64 = 6;
+/// Work of a reduction, or of a proof that a guest has asked to verify: a recursion proof, of one size whatever it
+/// reduces. At the schedule's guess of twenty seconds a unit it takes as long as a shard.
+const REDUCTION_UNITS: u64 = 6;
 
 /// Parts that are proved of a proof that nobody goes on with are kept for this long.
 const MEMO_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -109,12 +112,18 @@ pub struct StageJobs {
 }
 
 impl StageJobs {
-    /// Has a child compute the keys of this build's programs, unless they are cached.
+    /// Has a child compute the keys of this build's programs, unless they are cached; for a worker that makes Groth16 proofs
+    /// also the digest of its circuit, whose parameters have to be there: a batch that is nearly done comes to nothing on a worker
+    /// that has only those of another version.
     ///
     /// # Errors
-    /// [`WorkerError::Io`] if the child cannot be started, [`WorkerError::Internal`] with its reason if it fails.
-    pub fn start(config: JobsConfig, limits: RunLimits) -> Result<Self, WorkerError> {
+    /// [`WorkerError::Io`] if the child cannot be started, [`WorkerError::Internal`] with its reason if it fails,
+    /// [`WorkerError::Groth16`] without the parameters.
+    pub fn start(config: JobsConfig, limits: RunLimits, makes_groth16: bool) -> Result<Self, WorkerError> {
         let keys = ask_keys(&config.child(Kind::Execute))?;
+        if makes_groth16 {
+            check_parameters(&config.child(Kind::Groth16), &config.cache_dir)?;
+        }
         Ok(Self::new(config, Rules::of_keys(&keys, limits)))
     }
 
@@ -292,7 +301,7 @@ fn part(request: PartRequest) -> Result<Part, Failure> {
     let files: Vec<PathBuf> = request.files.into_iter().map(|file| file.path).collect();
     let (kind, units) = match request.kind {
         PartKind::Shard => (Kind::Shard, SHARD_UNITS),
-        PartKind::Deferred | PartKind::Reduce => (Kind::Reduce, JOIN_UNITS),
+        PartKind::Deferred | PartKind::Reduce => (Kind::Reduce, REDUCTION_UNITS),
     };
     Ok(Part { kind, key, files, units })
 }
@@ -303,11 +312,31 @@ fn failure(class: ErrorClass, reason: String) -> Failure {
     match class {
         ErrorClass::Transient | ErrorClass::Bug => Failure::Transient(reason),
         ErrorClass::Permanent => Failure::Permanent(reason),
+        ErrorClass::GpuMemory => Failure::Device(DeviceFault::Allocation),
+        ErrorClass::GpuContext => Failure::Device(DeviceFault::Sticky(reason)),
+        ErrorClass::GpuLost => Failure::Device(DeviceFault::Lost(reason)),
     }
 }
 
-/// Runs the job that computes keys in a child of its own, whose memory is then free.
+/// Keys of this build's programs, as a child computes them.
 fn ask_keys(program: &Program) -> Result<KeysOutcome, WorkerError> {
+    ask(program, &Job::Keys(KeysJob {}), |outcome| match outcome {
+        Outcome::Keys(keys) => Some(keys),
+        _ => None,
+    })
+}
+
+/// Whether the parameters of this build's wrap circuit are there; a child builds it to tell its digest.
+fn check_parameters(program: &Program, cache_dir: &Path) -> Result<(), WorkerError> {
+    let circuit = ask(program, &Job::Groth16Circuit(Groth16CircuitJob {}), |outcome| match outcome {
+        Outcome::Groth16Circuit(circuit) => Some(circuit.circuit_digest),
+        _ => None,
+    })?;
+    require_parameters(&cache_dir.join("groth16"), &circuit.0)
+}
+
+/// Runs a job in a child of its own, whose memory is then free.
+fn ask<T>(program: &Program, job: &Job, answer: fn(Outcome) -> Option<T>) -> Result<T, WorkerError> {
     let environment = program.environment.iter().map(|(name, value)| (name, value));
     let mut child = Command::new(&program.path)
         .args(&program.arguments)
@@ -316,28 +345,34 @@ fn ask_keys(program: &Program) -> Result<KeysOutcome, WorkerError> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(WorkerError::io("run", &program.path))?;
-    let keys = hear_keys(&mut child);
+    let answered = hear(&mut child, job, answer);
     // Its input is closed, so it ends.
     let ended = child.wait().map_err(WorkerError::io("wait for", &program.path));
-    keys.and_then(|keys| ended.map(|_| keys))
+    answered.and_then(|answer| ended.map(|_| answer))
 }
 
 /// Asks; closes the child's input at the end.
-fn hear_keys(child: &mut std::process::Child) -> Result<KeysOutcome, WorkerError> {
+fn hear<T>(
+    child: &mut std::process::Child,
+    job: &Job,
+    answer: fn(Outcome) -> Option<T>,
+) -> Result<T, WorkerError> {
     let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(WorkerError::internal("a child without input and output"));
     };
-    let job = serde_json::to_string(&Job::Keys(KeysJob {})).map_err(WorkerError::internal)?;
+    let job = serde_json::to_string(job).map_err(WorkerError::internal)?;
     writeln!(input, "{job}").map_err(WorkerError::io("write", "a child's input"))?;
     for line in BufReader::new(output).lines() {
         let line = line.map_err(WorkerError::io("read", "a child's output"))?;
         match serde_json::from_str(&line) {
-            Ok(Event::Done { outcome: Outcome::Keys(keys), .. }) => return Ok(keys),
+            Ok(Event::Done { outcome, .. }) => {
+                return answer(outcome).ok_or_else(|| WorkerError::internal("the child answered another job"))
+            }
             Ok(Event::Failed { error, .. }) => return Err(WorkerError::internal(error.message)),
             _ => {}
         }
     }
-    Err(WorkerError::internal("the child ended before it had the keys"))
+    Err(WorkerError::internal("the child ended before it had answered"))
 }
 
 /// Removes folders that nothing was added to for [`MEMO_AGE_MAX`]. Best effort.

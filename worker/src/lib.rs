@@ -24,4 +24,4 @@ pub mod stages;
 pub mod system;
 pub mod verify;
 
-pub use assay_worker_zkvm::{error, keys, memo, node, part, queue, settings, store};
+pub use assay_worker_zkvm::{device, error, keys, memo, node, part, queue, settings, store};

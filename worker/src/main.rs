@@ -32,7 +32,7 @@ struct ProveFlags {
     /// Keys and Groth16 parameters [default: ~/.cache/assay/keys]
     #[arg(long, value_name = "DIR")]
     keys_dir: Option<PathBuf>,
-    /// Shards and joins of one block or fold task that are proved at the same time, by all workers together [default: 8]
+    /// Shards and reductions of one block or fold task that are proved at the same time, by all workers together [default: 8]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024), value_name = "N")]
     parts: Option<u32>,
 }
@@ -64,6 +64,7 @@ fn main() -> ExitCode {
         version: cluster::version(RunLimits::default()),
         build: format!("assay-worker {package} (sp1 {zkvm})"),
         task_bytes: MEMORY_BYTES[Kind::Shard],
+        uses_gpus: cfg!(feature = "cuda"),
     };
     cli::main(&program, runner)
 }
@@ -106,8 +107,9 @@ fn runner(config: &mut Config, flags: ProveFlags) -> Result<ChildRunner<StageJob
         memory_bytes: agent.memory_bytes,
     };
     tracing::info!("looking up the programs' keys; the first time they are computed");
-    let jobs = StageJobs::start(jobs, limits).map_err(|error| error.to_string())?;
-    Ok(ChildRunner::new(jobs, settings))
+    let makes_groth16 = agent.kinds.contains(&Kind::Groth16);
+    let jobs = StageJobs::start(jobs, limits, makes_groth16).map_err(|error| error.to_string())?;
+    Ok(ChildRunner::new(jobs, settings).with_device_memory(config.agent.device_memory_bytes.clone()))
 }
 
 /// The child's side.

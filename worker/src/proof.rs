@@ -19,7 +19,7 @@ use sp1_recursion_executor::RecursionPublicValues;
 use crate::error::WorkerError;
 
 const MAGIC: &[u8; 8] = b"ASSAYPRF";
-const FORMAT_VERSION: u16 = 1;
+pub(crate) const FORMAT_VERSION: u16 = 1;
 
 /// A recursion proof of the zkVM.
 pub type InnerProof = SP1RecursionProof<SP1GlobalContext, SP1PcsProofInner>;

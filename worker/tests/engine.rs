@@ -194,8 +194,8 @@ fn a_controllers_parts_are_proved_elsewhere_and_no_finished_one_twice() {
     assert_eq!(verify::compressed(&proof.encode().unwrap(), &key.words()).unwrap(), PUBLIC_VALUES);
     let proved = proved.lock().unwrap();
     let kinds = |wanted| proved.iter().filter(|part| part.kind == wanted).count();
-    let (shards, joins) = (kinds(PartKind::Shard), kinds(PartKind::Reduce));
-    assert!(shards >= 2 && joins >= 1, "{shards} shards, {joins} joins");
+    let (shards, reductions) = (kinds(PartKind::Shard), kinds(PartKind::Reduce));
+    assert!(shards >= 2 && reductions >= 1, "{shards} shards, {reductions} reductions");
     let keys: std::collections::BTreeSet<&String> = proved.iter().map(|part| &part.key).collect();
     assert_eq!(keys.len(), proved.len(), "no part was proved twice");
 }

@@ -53,6 +53,7 @@ fn agent_config(number: u32, work_dir: &Path) -> AgentConfig {
         retry_ms_max: 500,
         drain_ms: 1000,
         leave_ms: 500,
+        ..Times::default()
     };
     config
 }

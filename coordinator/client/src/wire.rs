@@ -136,8 +136,10 @@ pub struct Worker {
     pub id: u64,
     /// What its operator calls it.
     pub name: String,
-    /// Models of its devices.
+    /// Models of its devices that are in service.
     pub devices: Vec<String>,
+    /// Devices that are out of service, each with the reason.
+    pub lost: Vec<String>,
     /// Its program.
     pub build: String,
     /// Whether it is here.

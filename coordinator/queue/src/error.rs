@@ -201,6 +201,21 @@ impl BackendError {
         Self::Protocol { reason: reason.to_string() }
     }
 
+    /// For `map_err`: a file that the configuration names. That there is none, or that it is somebody else's, is for a person to
+    /// mend, and nothing to wait for.
+    pub(crate) fn configured(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        let of = FileError::of(what, path);
+        move |source| {
+            let is_hopeless = matches!(source.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied);
+            let error = of(source);
+            match is_hopeless {
+                true => Self::Config { reason: error.to_string() },
+                false => error.into(),
+            }
+        }
+    }
+
     pub(crate) fn internal(reason: impl std::fmt::Display) -> Self {
         Self::Internal { reason: reason.to_string() }
     }

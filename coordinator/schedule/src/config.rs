@@ -36,7 +36,7 @@ pub struct Limits {
     pub part_inputs_max: u32,
     /// Outputs of one part.
     pub part_outputs_max: u32,
-    /// Size of one artifact.
+    /// Size of one artifact, and of all inputs of one part together.
     pub artifact_bytes_max: u64,
     /// Bytes of all outputs of one task of each kind: what the coordinator has to hold to check them.
     pub output_bytes_max: PerKind<u64>,

@@ -92,6 +92,9 @@ pub enum Message {
         session: u64,
         /// The attempt.
         attempt: AttemptId,
+        /// Whether its result did not verify: the device that made it is not to be trusted.
+        #[serde(default)]
+        is_wrong: bool,
     },
     /// To subscribers: the batch is in another phase. The last one is terminal, and the only one that is.
     Notify {

@@ -163,7 +163,7 @@ pub enum Kind {
     Block,
     /// Prove one shard: a part.
     Shard,
-    /// Join or defer proofs: a part.
+    /// Reduce or defer proofs: a part.
     Reduce,
     /// Run the fold program on all block proofs and the previous fold proof and have its parts proved; one output.
     Fold,

@@ -4,8 +4,8 @@
 mod common;
 
 use assay_schedule::{
-    Dispatch, Error, Event, Failure, Kind, Limits, Part, PerKind, Phase, Profile, Report, Spec, Wait,
-    WorkerId,
+    Dispatch, Error, Event, Failure, Kind, Limits, Message, Part, PerKind, Phase, Profile, Report, Spec,
+    Wait, WorkerId,
 };
 use common::{hash, limits, own, part, spec, Cluster};
 
@@ -346,4 +346,52 @@ fn a_proof_that_cannot_be_checked_ends_its_batch_and_says_why() {
     let Phase::Failed(Failure::Rejected { reason, .. }) = cluster.phase(0) else { panic!("not refused") };
     assert!(reason.contains("cannot be checked: another build"), "{reason}");
     assert_eq!(cluster.machine.workers().map(|worker| worker.strikes).sum::<u32>(), 0);
+}
+
+#[test]
+fn a_worker_that_loses_a_device_keeps_the_tasks_of_the_others_and_gets_no_more_than_it_has_places() {
+    let mut cluster = Cluster::new(Limits { backoff_ms: 0, attempts_max: 1, ..patient() });
+    cluster.join(1, 2, 0);
+    cluster.submit(0, 0);
+    cluster.submit(1, 0);
+    let [dead, alive] = <[_; 2]>::try_from(cluster.dispatched(Kind::Execute)).unwrap();
+    cluster.submit(2, 0);
+    // The same session, one device less.
+    cluster.join(1, 1, 0);
+    assert!(!cluster.is_revoked(dead.attempt) && !cluster.is_revoked(alive.attempt));
+    cluster.fail(&dead);
+    cluster.pass(500);
+    assert_eq!(cluster.dispatched(Kind::Execute).len(), 2, "the place is gone");
+    cluster.finish(&alive, &["witness"]);
+    assert_eq!(cluster.dispatched(Kind::Execute).len(), 3, "the other is not");
+    cluster.join(1, 2, 0);
+    assert_eq!(cluster.dispatched(Kind::Execute).len(), 4, "the device is back");
+    // Anything else that changes within a session is another one's word.
+    let running = cluster.last(Kind::Execute);
+    cluster.join_with(1, 2, 0, 16);
+    assert!(cluster.is_revoked(running.attempt));
+}
+
+#[test]
+fn only_of_a_result_that_does_not_verify_its_worker_is_told_that_it_is_wrong() {
+    let mut cluster = Cluster::new(Limits { backoff_ms: 0, ..patient() });
+    cluster.join(1, 1, 1);
+    cluster.submit(0, 0);
+    let told = |cluster: &Cluster, id| {
+        let revoked = cluster.mail.iter().filter_map(|(_, message)| match message {
+            Message::Revoke { attempt, is_wrong, .. } if *attempt == id => Some(*is_wrong),
+            _ => None,
+        });
+        revoked.collect::<Vec<_>>()
+    };
+    let first = cluster.last(Kind::Execute);
+    cluster.is_valid = false;
+    cluster.finish(&first, &["lie"]);
+    assert_eq!(told(&cluster, first.attempt), [true]);
+    cluster.pass(100);
+    let second = cluster.last(Kind::Execute);
+    assert_ne!(first.attempt, second.attempt);
+    cluster.is_foreign = true;
+    cluster.finish(&second, &["witness"]);
+    assert_eq!(told(&cluster, second.attempt), [false], "nobody can say");
 }

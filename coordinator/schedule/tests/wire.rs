@@ -191,7 +191,8 @@ fn messages() -> Vec<Message> {
     messages.extend([
         Message::Deliver { worker, session, attempt, key, outputs: vec![artifact(0)] },
         Message::Respawn { worker, session, attempt, key },
-        Message::Revoke { worker, session, attempt },
+        Message::Revoke { worker, session, attempt, is_wrong: false },
+        Message::Revoke { worker, session, attempt, is_wrong: true },
     ]);
     messages.extend(phases().into_iter().map(|phase| Message::Notify { phase }));
     messages

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use assay_queue::{ArtifactStore, Bound, Epoch, QueueError, TaskQueue};
-use assay_schedule::{Limits, Time};
+use assay_schedule::{ChainId, Limits, Time};
 use tokio::sync::watch;
 
 use crate::keys::KeyRing;
@@ -101,6 +101,19 @@ pub enum LeaderError {
         expected: Ledger,
         /// This coordinator's.
         got: Option<Ledger>,
+    },
+    /// This coordinator's ledger lacks what the deployment has settled, and the state does not say where that is.
+    #[error(
+        "this deployment has settled batches of chain {chain}, and {} (ledger {}) has none of them: all coordinators of a \
+         deployment need the folder in which it settles",
+        .got.place,
+        .got.id
+    )]
+    NoTrunk {
+        /// A rollup whose history is missing.
+        chain: ChainId,
+        /// This coordinator's.
+        got: Ledger,
     },
 }
 
@@ -215,8 +228,15 @@ impl Coordinator {
     /// Whether this coordinator may settle for the deployment; what the state has still to be told.
     fn claim_ledger(&self, state: &State) -> Result<Option<Ledger>, LeaderError> {
         let ours = self.parts.settler.ledger();
+        let settler = &self.parts.settler;
         match (state.ledger(), ours) {
-            (None, ours) => Ok(ours),
+            (None, Some(got)) => {
+                match state.machine().settled_chains().find(|chain| !settler.has_trunk(*chain)) {
+                    Some(chain) => Err(LeaderError::NoTrunk { chain, got }),
+                    None => Ok(Some(got)),
+                }
+            }
+            (None, None) => Ok(None),
             (Some(known), Some(ours)) if known.id == ours.id => Ok(None),
             (Some(known), got) => Err(LeaderError::Ledger { expected: known.clone(), got }),
         }

@@ -59,6 +59,11 @@ struct SlotLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WorkerLabel {
+    worker: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PhaseLabel {
     phase: &'static str,
 }
@@ -132,6 +137,7 @@ pub struct Metrics {
     workers: Family<StateLabel, GaugeU64>,
     device_slots: Family<SlotLabels, GaugeU64>,
     device_slots_busy: Family<SlotLabels, GaugeU64>,
+    devices_lost: Family<WorkerLabel, GaugeU64>,
     webhooks_pending: GaugeU64,
     inbox: GaugeU64,
     inbox_bytes: GaugeU64,
@@ -200,6 +206,7 @@ impl Metrics {
             workers: add(r, "workers", "Workers known"),
             device_slots: add(r, "device_slots", "Places for tasks on the devices of workers that are here"),
             device_slots_busy: add(r, "device_slots_busy", "Those of them that a task has now"),
+            devices_lost: add(r, "devices_lost", "Devices of workers that are here, out of service"),
             webhooks_pending: add(r, "webhooks_pending", "Webhooks still to be delivered"),
             inbox: add(r, "inbox_events", "Events that wait for the leader"),
             inbox_bytes: add(r, "inbox_bytes", "Their size"),
@@ -343,6 +350,7 @@ impl Metrics {
         self.workers.clear();
         self.device_slots.clear();
         self.device_slots_busy.clear();
+        self.devices_lost.clear();
         for gauge in [&self.inbox, &self.inbox_bytes, &self.log_records, &self.log_bytes, &self.mailboxes] {
             gauge.set(0);
         }
@@ -360,6 +368,8 @@ impl Metrics {
         for (number, worker) in state.machine().workers().filter(|worker| worker.present).enumerate() {
             let name = state.about(worker.worker).map(|about| about.name.clone());
             let name = name.filter(|_| number < WORKERS_MAX).unwrap_or_else(|| "other".into());
+            let lost = state.lost(worker.worker).len() as u64;
+            self.devices_lost.get_or_create(&WorkerLabel { worker: name.clone() }).inc_by(lost);
             let labels = SlotLabels { worker: name, device: self.device(&state.device(worker.worker)) };
             let busy = worker.running.saturating_sub(worker.controllers);
             self.device_slots.get_or_create(&labels).inc_by(worker.slots.into());
@@ -489,6 +499,10 @@ mod tests {
         metrics
     }
 
+    fn health(worker: WorkerId) -> crate::state::Health {
+        crate::state::Health { worker, lost: vec!["GPU 3 (sim): lost".into()] }
+    }
+
     fn scrape(metrics: &Metrics, role: Role) -> String {
         let mut state = State::new(Limits::default()).unwrap();
         let profile =
@@ -500,6 +514,7 @@ mod tests {
             Entry::Event(Event::TakeOver { epoch: Epoch(1) }),
             Entry::Event(Event::Join { worker, session: 1, profile }),
             Entry::About(about),
+            Entry::Health(health(worker)),
         ] {
             state.apply(&Record { at: Time(1), entry }).unwrap();
         }
@@ -547,12 +562,14 @@ mod tests {
             ("assay_gpu_seconds", "counter"),
             ("assay_device_slots", "gauge"),
             ("assay_device_slots_busy", "gauge"),
+            ("assay_devices_lost", "gauge"),
         ] {
             assert_eq!(types.get(name).map(String::as_str), Some(kind), "{name}");
         }
         assert!(text.contains("assay_task_seconds_count{kind=\"shard\",device=\"sim\"}"), "{text}");
         assert!(text.contains("assay_device_slots{worker=\"gpu-1\",device=\"sim\"} 3"), "{text}");
         assert!(text.contains("assay_device_slots_busy{worker=\"gpu-1\",device=\"sim\"} 0"), "{text}");
+        assert!(text.contains("assay_devices_lost{worker=\"gpu-1\"} 1"), "{text}");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use assay_schedule::{BatchId, ChainId, Event, Hash, Spec, TenantId, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::state::About;
+use crate::state::{About, Health};
 
 /// Tells the answer to one request from all others; random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -190,6 +190,8 @@ pub enum Extra {
     Receipt(serde_json::Value),
     /// Who a worker is.
     About(About),
+    /// Which of its devices are out of service.
+    Health(Health),
 }
 
 impl ClusterKey {

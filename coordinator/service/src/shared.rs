@@ -1,10 +1,12 @@
 //! What the event loop and the API share: the state as committed, and who waits for which answer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use assay_schedule::BatchId;
 
 use crate::request::RequestId;
 use crate::state::{Outcome, State};
@@ -49,6 +51,8 @@ pub struct Shared {
     version: watch::Sender<u64>,
     role: Mutex<Role>,
     waiting: Mutex<HashMap<RequestId, oneshot::Sender<Outcome>>>,
+    /// Batches whose work this term leaves to another coordinator, and why.
+    left: Mutex<BTreeMap<BatchId, String>>,
     /// When the queue was last heard of.
     heard: Mutex<Option<Instant>>,
 }
@@ -85,6 +89,29 @@ impl Shared {
 
     pub(crate) fn set_role(&self, role: Role) {
         *self.role.lock() = role;
+        self.left.lock().clear();
+    }
+
+    /// This term leaves work of these batches to another coordinator.
+    pub(crate) fn leave(&self, batches: Vec<(BatchId, String)>, state: &State) {
+        if !batches.is_empty() {
+            let mut left = self.left.lock();
+            left.extend(batches);
+            left.retain(|batch, _| is_live(state, *batch));
+        }
+    }
+
+    /// What is left to other coordinators, a line for each reason.
+    pub(crate) fn left(&self, state: &State) -> Vec<String> {
+        let mut reasons: BTreeMap<String, Vec<BatchId>> = BTreeMap::new();
+        for (batch, reason) in self.left.lock().iter().filter(|(batch, _)| is_live(state, **batch)) {
+            reasons.entry(reason.clone()).or_default().push(*batch);
+        }
+        let line = |(reason, batches): (String, Vec<BatchId>)| match batches.as_slice() {
+            [batch] => format!("batch {batch} waits: {reason}"),
+            all => format!("{} batches wait, {} first: {reason}", all.len(), all[0]),
+        };
+        reasons.into_iter().map(line).collect()
     }
 
     /// The queue has answered.
@@ -123,4 +150,8 @@ impl Shared {
             let _ = sender.send(outcome);
         }
     }
+}
+
+fn is_live(state: &State, batch: BatchId) -> bool {
+    state.history(batch).is_some_and(|history| history.ended.is_none())
 }

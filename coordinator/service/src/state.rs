@@ -7,6 +7,11 @@ mod history;
 mod intake;
 mod observe;
 mod receipts;
+/// The first characters of a text that can be shown.
+fn cut(text: &str, max: usize) -> String {
+    text.chars().filter(|char| !char.is_control()).take(max).collect()
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -26,8 +31,11 @@ use crate::webhook;
 use crate::work::Ledger;
 
 /// Version of checkpoints and records; a coordinator does not lead over another one's.
-pub const FORMAT: u32 = 3;
-/// A format without [`State::ledger`], which is the last thing in a checkpoint.
+pub const FORMAT: u32 = 4;
+/// A format without [`State::lost`], which is the last thing in a checkpoint, and of a schedule that ended a batch where this one
+/// fails a controller: read, and not written, so that coordinators that decide differently do not follow each other.
+const FORMAT_WITHOUT_HEALTH: u32 = 3;
+/// A format without [`State::ledger`] either, which is the last thing but that.
 const FORMAT_WITHOUT_LEDGER: u32 = 2;
 
 /// How long the mailbox of a session that is over stays, so that the worker learns of it.
@@ -73,6 +81,8 @@ pub enum Entry {
     },
     /// Where this deployment's settlements are kept; the first one holds for ever.
     Ledger(Ledger),
+    /// What is wrong with a worker, as it says directly after what it says of itself.
+    Health(Health),
 }
 
 /// A worker, for people.
@@ -82,11 +92,23 @@ pub struct About {
     pub worker: WorkerId,
     /// What its operator calls it.
     pub name: String,
-    /// Models of its devices, in the order of its slots.
+    /// Models of its devices that are in service, in the order of its slots.
     pub devices: Vec<String>,
     /// Its program.
     pub build: String,
 }
+
+/// What is wrong with a worker, for people. Holds until it says [`About`] again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Which.
+    pub worker: WorkerId,
+    /// Devices that are out of service, each with the reason.
+    pub lost: Vec<String>,
+}
+
+/// Longest reason in [`Health`], in characters.
+pub const REASON_MAX: usize = 256;
 
 /// Longest text of [`About`], in bytes, and most devices.
 pub const ABOUT_MAX: usize = 64;
@@ -257,8 +279,10 @@ pub struct State {
     about: BTreeMap<WorkerId, About>,
     /// Ended batches, oldest first, whose spans are kept.
     with_spans: VecDeque<BatchId>,
-    /// Where settlements are kept, once somebody has led who keeps any. The last field: see [`State::decode`].
+    /// Where settlements are kept, once somebody has led who keeps any. The last two fields: see [`State::decode`].
     ledger: Option<Ledger>,
+    /// Devices of workers that are out of service, each with the reason; no worker without any.
+    lost: BTreeMap<WorkerId, Vec<String>>,
 }
 
 /// A checkpoint or record that cannot be used.
@@ -302,6 +326,7 @@ impl State {
             sessions: BTreeMap::new(),
             with_spans: VecDeque::new(),
             ledger: None,
+            lost: BTreeMap::new(),
         })
     }
 
@@ -314,10 +339,12 @@ impl State {
         let read = |bytes: &[u8]| {
             bincode::deserialize(bytes).map_err(|error| StateError::Checkpoint(error.to_string()))
         };
+        // What a format does not have: no ledger is a zero, a map without entries eight.
+        let completed = |missing: &[u8]| read(&[&FORMAT.to_le_bytes()[..], &bytes[4..], missing].concat());
         match got {
             Some(FORMAT) => read(bytes),
-            // No ledger: a zero.
-            Some(FORMAT_WITHOUT_LEDGER) => read(&[&FORMAT.to_le_bytes()[..], &bytes[4..], &[0]].concat()),
+            Some(FORMAT_WITHOUT_HEALTH) => completed(&[0; 8]),
+            Some(FORMAT_WITHOUT_LEDGER) => completed(&[0; 9]),
             Some(got) => Err(StateError::Format { got }),
             None => Err(StateError::Checkpoint("shorter than its format number".into())),
         }
@@ -383,6 +410,11 @@ impl State {
         self.about.get(&worker)
     }
 
+    /// Devices of a worker that are out of service, each with the reason.
+    pub fn lost(&self, worker: WorkerId) -> &[String] {
+        self.lost.get(&worker).map_or(&[], Vec::as_slice)
+    }
+
     /// The model of a worker's devices; a worker with several kinds of them is `mixed`.
     pub(crate) fn device(&self, worker: WorkerId) -> String {
         let Some(about) = self.about.get(&worker) else { return "unknown".into() };
@@ -423,6 +455,7 @@ impl State {
                 applied.outcome = Some(outcome);
             }
             Entry::About(about) => self.introduce(about),
+            Entry::Health(health) => self.complain(health),
             Entry::Receipt(receipt) => self.keep_receipt(receipt, at, &mut applied),
             Entry::Called { batch, is_delivered } => self.called(*batch, *is_delivered, at, &mut applied),
             Entry::Files { batch, files } => self.add_files(*batch, files, &mut applied),
@@ -482,6 +515,7 @@ impl State {
                 self.sessions.retain(|worker, _| present.contains(worker));
                 let known: BTreeSet<WorkerId> = self.machine.workers().map(|worker| worker.worker).collect();
                 self.about.retain(|worker, _| known.contains(worker));
+                self.lost.retain(|worker, _| known.contains(worker));
             }
             _ => {}
         }
@@ -503,14 +537,24 @@ impl State {
         if !self.sessions.contains_key(&about.worker) {
             return;
         }
-        let cut = |text: &String| text.chars().filter(|char| !char.is_control()).take(ABOUT_MAX).collect();
+        let cut = |text: &String| cut(text, ABOUT_MAX);
         let about = About {
             worker: about.worker,
             name: cut(&about.name),
             devices: about.devices.iter().take(ABOUT_MAX).map(cut).collect(),
             build: cut(&about.build),
         };
+        self.lost.remove(&about.worker);
         self.about.insert(about.worker, about);
+    }
+
+    /// A worker that is here says what is wrong with it.
+    fn complain(&mut self, health: &Health) {
+        let lost: Vec<String> =
+            health.lost.iter().take(ABOUT_MAX).map(|reason| cut(reason, REASON_MAX)).collect();
+        if self.sessions.contains_key(&health.worker) && !lost.is_empty() {
+            self.lost.insert(health.worker, lost);
+        }
     }
 
     fn called(&mut self, batch: BatchId, is_delivered: bool, at: Time, applied: &mut Applied) {

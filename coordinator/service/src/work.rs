@@ -90,6 +90,13 @@ pub trait Verifier: Send + Sync + 'static {
     /// How many of the task's inputs the check of its result reads, from the first on; more than there are: all.
     fn inputs_read(&self, claim: &Claim) -> usize;
 
+    /// Why batches of this version are for another coordinator to check and to settle; `None`: they are this one's. Asked before
+    /// anything is read. Work on such a batch is left alone until a coordinator leads that takes it.
+    fn other_version(&self, version: u32) -> Option<String> {
+        let _ = version;
+        None
+    }
+
     /// What `outputs` are as a result of the task. `inputs` are as many as [`Verifier::inputs_read`] asks for.
     fn verify(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Judgement;
 
@@ -117,6 +124,24 @@ pub struct NewFile {
     pub name: String,
     /// Content.
     pub bytes: Vec<u8>,
+}
+
+/// What of a batch that is to be settled cannot be read any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Its bytes, which nobody can bring back.
+    Payload,
+    /// Its proof, which can be made again.
+    Proof,
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Payload => "the payload is lost",
+            Self::Proof => "the proof is lost",
+        })
+    }
 }
 
 /// Why a settlement did not happen: nothing has been posted, and nothing will be.
@@ -149,10 +174,33 @@ pub trait Settler: Send + Sync + 'static {
         None
     }
 
+    /// Whether the settler's ledger has the history of this rollup, of which batches are settled. Asked before a state that
+    /// names no ledger is bound to this one.
+    fn has_trunk(&self, chain: ChainId) -> bool {
+        let _ = chain;
+        true
+    }
+
     /// Posts a proof and waits until it is final. Idempotent under the batch; may be dropped half-way and called again,
     /// also in another process.
     ///
     /// # Errors
-    /// [`SettleError`].
+    /// [`SettleError`], and only if nothing has been posted for the batch, by this process or another, and nothing will be: the
+    /// schedule may then cancel it or let it fail. While something may be out, or nobody can say, this does not return.
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<NewFile>, SettleError>;
+
+    /// Called in the place of [`Settler::settle`] when what it needs cannot be read any more: an earlier call may have posted
+    /// the batch. If that is final, the files that can still be made.
+    ///
+    /// # Errors
+    /// As [`Settler::settle`], under the same condition; this provided method is for settlers that always meet it.
+    async fn settle_lost(
+        &self,
+        batch: BatchId,
+        spec: &Spec,
+        lost: Lost,
+    ) -> Result<Vec<NewFile>, SettleError> {
+        let _ = (batch, spec);
+        Err(SettleError { is_permanent: lost == Lost::Payload, reason: lost.to_string() })
+    }
 }

@@ -15,6 +15,8 @@ mod hostile;
 mod leader;
 #[path = "service/limits.rs"]
 mod limits;
+#[path = "service/other.rs"]
+mod other;
 #[path = "service/page.rs"]
 mod page;
 #[path = "service/simple.rs"]

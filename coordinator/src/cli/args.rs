@@ -16,6 +16,7 @@ Examples:
   assay prove sample:2                  the next one: its fold proof verifies the first one's
   assay verify out/1-4-0a1b2c3d         check a result with nothing but its folder
   assay batch show sample               what is in a batch
+  assay bench                           what this machine does, as a table
 
 With a cluster:
   assay coordinator                     the queue, the API and a live page; with --redis, for any number of `assay-worker`s
@@ -67,6 +68,8 @@ pub enum Command {
     Setup(SetupArgs),
     /// Build, show or sample batches
     Batch(BatchArgs),
+    /// Measure this machine: core proving, recursion, wrap and Groth16, on its GPU if this build has CUDA
+    Bench(BenchArgs),
     /// List or prune the cache of finished stages
     Cache(CacheArgs),
     /// Run a cluster's coordinator: queue, API, live page, checks and settlement
@@ -187,6 +190,29 @@ pub struct SetupArgs {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `assay bench`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Every part runs once, in the processes that `assay prove` uses, and nothing is taken from the cache but keys. The table goes to
+standard output and, with the same figures as JSON, into the folder; what was not measured says so. Proofs are verified.
+The Groth16 parameters are made first if they are not there (2.7 GiB, see `assay setup`).
+
+One GPU is used, the first that CUDA_VISIBLE_DEVICES leaves; an empty value leaves none. A batch that is not linked to a history
+(`assay batch` says so) is measured up to `compressed`.
+
+Examples:
+  assay bench                                       the first sample batch: some 20 minutes on 2 cores
+  assay bench sample mainnet.batch                  and a block of mainnet, a column each
+  CUDA_VISIBLE_DEVICES= assay bench --out cpu       the same machine without its GPU")]
+pub struct BenchArgs {
+    /// Batch files, `sample`, or `sample:N`
+    #[arg(default_value = "sample")]
+    pub batches: Vec<String>,
+    /// Folder for bench.md and bench.json [default: out/bench]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 /// `assay batch`.

@@ -35,7 +35,11 @@ pub(super) fn run(config: Option<&Path>, arguments: ProveArgs) -> Result<(), Err
 }
 
 /// This program itself runs the heavy stages.
-fn place<'a>(config: &'a Config, cache: &'a Cache, cancel: Arc<AtomicBool>) -> Result<Place<'a>, Error> {
+pub(super) fn place<'a>(
+    config: &'a Config,
+    cache: &'a Cache,
+    cancel: Arc<AtomicBool>,
+) -> Result<Place<'a>, Error> {
     let program = std::env::current_exe().map_err(|e| Error::Stage {
         stage: "start".to_owned(),
         reason: format!("cannot find this program: {e}"),

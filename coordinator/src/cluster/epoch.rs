@@ -14,19 +14,19 @@ use ark_groth16::VerifyingKey;
 use ark_serialize::CanonicalDeserialize;
 use assay_kernels::groth16::{specialise, Groth16Error};
 use assay_worker::cluster::Rules;
-use assay_worker::groth16::{has_parameters, Statement};
+use assay_worker::groth16::{has_parameters, phase, Statement};
 use assay_worker::progress::Progress;
 use assay_worker::stages::{Groth16CircuitJob, Groth16SetupJob, Hex32, Job, KeysJob, KeysOutcome, Outcome};
 use serde::{Deserialize, Serialize};
 
 use super::ClusterError;
 use crate::cache::Cache;
-use crate::config::Config;
+use crate::config::{Config, Place as QueuePlace};
 use crate::error::Error;
 use crate::fsio;
 use crate::input::elf_hashes;
 use crate::report::ZKVM_VERSION;
-use crate::shell::{ask, Place};
+use crate::shell::{ask, Place as StagePlace};
 use crate::statement::{json_text, public_input};
 use crate::verify::verifying_key_digest;
 
@@ -64,21 +64,29 @@ struct Known {
 /// [`ClusterError::NoVerifyingKey`].
 pub fn check(config: &Config) -> Result<(), ClusterError> {
     let folder = config.keys.join("groth16");
-    if config.coordinator.vk_hash.is_none() && !has_parameters(&folder) {
+    let is_shared = config.coordinator.place != QueuePlace::Embedded;
+    // Where others prove the verifying key is enough.
+    let has_any = has_parameters(&folder) || (is_shared && has_verifying_key(&folder));
+    if config.coordinator.vk_hash.is_none() && !has_any {
         return Err(ClusterError::NoVerifyingKey { folder });
     }
     Ok(())
 }
 
-/// Learns what holds, by means of a child where it is not known yet; `say` gets what takes long.
+fn has_verifying_key(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "vk"))
+}
+
+/// Learns what holds, by means of a child where it is not known yet; `say` gets what takes long. Call [`check`] first.
 ///
 /// # Errors
-/// [`ClusterError::NoVerifyingKey`], [`ClusterError::OtherCircuit`], [`ClusterError::Parameters`]; what the child says.
+/// [`ClusterError::OtherCircuit`], [`ClusterError::Parameters`]; what the child says.
 pub fn open(config: &Config, program: &Path, say: &mut dyn FnMut(&str)) -> Result<Epoch, Error> {
     let dir = &config.coordinator.dir;
     let cache = Cache::open(&dir.join("work"))?;
     let cancel = Arc::new(AtomicBool::new(false));
-    let place = Place { config, cache: &cache, program: program.to_owned(), cancel };
+    let place = StagePlace { config, cache: &cache, program: program.to_owned(), cancel };
     let path = dir.join(FILE);
     let mut known = match load(&path) {
         Some(known) => known,
@@ -103,7 +111,7 @@ pub fn open(config: &Config, program: &Path, say: &mut dyn FnMut(&str)) -> Resul
 
 /// The verifying key of this machine's parameters.
 fn of_this_machine(
-    place: &Place<'_>,
+    place: &StagePlace<'_>,
     path: &Path,
     known: &mut Known,
     say: &mut dyn FnMut(&str),
@@ -123,14 +131,10 @@ fn of_this_machine(
         }
     };
     let file = |suffix: &str| folder.join(format!("{}.{suffix}", hex::encode(digest.0)));
-    let lacks = lacking(&file("pk"), &file("vk"), &place.config.coordinator.place);
-    if lacks != Lacking::Nothing {
-        check(place.config)?;
-    }
-    match lacks {
-        Lacking::Nothing => {}
-        Lacking::All => return Err(other(&folder, digest).into()),
-        Lacking::Some => {
+    match parameters(&file("pk"), &file("vk"), &place.config.coordinator.place) {
+        Parameters::Ready => {}
+        Parameters::Refuse => return Err(other(&folder, digest).into()),
+        Parameters::MakeHere => {
             let mut tell = Teller::new(say, &folder);
             let job = Job::Groth16Setup(Groth16SetupJob {});
             let outcome = ask(place, "set-up", &job, &mut |progress| tell.hear(progress))?;
@@ -152,30 +156,30 @@ fn other(folder: &Path, circuit: Hex32) -> ClusterError {
     ClusterError::OtherCircuit { folder: folder.to_owned(), circuit: circuit.to_string() }
 }
 
-/// Which of this build's parameters are not there.
+/// What to do about this build's parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lacking {
-    /// Both keys are there.
-    Nothing,
-    /// What a set-up in this process's child may make: the verifying key of a proving key that is there; and where this
-    /// coordinator's own worker is the only one, all of it.
-    Some,
-    /// All, and others prove: parameters drawn here would be nobody else's, and all their proofs refused.
-    All,
+enum Parameters {
+    /// Nothing: what is needed of them is there.
+    Ready,
+    /// A set-up in this process's child: of the verifying key, if the proving key is there; and where this coordinator's
+    /// own worker is the only one, of all.
+    MakeHere,
+    /// Nothing is there and others prove: parameters drawn here would be nobody else's, and all their proofs refused.
+    Refuse,
 }
 
-fn lacking(proving_key: &Path, verifying_key: &Path, place: &crate::config::Place) -> Lacking {
+fn parameters(proving_key: &Path, verifying_key: &Path, place: &QueuePlace) -> Parameters {
     match (proving_key.is_file(), verifying_key.is_file()) {
-        (true, true) => Lacking::Nothing,
-        (true, false) => Lacking::Some,
-        (false, _) if *place == crate::config::Place::Embedded => Lacking::Some,
+        (true, true) => Parameters::Ready,
+        (true, false) => Parameters::MakeHere,
+        (false, _) if *place == QueuePlace::Embedded => Parameters::MakeHere,
         // Proofs are checked by the verifying key alone.
-        (false, true) => Lacking::Nothing,
-        (false, false) => Lacking::All,
+        (false, true) => Parameters::Ready,
+        (false, false) => Parameters::Refuse,
     }
 }
 
-/// Tells a person how a set-up goes: that it begins, and each tenth of each phase.
+/// Tells a person how a set-up goes: that it begins or is waited for, and each tenth of each phase.
 struct Teller<'a> {
     say: &'a mut dyn FnMut(&str),
     folder: &'a Path,
@@ -189,9 +193,17 @@ impl<'a> Teller<'a> {
     }
 
     fn hear(&mut self, progress: &Progress) {
-        // These come also if the parameters are there.
-        if matches!(progress.phase.as_str(), "build circuit" | "open parameters") {
-            return;
+        match progress.phase.as_str() {
+            // These come also if the parameters are there.
+            phase::BUILD_CIRCUIT | phase::OPEN_PARAMETERS => return,
+            phase::WAIT => {
+                let folder = self.folder.display();
+                (self.say)(&format!(
+                    "another process is making the Groth16 parameters in {folder}; waiting for it"
+                ));
+                return;
+            }
+            _ => {}
         }
         if !self.has_begun {
             self.has_begun = true;
@@ -259,38 +271,67 @@ mod tests {
             Config::new(None, |_| None, settings).unwrap().coordinator.place
         };
         let (alone, shared) = (config(false), config(true));
-        assert_eq!((lacking(&pk, &vk, &alone), lacking(&pk, &vk, &shared)), (Lacking::Some, Lacking::All));
+        let both = || [&alone, &shared].map(|place| parameters(&pk, &vk, place));
+        assert_eq!(both(), [Parameters::MakeHere, Parameters::Refuse]);
         std::fs::write(&vk, "").unwrap();
-        assert_eq!(
-            (lacking(&pk, &vk, &alone), lacking(&pk, &vk, &shared)),
-            (Lacking::Some, Lacking::Nothing)
-        );
+        assert_eq!(both(), [Parameters::MakeHere, Parameters::Ready]);
         std::fs::write(&pk, "").unwrap();
-        assert_eq!(
-            (lacking(&pk, &vk, &alone), lacking(&pk, &vk, &shared)),
-            (Lacking::Nothing, Lacking::Nothing)
-        );
+        assert_eq!(both(), [Parameters::Ready, Parameters::Ready]);
         std::fs::remove_file(&vk).unwrap();
-        assert_eq!((lacking(&pk, &vk, &alone), lacking(&pk, &vk, &shared)), (Lacking::Some, Lacking::Some));
+        assert_eq!(both(), [Parameters::MakeHere, Parameters::MakeHere]);
+    }
+
+    /// What a set-up with these phases, (name, done, total), is told as.
+    fn told(phases: impl IntoIterator<Item = (&'static str, u64, u64)>) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut say = |line: &str| lines.push(line.to_owned());
+        let mut tell = Teller::new(&mut say, Path::new("/keys/groth16"));
+        for (phase, done, total) in phases {
+            let (stage, phase) = ("groth16_setup".to_owned(), phase.to_owned());
+            tell.hear(&Progress { stage, phase, done, total, peak_rss_bytes: 0, elapsed_ms: 0 });
+        }
+        lines
+    }
+
+    #[test]
+    fn the_verifying_key_is_enough_for_a_coordinator_that_does_not_prove() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = dir.path().join("keys");
+        let refused = |redis: bool| {
+            let mut settings =
+                Settings { cache: Some(dir.path().into()), keys: Some(keys.clone()), ..Settings::default() };
+            settings.queue.redis = redis.then(|| "redis://h".to_owned());
+            settings.store.url = redis.then(|| "file:///s".to_owned());
+            check(&Config::new(None, |_| None, settings).unwrap()).is_err()
+        };
+        assert!(refused(false) && refused(true));
+        std::fs::create_dir_all(keys.join("groth16")).unwrap();
+        std::fs::write(keys.join("groth16/00.vk"), "").unwrap();
+        assert!(refused(false) && !refused(true));
+        std::fs::write(keys.join("groth16/00.pk"), "").unwrap();
+        assert!(!refused(false) && !refused(true));
     }
 
     #[test]
     fn a_set_up_is_announced_and_told_by_tenths_and_finding_parameters_is_not() {
-        let mut lines = Vec::new();
-        let mut say = |line: &str| lines.push(line.to_owned());
-        let mut tell = Teller::new(&mut say, Path::new("/keys/groth16"));
-        let mut hear = |phase: &str, done, total| {
-            let (stage, phase) = ("groth16_setup".to_owned(), phase.to_owned());
-            tell.hear(&Progress { stage, phase, done, total, peak_rss_bytes: 0, elapsed_ms: 0 });
-        };
-        hear("build circuit", 1, 1);
-        hear("open parameters", 0, 1);
-        for done in 0..=1000 {
-            hear("powers", done, 1000);
-        }
-        hear("hash", 0, 0);
+        let found = [(phase::BUILD_CIRCUIT, 1, 1), (phase::OPEN_PARAMETERS, 0, 1)];
+        assert!(told(found).is_empty());
+        let powers = (0..=1000).map(|done| ("powers", done, 1000));
+        let lines = told(found.into_iter().chain(powers).chain([("hash", 0, 0)]));
         assert!(lines[0].contains("/keys/groth16") && lines[0].contains("INSECURE"), "{}", lines[0]);
         assert_eq!(lines.len(), 1 + 11 + 1, "{lines:?}");
         assert!(lines[11].ends_with("powers, 100 %") && lines[12].ends_with("hash, 0 %"), "{lines:?}");
+    }
+
+    #[test]
+    fn waiting_for_another_process_is_not_told_as_a_set_up_of_its_own() {
+        let waited = [(phase::WAIT, 0, 1), (phase::OPEN_PARAMETERS, 0, 1), (phase::OPEN_PARAMETERS, 1, 1)];
+        let lines = told(waited);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains("another process") && lines[0].contains("/keys/groth16"), "{}", lines[0]);
+        // The other one has died, and this one makes them after all.
+        let lines = told([(phase::WAIT, 0, 1), ("powers", 0, 1000)]);
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[1].contains("making them") && lines[2].ends_with("powers, 0 %"), "{lines:?}");
     }
 }

@@ -1,5 +1,6 @@
 //! Reads batches: decodes, executes and checks each submission on this host.
 
+use assay_l1_parties::service::batches::DATA_BYTES_MAX;
 use assay_lvm::vm::{Evm, VirtualMachine};
 use assay_lvm::{Batch, RunLimits};
 use assay_schedule::{ChainId, Limits};
@@ -13,13 +14,14 @@ pub struct EvmReader {
     version: u32,
     limits: RunLimits,
     runs_max: u32,
+    data_bytes_max: usize,
 }
 
 impl EvmReader {
     /// A reader; `version` is that of the programs and keys that prove its batches, `limits` how they are cut into runs,
     /// `schedule` says how many runs a batch may have.
     pub fn new(version: u32, limits: RunLimits, schedule: &Limits) -> Self {
-        Self { version, limits, runs_max: schedule.runs_max }
+        Self { version, limits, runs_max: schedule.runs_max, data_bytes_max: DATA_BYTES_MAX }
     }
 }
 
@@ -41,6 +43,14 @@ impl BatchReader for EvmReader {
             return Err(BatchRefusal { reason });
         }
         let validated = Evm.validate(&batch).map_err(refused)?;
+        if validated.data.len() > self.data_bytes_max {
+            let reason = format!(
+                "the batch has {} bytes of data, of which {} can be published on Bitcoin: cut it into smaller batches",
+                validated.data.len(),
+                self.data_bytes_max
+            );
+            return Err(BatchRefusal { reason });
+        }
         Ok(BatchFacts {
             chain: ChainId(validated.from.chain_id),
             from: validated.from.commitment(),
@@ -83,6 +93,16 @@ mod tests {
         };
         read(runs).unwrap();
         assert!(read(runs - 1).unwrap_err().reason.contains("smaller batches"));
+    }
+
+    #[test]
+    fn a_batch_whose_data_cannot_be_published_is_refused_here() {
+        let bytes = sample::batch(1).unwrap().encode();
+        let data_bytes = Evm.validate(&Batch::decode(&bytes).unwrap()).unwrap().data.len();
+        let read = |data_bytes_max| EvmReader { data_bytes_max, ..reader(&Limits::default()) }.read(&bytes);
+        read(data_bytes).unwrap();
+        let refusal = read(data_bytes - 1).unwrap_err();
+        assert!(refusal.reason.contains("smaller batches"), "{refusal}");
     }
 
     #[test]

@@ -101,11 +101,11 @@ impl Scene {
         TaskVerifier::new(&self.epoch, scratch(self.dir.path()).unwrap())
     }
 
-    fn settler(&self) -> TrunkSettler {
+    pub(crate) fn settler(&self) -> TrunkSettler {
         TrunkSettler::new(self.config.clone(), self.epoch.verifying_key)
     }
 
-    fn order(&self) -> Order {
+    pub(crate) fn order(&self) -> Order {
         let spec = Spec {
             tenant: TenantId(1),
             key: "first".into(),
@@ -185,16 +185,11 @@ fn a_proof_counts_only_under_the_pinned_key_and_only_for_its_batch() {
 }
 
 #[test]
-fn a_batch_of_another_version_is_nobodys_fault() {
-    let scene = Scene::new();
-    let (verifier, proof) = (scene.verifier(), encode(&scene.output()));
-    let older = Facts { version: VERSION + 1, ..scene.facts };
-    for proof in [proof, b"junk".to_vec()] {
-        let Judgement::Incomparable { reason } = verifier.check(&older, &scene.payload, &proof) else {
-            panic!("compared")
-        };
-        assert!(reason.contains("00000002") && reason.contains("00000001"), "{reason}");
-    }
+fn a_batch_of_another_version_is_another_coordinators() {
+    let verifier = Scene::new().verifier();
+    assert_eq!(verifier.other_version(VERSION), None);
+    let reason = verifier.other_version(VERSION + 1).unwrap();
+    assert!(reason.contains("00000002") && reason.contains("00000001"), "{reason}");
 }
 
 #[tokio::test]
@@ -208,6 +203,7 @@ async fn a_batch_is_settled_once_and_its_files_are_a_result_folder() {
     let handed = handed.get(&scene.facts.from.0).unwrap().unwrap();
     assert_eq!(handed.values.as_flattened()[..128], scene.public_values());
     assert_eq!(handed.data, scene.validated.data);
+    assert_eq!(handed.verifying_key, Some(scene.epoch.verifying_key));
     let folder = scene.dir.path().join("fetched");
     std::fs::create_dir_all(&folder).unwrap();
     for file in &files {
@@ -261,7 +257,7 @@ async fn what_cannot_be_settled_is_refused_before_anything_is_posted() {
 }
 
 #[tokio::test]
-async fn a_standby_with_an_empty_folder_is_told_which_one_is_missing_and_settles_nothing() {
+async fn an_empty_folder_is_another_ledger_and_the_error_names_the_one_that_is_missing() {
     let (scene, dir) = (Scene::new(), tempfile::tempdir().unwrap());
     let settler = |out: &std::path::Path| {
         let config = Config { out: out.to_owned(), ..scene.config.clone() };
@@ -282,6 +278,12 @@ async fn a_standby_with_an_empty_folder_is_told_which_one_is_missing_and_settles
     assert!(advice.contains(&expected.place) && advice.contains("--out"), "{advice}");
     assert!(error.to_string().contains(&theirs.ledger().unwrap().place), "{error}");
     assert_eq!(error.exit_code(), EXIT_BAD_INPUT);
+
+    // Nor is its folder taken for the deployment's where none is known yet.
+    let got = theirs.ledger().unwrap();
+    let error = LeaderError::NoTrunk { chain: scene.facts.chain, got: got.clone() };
+    let error = ClusterError::from(ServiceError::from(error));
+    assert!(error.advice().unwrap().contains(&got.place) && error.exit_code() == EXIT_BAD_INPUT);
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub struct TaskVerifier {
 enum Fault {
     /// It is wrong.
     Wrong(String),
-    /// It cannot be compared with what was asked for: nobody's fault.
+    /// It cannot be compared with what was asked for: not the fault of whoever made it.
     Incomparable(String),
     /// This machine could not look: says nothing about the result.
     Here(String),
@@ -44,10 +44,8 @@ impl From<CheckError> for Fault {
         let reason = one_line(&error);
         match error {
             CheckError::Result(WorkerError::Io { .. }) => Self::Here(reason),
-            // Its worker is of another build, or says so; whoever lies in this way is asked for nothing else than the others.
-            CheckError::Result(WorkerError::Version { .. }) | CheckError::Request(_) => {
-                Self::Incomparable(reason)
-            }
+            CheckError::Request(_) => Self::Incomparable(reason),
+            // Files of another version too: only workers of the batch's version have its tasks.
             _ => Self::Wrong(reason),
         }
     }
@@ -77,20 +75,7 @@ impl TaskVerifier {
         Self { version, rules, verifying_key: epoch.verifying_key, scratch }
     }
 
-    /// Whether a batch is this build's to check: workers prove it with the programs and keys of its version.
-    fn compare(&self, facts: &Facts) -> Result<(), String> {
-        let (theirs, ours) = (facts.version, self.version);
-        if theirs == ours {
-            return Ok(());
-        }
-        Err(format!(
-            "the batch is of version {theirs:08x}, and this coordinator checks batches of {ours:08x}: have a coordinator of that \
-             version lead until it has ended, or cancel it and submit it again"
-        ))
-    }
-
     fn judge(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Result<(), Fault> {
-        self.compare(&claim.facts).map_err(Fault::Incomparable)?;
         let dir = tempfile::tempdir_in(&self.scratch)?;
         let inputs = write(dir.path(), "in", inputs)?;
         let paths = write(dir.path(), "out", outputs)?;
@@ -131,6 +116,17 @@ impl Verifier for TaskVerifier {
         }
     }
 
+    fn other_version(&self, version: u32) -> Option<String> {
+        // Workers prove a batch with the programs and keys of its version.
+        (version != self.version).then(|| {
+            format!(
+                "the batch is of version {version:08x}, and this coordinator checks and settles batches of {:08x}: have a coordinator \
+                 of that version lead until it has ended, or cancel it and submit it again",
+                self.version
+            )
+        })
+    }
+
     fn verify(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Judgement {
         let mut wait = WAIT;
         loop {
@@ -150,9 +146,6 @@ impl Verifier for TaskVerifier {
     }
 
     fn check(&self, facts: &Facts, payload: &[u8], proof: &[u8]) -> Judgement {
-        if let Err(reason) = self.compare(facts) {
-            return Judgement::Incomparable { reason };
-        }
         match self.examine(facts, payload, proof) {
             Ok(()) => Judgement::Right,
             Err(reason) => {

@@ -1,10 +1,11 @@
 //! Whether a batch holds the forced transactions that were due.
 //!
-//! The rule. A forced transaction in block h is due for claims in the blocks h + grace to h + grace + window: before, the batch may have been
-//! made without knowing of it; after, whoever still wants it sends it again. Of those that are due, in the order of the chain, count those that
-//! can execute together at the head of the batch's first block, at most [`TAKEN_MAX`] of them: a batch without one of these is wrong. So
-//! one that was executed before (its nonce is used), cannot be paid for, or is malformed does not count, and nobody is
-//! accused of leaving out what could not be taken in.
+//! The rule. A forced transaction in block h is due for claims in the blocks h + grace to h + grace + window: before,
+//! the batch may have been made without knowing of it; after, whoever still wants it sends it again. Of those that are
+//! due, in the order of the chain, count those that can execute together at the head of the batch's first block, at
+//! most [`TAKEN_MAX`] of them: a batch without one of these is wrong. So one that was executed before (its nonce is
+//! used), cannot be paid for, or is malformed does not count, and nobody is accused of leaving out what could not be
+//! taken in.
 //!
 //! Deposits do not count yet: the rollup has no bridge that could mint, so there is no peg-in script.
 
@@ -66,8 +67,8 @@ impl ForcedQueue {
         Self { backend, rules: Rules { tag, peg_in: None }, due, blocks: BTreeMap::new() }
     }
 
-    /// Judges a batch that is to execute on `chain`, in a claim in the block at `height`. Data that is no batch lacks nothing: executing
-    /// it says what is wrong.
+    /// Judges a batch that is to execute on `chain`, in a claim in the block at `height`. Data that is no batch lacks
+    /// nothing: executing it says what is wrong.
     pub(super) fn judge(&mut self, chain: &Chain, data: &[u8], height: u32) -> Result<Verdict, BackendError> {
         let Some(last) = height.checked_sub(self.due.grace_blocks) else { return Ok(Verdict::Complete) };
         self.read(last.saturating_sub(self.due.window_blocks), last)?;

@@ -1,8 +1,8 @@
 //! The states of a rollup as a tree: every batch that led from one state to another, on disk, and the chain at one of the states.
 //!
-//! A claim may be slashed or reorganised away and its place taken by another, so batches are not in a row. Folder: `genesis`, the
-//! commitment (64 hexadecimal digits); `<new root>.batch`: previous root (32), then the batch's data. A state is reached by executing the batches on its
-//! way, so nothing in the files is believed.
+//! A claim may be slashed or reorganised away and its place taken by another, so batches are not in a row. Folder:
+//! `genesis`, the commitment (64 hexadecimal digits); `<new root>.batch`: previous root (32), then the batch's data. A
+//! state is reached by executing the batches on its way, so nothing in the files is believed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

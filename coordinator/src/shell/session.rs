@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use assay_worker::error::ErrorClass;
 use assay_worker::progress::Progress;
 use assay_worker::stages::{Event, Job, Outcome};
 
@@ -142,7 +141,7 @@ impl Session {
                         let log = active.child.log().display().to_string();
                         let reason = format!("{} (log: {log})", error.message.replace('\n', " "));
                         self.close();
-                        return Err(if error.class == ErrorClass::Transient {
+                        return Err(if error.class.is_transient() {
                             JobFault::Transient(reason)
                         } else {
                             failed(reason)

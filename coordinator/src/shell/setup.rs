@@ -63,7 +63,7 @@ pub fn ask(
     result.map_err(|fault| error(stage, fault))
 }
 
-fn error(stage: &str, fault: Fault) -> Error {
+pub(super) fn error(stage: &str, fault: Fault) -> Error {
     let reason = match fault {
         Fault::Cancelled => return Error::Interrupted,
         Fault::Lost(_) => "the stage asked for a result it does not need".to_owned(),

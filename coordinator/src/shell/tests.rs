@@ -353,7 +353,7 @@ fn a_proved_batch_is_there_for_the_contracts_operator_before_its_result_is() {
     // Another batch from the same state may stand on Bitcoin: nothing is published either.
     let mut values = [[0; 32]; 5];
     values[0] = scene.job.parent_commitment;
-    let other = ProvedBatch { values, proof: vec![1], data: vec![2] };
+    let other = ProvedBatch { verifying_key: Some([3; 32]), values, proof: vec![1], data: vec![2] };
     batches.put(&other).unwrap();
     let message = scene.prove(Until::Groth16).unwrap_err().to_string();
     assert!(message.contains("another batch"), "{message}");

@@ -1,7 +1,7 @@
 //! The GPU, through NVIDIA's driver, which is loaded when it is first asked for: nothing is linked.
 //!
 //! One stream, so that buffers are written, read and given back in the order of the calls. Code, in the order tried: what
-//! nvcc made while this crate was built, if it was found; the PTX of `cuda/ptx`, which the driver compiles.
+//! nvcc made while this crate was built (`build.rs`), if it was found; the PTX of `cuda/ptx`, which the driver compiles.
 #![allow(unsafe_code, reason = "calls of the CUDA driver; every block says why it is sound")]
 
 use std::collections::HashMap;
@@ -203,5 +203,30 @@ impl Device for Gpu {
         // them ends this context with an error, not this process's memory.
         unsafe { call.launch(shape) }.map_err(self.failed(0))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first bytes of a fat binary.
+    const FAT: [u8; 4] = 0xba55_ed50_u32.to_le_bytes();
+
+    #[test]
+    fn the_build_has_machine_code_of_every_module_or_of_none() {
+        let sizes: Vec<usize> = MACHINE_CODE.iter().map(|image| image.len()).collect();
+        println!("bytes of machine code: {sizes:?}");
+        if sizes.iter().any(|size| *size > 0) {
+            assert!(MACHINE_CODE.iter().all(|image| image.starts_with(&FAT)), "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn the_embedded_ptx_has_every_kernel_once() {
+        for (name, _) in KERNELS {
+            let entry = format!(".entry {name}(");
+            assert_eq!(PTX.iter().map(|text| text.matches(&entry).count()).sum::<usize>(), 1, "{name}");
+        }
     }
 }

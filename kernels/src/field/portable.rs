@@ -7,7 +7,9 @@
 //! Operations are functions of their own, compiled once, with a loop over the lanes: copied to every place they would not fit
 //! in the instruction cache.
 
-use super::{Arch, LaneField, Lanes, Packed, Routine, LANES};
+mod butterfly;
+
+use super::{Arch, LaneField, Lanes, Packed, Routine, Twiddle, LANES};
 use ark_ff::BigInt;
 use std::marker::PhantomData;
 
@@ -76,6 +78,33 @@ impl Arch for Portable {
     #[inline(always)]
     fn one<F: LaneField>(self) -> PortableLanes<F> {
         self.splat(F::ONE)
+    }
+
+    #[inline(always)]
+    fn split<F: LaneField>(
+        self,
+        left: &mut [PortableLanes<F>],
+        right: &mut [PortableLanes<F>],
+        twiddle: Twiddle<'_>,
+        negated: bool,
+    ) {
+        butterfly::split(left, right, twiddle, negated);
+    }
+
+    #[inline(always)]
+    fn finish_split<F: LaneField>(self, lanes: PortableLanes<F>) -> [Packed; LANES] {
+        lanes.0.each_ref().map(|words| Packed(butterfly::reduce_fully::<F>(words)))
+    }
+
+    #[inline(always)]
+    fn merge<F: LaneField>(
+        self,
+        left: &mut [PortableLanes<F>],
+        right: &mut [PortableLanes<F>],
+        twiddle: Twiddle<'_>,
+        negated: bool,
+    ) {
+        butterfly::merge(left, right, twiddle, negated);
     }
 }
 
@@ -269,9 +298,9 @@ fn add(a: u64, b: u64, carry: bool) -> (u64, bool) {
 }
 
 #[inline(always)]
-fn sub(a: u64, b: u64, borrow: bool) -> (u64, bool) {
+const fn sub(a: u64, b: u64, borrow: bool) -> (u64, bool) {
     let (difference, under) = a.overflowing_sub(b);
-    let (difference, more) = difference.overflowing_sub(u64::from(borrow));
+    let (difference, more) = difference.overflowing_sub(borrow as u64);
     (difference, under | more)
 }
 
@@ -287,7 +316,7 @@ fn sum(a: &Words, b: &Words) -> Words {
 
 /// `a - b` modulo `2^256`, and whether it is negative.
 #[inline(always)]
-fn difference(a: &Words, b: &Words) -> (Words, bool) {
+const fn difference(a: &Words, b: &Words) -> (Words, bool) {
     let (d0, borrow) = sub(a[0], b[0], false);
     let (d1, borrow) = sub(a[1], b[1], borrow);
     let (d2, borrow) = sub(a[2], b[2], borrow);

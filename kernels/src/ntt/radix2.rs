@@ -10,7 +10,7 @@ use ark_bn254::Fr;
 use ark_ff::{AdditiveGroup, Field, One};
 use rayon::prelude::*;
 
-use crate::field::{dispatch, Arch, Kernel, LaneField, Lanes, Packed, LANES};
+use crate::field::{dispatch, Arch, Kernel, LaneField, Lanes, Packed, Twiddle, LANES};
 
 /// Levels of a pass: its vectors take up to 80 KiB. Sums grow by `2p` a level, and products take factors below `32p`.
 const LEVELS: u32 = 8;
@@ -151,22 +151,22 @@ impl Plan<'_> {
         3 * top - 1 - block
     }
 
-    /// Reduces what [`Plan::levels`] leaves.
+    /// What [`Plan::levels`] leaves, for memory.
     #[inline(always)]
-    fn finish<A: Arch>(self, lanes: A::Lanes<Fr>) -> A::Lanes<Fr> {
+    fn finish<A: Arch>(self, arch: A, lanes: A::Lanes<Fr>) -> [Packed; LANES] {
         match self.way {
-            Way::Split => lanes.carry().shrink(),
-            Way::Merge => lanes,
+            Way::Split => arch.finish_split(lanes),
+            Way::Merge => lanes.pack(),
         }
     }
 
-    /// Takes `rows`, a power of two, through all their levels. `twiddle(level, index)` is that of a block of that level, if
-    /// it is not one.
+    /// Takes `rows`, a power of two, through all their levels. `twiddle(level, index)` is that of a block of that level.
     #[inline(always)]
-    fn levels<A: Arch>(
+    fn levels<'a, A: Arch>(
         self,
+        arch: A,
         rows: &mut [A::Lanes<Fr>],
-        twiddle: impl Fn(u32, usize) -> Option<A::Lanes<Fr>> + Copy,
+        twiddle: impl Fn(u32, usize) -> Twiddle<'a> + Copy,
     ) {
         let levels = rows.len().trailing_zeros();
         for step in 0..levels {
@@ -174,38 +174,14 @@ impl Plan<'_> {
             for (index, block) in rows.chunks_exact_mut(rows.len() >> level).enumerate() {
                 let (left, right) = block.split_at_mut(block.len() / 2);
                 let twiddle = twiddle(level, index);
-                let negated = self.inverse && twiddle.is_some();
-                for (x, y) in left.iter_mut().zip(right) {
-                    match self.way {
-                        Way::Split => split::<A>(x, y, twiddle, negated),
-                        Way::Merge => merge::<A>(x, y, twiddle, negated),
-                    }
+                let negated = self.inverse && !matches!(twiddle, Twiddle::One);
+                match self.way {
+                    Way::Split => arch.split(left, right, twiddle, negated),
+                    Way::Merge => arch.merge(left, right, twiddle, negated),
                 }
             }
         }
     }
-}
-
-/// `(x + t y, x - t y)`, for `-t` if `negated`. Takes values below `32p`, carried or not; the bound grows by `2p`.
-#[inline(always)]
-fn split<A: Arch>(x: &mut A::Lanes<Fr>, y: &mut A::Lanes<Fr>, twiddle: Option<A::Lanes<Fr>>, negated: bool) {
-    let product = match twiddle {
-        Some(twiddle) => y.carry().mul_raw(twiddle),
-        None => y.carry().shrink(),
-    };
-    let (sum, difference) = (x.add_raw(product), x.sub_raw(product));
-    (*x, *y) = if negated { (difference, sum) } else { (sum, difference) };
-}
-
-/// `(x + y, t (x - y))`, the transpose of [`split`], for `-t` if `negated`. Takes and gives reduced values.
-#[inline(always)]
-fn merge<A: Arch>(x: &mut A::Lanes<Fr>, y: &mut A::Lanes<Fr>, twiddle: Option<A::Lanes<Fr>>, negated: bool) {
-    let difference = if negated { y.sub_raw(*x) } else { x.sub_raw(*y) }.carry();
-    *x = x.add_raw(*y).shrink();
-    *y = match twiddle {
-        Some(twiddle) => difference.mul(twiddle),
-        None => difference.shrink(),
-    };
 }
 
 /// The upper levels of a block, eight columns at a time. `rows[r]` is the same range of columns of row `r`.
@@ -227,12 +203,12 @@ impl Kernel for Columns<'_, '_> {
             for (lanes, row) in lanes.iter_mut().zip(rows.iter()) {
                 *lanes = load(arch, eight(&row[column..]).each_ref());
             }
-            plan.levels::<A>(&mut lanes, |level, index| {
-                let block = (block << level) + index;
-                (block != 0).then(|| arch.unpack_splat(&plan.twiddles.0[plan.index(block)]))
+            plan.levels(arch, &mut lanes, |level, index| match (block << level) + index {
+                0 => Twiddle::One,
+                block => Twiddle::Same(&plan.twiddles.0[plan.index(block)]),
             });
             for (lanes, row) in lanes.iter().zip(rows.iter_mut()) {
-                let finished = plan.finish::<A>(*lanes).pack();
+                let finished = plan.finish(arch, *lanes);
                 row[column..][..LANES]
                     .copy_from_slice(&finished.map(|words| Fr::from_montgomery_words(words.0)));
             }
@@ -264,12 +240,12 @@ impl Kernel for Base<'_> {
             for (at, lanes) in lanes.iter_mut().enumerate() {
                 *lanes = load(arch, std::array::from_fn(|lane| &values[of(lane) * size + at]));
             }
-            plan.levels::<A>(&mut lanes, |level, index| {
+            plan.levels(arch, &mut lanes, |level, index| {
                 let block = |lane| plan.index(((first + of(lane)) << level) + index);
-                Some(arch.unpack_words(std::array::from_fn(|lane| &plan.twiddles.0[block(lane)].0)))
+                Twiddle::Each(std::array::from_fn(|lane| &plan.twiddles.0[block(lane)]))
             });
             for (at, lanes) in lanes.iter().enumerate() {
-                let finished = plan.finish::<A>(*lanes).pack();
+                let finished = plan.finish(arch, *lanes);
                 for (lane, words) in finished.iter().enumerate().take(blocks) {
                     values[lane * size + at] = Fr::from_montgomery_words(words.0);
                 }

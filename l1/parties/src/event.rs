@@ -149,6 +149,9 @@ pub enum Alarm {
     Refused(TxId),
     /// The contract does not give a transaction that it should.
     Broken(TxId),
+    /// A batch was proved with other programs than the epoch's in which it would be claimed, or than any epoch's: it is not claimed
+    /// there. The first bytes of the state that it starts at.
+    Programs([u8; 8]),
 }
 
 /// Why a transaction cannot be paid for.

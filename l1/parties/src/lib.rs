@@ -45,6 +45,8 @@ pub use event::{Alarm, Block, Effect, Event, Fault, FeeTrouble, Reject};
 pub use operator::{Operator, OperatorWeak, BATCHES_MAX};
 pub use party::{Context, Keys, StepError};
 pub use sender::Sender;
-pub use types::{ClaimId, EpochIndex, Height, TxId, Values, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
+pub use types::{
+    ClaimId, EpochIndex, Height, TxId, Values, BATCH_HASH, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT,
+};
 pub use view::{lineage, slashed_claim, Coin, Confirmed, Readiness, Standing, View};
 pub use vigilante::{Vigilante, VigilanteWeak};

@@ -19,7 +19,7 @@ use crate::event::{Alarm, Effect, Event};
 use crate::fees::FeePolicy;
 use crate::party::{Context, Party, StepError};
 use crate::sender::{Draft, Sender, Want};
-use crate::types::{ClaimId, EpochIndex, Height, TxId, Values, NEW_ROOT, PREV_ROOT};
+use crate::types::{ClaimId, EpochIndex, Height, TxId, Values, CODE_ROOT, NEW_ROOT, PREV_ROOT};
 use crate::view::{Readiness, Standing, View};
 
 /// Batches that wait for their claim, at most.
@@ -155,8 +155,7 @@ impl Operator {
                 }
                 let other = known.map(|known| known.values).or(settled).is_some_and(|other| other != *values);
                 if other || (known.is_none() && full) {
-                    let [a, b, c, d, e, f, g, h, ..] = values[PREV_ROOT];
-                    effects.push(Effect::Alarm(Alarm::Batch([a, b, c, d, e, f, g, h])));
+                    effects.push(Effect::Alarm(Alarm::Batch(first_bytes(&values[PREV_ROOT]))));
                 } else if known.is_none() {
                     self.batches.insert(values[PREV_ROOT], fresh);
                 }
@@ -237,9 +236,18 @@ impl Operator {
 
     fn wants(&mut self, context: Context<'_>, effects: &mut Vec<Effect>) -> Vec<Want> {
         let mut wants = Vec::new();
-        let unpublished: Vec<_> =
-            self.batches.iter().filter(|(_, batch)| !batch.on_chain).map(|(root, _)| *root).collect();
-        for (index, epoch) in Self::mine(context) {
+        let mine = Self::mine(context);
+        // Data is paid for where a claim may follow.
+        let has_epoch = |batch: &Batch| mine.iter().any(|(_, epoch)| is_proved_for(epoch, &batch.values));
+        let mut unpublished = Vec::new();
+        for (root, batch) in self.batches.iter().filter(|(_, batch)| !batch.on_chain) {
+            if has_epoch(batch) {
+                unpublished.push(*root);
+            } else if !mine.is_empty() {
+                effects.push(Effect::Alarm(Alarm::Programs(first_bytes(root))));
+            }
+        }
+        for (index, epoch) in mine {
             if self.party.view.slash(index).is_some() {
                 effects.push(Effect::Alarm(Alarm::Slashed(index)));
             } else {
@@ -279,6 +287,11 @@ impl Operator {
         let batch = self.start(context, claim).and_then(|root| self.batches.get(&root));
         let Some(batch) = batch.filter(|batch| batch.on_chain || self.weak.claim_first) else { return };
         let values = batch.values;
+        if !is_proved_for(epoch, &values) {
+            // No chain takes such a claim, and signing it would use up its one-time keys.
+            effects.push(Effect::Alarm(Alarm::Programs(first_bytes(&values[PREV_ROOT]))));
+            return;
+        }
         let opening = TxId { epoch: index, role: TxRole::Reconfiguration };
         let view = &self.party.view;
         if claim.claim == 0 && view.ready(context.contract, opening) && view.confirmed(opening).is_none() {
@@ -354,6 +367,16 @@ impl Operator {
             wants.push(Want { id: pay_out, deadline: None });
         }
     }
+}
+
+/// True if a batch was proved with the programs of an epoch.
+fn is_proved_for(epoch: &Epoch, values: &Values) -> bool {
+    values[CODE_ROOT] == epoch.spec().terms.params.code_root
+}
+
+fn first_bytes(root: &[u8; 32]) -> [u8; 8] {
+    let [a, b, c, d, e, f, g, h, ..] = *root;
+    [a, b, c, d, e, f, g, h]
 }
 
 /// A transaction of the operator, complete but for its fee.

@@ -77,6 +77,8 @@ pub type Values = [[u8; 32]; 5];
 pub const PREV_ROOT: usize = 0;
 /// Place of the new root.
 pub const NEW_ROOT: usize = 1;
+/// Place of the batch's hash.
+pub const BATCH_HASH: usize = 2;
 /// Place of the code root.
 pub const CODE_ROOT: usize = 3;
 /// Place of the digest.

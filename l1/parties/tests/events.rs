@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 use assay_l1_parties::fees::{FeePolicy, Market};
 use assay_l1_parties::sim::Fixture;
 use assay_l1_parties::{
-    Block, ClaimId, Context, Contract, Effect, EpochIndex, Event, Fault, Height, Keys, Operator, Reject,
-    StepError, Vigilante,
+    Alarm, Block, ClaimId, Context, Contract, Effect, EpochIndex, Event, Fault, Height, Keys, Operator,
+    Reject, StepError, Vigilante,
 };
 use bitcoin::{Amount, FeeRate, Transaction};
 use proptest::prelude::*;
@@ -155,6 +155,32 @@ fn drive<M: Machine>(mut machine: M, keys: &Keys, all: &[Told]) -> Result<(), Te
         prop_assert_eq!(machine.check(), Ok(()));
     }
     Ok(())
+}
+
+#[test]
+fn a_batch_of_other_programs_than_any_epochs_is_an_alarm_and_no_data_is_paid_for() {
+    let (contract, keys) = parts();
+    let context = Context { contract, keys: &keys[0] };
+    let terms = &contract.epochs().next().unwrap().1.spec().terms;
+    for (code_root, is_right) in [(terms.params.code_root, true), ([6; 32], false)] {
+        let mut operator = Operator::new(Fixture::wallet(0), 4, START, FeePolicy::REGTEST);
+        let start = terms.params.start_commitment;
+        let batch = Event::BatchProved([start, [1; 32], [2; 32], code_root, [3; 32]]);
+        let effects = operator.step(context, &batch).unwrap();
+        let publishes = effects.contains(&Effect::Publish(start));
+        let alarms = effects.iter().any(|effect| matches!(effect, Effect::Alarm(Alarm::Programs(_))));
+        assert_eq!((publishes, alarms), (is_right, !is_right), "{effects:?}");
+        // Nor is the epoch opened for it once its data is there.
+        let data = Event::Data { prev_root: start, on_chain: true };
+        let funded = Event::Connected(Block {
+            height: START.plus(1),
+            txs: vec![Arc::new(Fixture::shared().funding().clone())],
+        });
+        operator.step(context, &funded).unwrap();
+        let effects = operator.step(context, &data).unwrap();
+        let pays = |effect: &Effect| matches!(effect, Effect::Broadcast(_) | Effect::Alarm(Alarm::Fee(..)));
+        assert_eq!(effects.iter().any(pays), is_right, "{effects:?}");
+    }
 }
 
 proptest! {

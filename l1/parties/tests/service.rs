@@ -13,11 +13,14 @@ mod rollup;
 #[path = "service/world.rs"]
 mod world;
 
+use std::cell::Cell;
+
 use assay_l1::graph::contract::build::TxRole;
 use assay_l1_parties::service::batches::ProvedBatch;
 use assay_l1_parties::service::watch::Stage;
+use assay_l1_parties::CODE_ROOT;
 use contract::CLAIMS;
-use rollup::honest;
+use rollup::{honest, with_digest};
 use world::World;
 
 /// Blocks in which a run must come to its end.
@@ -44,6 +47,26 @@ fn an_epoch_is_claimed_and_paid_out_while_its_services_are_restarted_every_few_b
     // No next epoch is signed: the one thing that people should look at.
     let alarms = &world.shown.lock().unwrap().alarms;
     assert!(alarms.iter().all(|alarm| alarm.contains("epoch")) && !alarms.is_empty(), "{alarms:?}");
+}
+
+#[test]
+fn a_batch_that_is_not_proved_for_the_epoch_is_neither_published_nor_claimed_and_the_right_one_in_its_place_is(
+) {
+    let other_key = ProvedBatch { verifying_key: Some([8; 32]), ..honest(0) };
+    let mut other_programs = honest(0);
+    other_programs.values[CODE_ROOT] = [8; 32];
+    other_programs.values = with_digest(other_programs.values);
+    for wrong in [other_key, other_programs] {
+        let world = World::new();
+        world.setup.files.batches().put(&wrong).unwrap();
+        let (coins, looks) = (world.data_coins(), Cell::new(0));
+        let mined = world.play(BLOCKS_MAX, 4, |_| looks.replace(looks.get() + 1) == 12);
+        assert!(mined.is_empty(), "{mined:?}");
+        assert_eq!(world.data_coins(), coins, "data was paid for");
+        world.setup.files.batches().put(&honest(0)).unwrap();
+        world.play(BLOCKS_MAX, 9, |mined| mined.contains(&TxRole::Claim(0)));
+        assert_ne!(world.data_coins(), coins);
+    }
 }
 
 #[test]

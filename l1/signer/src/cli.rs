@@ -11,22 +11,22 @@ use assay_l1::graph::contract::build::{funding_value, Graph, Surroundings};
 use assay_l1::graph::contract::keys::EpochKeys;
 use assay_l1::graph::contract::spec::ContractSpec;
 use assay_l1::graph::transactions::wallet_script;
-use assay_l1::OperatorSecret;
+use assay_l1::{KeyError, OperatorSecret, StoreError};
 use bitcoin::{OutPoint, TxOut};
 use clap::{Args, Subcommand};
 use tokio::net::TcpListener;
 
-use crate::collect::{collect, keys, Dialer};
+use crate::collect::{collect, keys, CollectFailure, Dialer};
 use crate::collector::Plan;
 use crate::handover::{hand_over, HandOverArgs, PreviousArgs};
 use crate::identity::Identity;
 use crate::limits::PROPOSAL_BYTES_MAX;
 use crate::machine::SignerMachine;
-use crate::musig::Attesters;
+use crate::musig::{Attesters, MusigError};
 use crate::peers::Peers;
-use crate::policy::Policy;
+use crate::policy::{Policy, PolicyError};
 use crate::review::{member_keys, ContractReviewer, Reviewer};
-use crate::serve::{serve, Engine};
+use crate::serve::{serve, Engine, ServeError};
 use crate::statement::Statement;
 use crate::store::{file, forget, inspect, Store};
 use crate::wire::proposal::{encode_end, graph_id, GraphProposal};
@@ -34,8 +34,59 @@ use crate::wire::proposal::{encode_end, graph_id, GraphProposal};
 /// An error for people.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// True if a command was given a file, a path or an argument that it cannot use. Otherwise something has failed: a signer, the
+/// network, the disk, the output.
+#[must_use]
+pub fn is_bad_input(failure: &Failure) -> bool {
+    if let Some(error) = failure.downcast_ref::<StoreError>() {
+        is_bad_file(error)
+    } else if let Some(error) = failure.downcast_ref::<PolicyError>() {
+        !matches!(error, PolicyError::File(error) if !is_bad_file(error))
+    } else if let Some(error) = failure.downcast_ref::<KeyError>() {
+        !matches!(error, KeyError::Storage { source, .. } if !is_bad_path(source))
+    } else if let Some(error) = failure.downcast_ref::<CollectFailure>() {
+        matches!(error, CollectFailure::Store(error) if is_bad_file(error))
+    } else {
+        !(failure.is::<ServeError>() || failure.is::<MusigError>() || failure.is::<std::io::Error>())
+    }
+}
+
+fn is_bad_file(error: &StoreError) -> bool {
+    match error {
+        StoreError::Storage { source, .. } => is_bad_path(source),
+        _ => true,
+    }
+}
+
+fn is_bad_path(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    let kinds = [
+        ErrorKind::NotFound,
+        ErrorKind::PermissionDenied,
+        // A file where a directory should be.
+        ErrorKind::AlreadyExists,
+        ErrorKind::NotADirectory,
+        ErrorKind::IsADirectory,
+        ErrorKind::InvalidInput,
+    ];
+    kinds.contains(&error.kind())
+}
+
 /// Signing of the contract's graph.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+A signer is one party's process; the operator has the signers make keys for an epoch (spec), writes its graph down (propose) and
+collects their signatures (collect). The next epoch's graph is signed with the last use of this one's key, which is then deleted.
+`assay-l1-signer` has the same commands.
+
+Examples:
+  assay l1 signer identity --identity id
+  assay l1 signer serve --dir signer --identity id --peers peers.toml --policy policy.toml --listen 10.0.0.2:7341
+  assay l1 signer collect --identity op --peers peers.toml --policy policy.toml --proposal epoch-0.proposal \\
+    --out epoch-0.signatures
+
+Exit codes: 0 done; 1 it failed: a signer, the network or the disk, and the message says which; 2 bad input or usage. `serve` runs
+until it is killed.")]
 pub struct SignerArgs {
     /// What to do.
     #[command(subcommand)]
@@ -46,28 +97,90 @@ pub struct SignerArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print the public key of an identity file, which is made if there is none.
+    #[command(after_long_help = "\
+The key goes into everybody's peers file: a signer's under [[signer]], that of the operator's collector as `operator`.
+
+Examples:
+  assay l1 signer identity --identity signer/id
+
+Exit codes: 0 printed; 1 the disk failed; 2 it is no identity file, or its folder cannot be used.")]
     Identity {
         /// The file, mode 0600.
         #[arg(long)]
         identity: PathBuf,
     },
     /// Be a signer: answer the operator until killed.
+    #[command(after_long_help = "\
+Answers nobody but the operator of the peers file, and signs what fits the policy file, one graph for each epoch. It may be killed at
+any moment and started again: all that is lost are nonces, and the collector begins a new session.
+
+Examples:
+  assay l1 signer serve --dir signer --identity id --peers peers.toml --policy policy.toml --listen 10.0.0.2:7341
+
+Exit codes: it runs until it is killed; 1 the directory failed or is in use, or it cannot listen; 2 bad input.")]
     Serve(ServeArgs),
     /// Operator: have the signers make their keys for an epoch and print the spec's id, which the epoch before announces.
+    #[command(after_long_help = "\
+A spec is announced an epoch ahead: what this prints is --announce of `propose` for the epoch before.
+
+Examples:
+  assay l1 signer spec --identity op --peers peers.toml --policy policy.toml --secret operator.secret --epoch 1 --funding TXID:0
+
+Exit codes: 0 printed; 1 a signer was away for --patience-seconds, or refused; 2 bad input.")]
     Spec(EpochArgs),
     /// Operator: build an epoch's graph and write the proposal for the signers.
+    #[command(after_long_help = "\
+Examples:
+  assay l1 signer propose --identity op --peers peers.toml --policy policy.toml --secret operator.secret --epoch 0 \\
+    --funding TXID:0 --announce ID --out epoch-0.proposal
+  assay l1 signer propose ... --epoch 1 --previous epoch-0.proposal ...                            the next epoch
+  assay l1 signer propose ... --epoch 1 --previous epoch-0.proposal --handover handover.json ...   the one after a timeout
+
+Exit codes: 0 written; 1 a signer was away for --patience-seconds, or refused; 2 bad input: nothing was written.")]
     Propose(ProposeArgs),
     /// Operator: have the signers sign a proposal; goes on where a run before was stopped.
+    #[command(after_long_help = "\
+Signatures are verified one by one, and kept beside --out until all are there.
+
+Examples:
+  assay l1 signer collect --identity op --peers peers.toml --policy policy.toml --proposal epoch-0.proposal \\
+    --out epoch-0.signatures
+
+Exit codes: 0 all signatures are in --out; 1 a signer was away for --patience-seconds, refused, or signed wrongly: the message names
+it, and the same command again goes on; 2 bad input.")]
     Collect(CollectArgs),
     /// Consent to a hand-over after a timeout: move the ended epoch's recovery key into a directory that signs what goes on.
+    #[command(after_long_help = "\
+For ever: of an ended epoch one hand-over is possible, into one directory. Look at the chain first, with a node of your own:
+compare handover.json with that of an `assay l1 backup` of your own. Then serve --new-dir under the policy of the operator that
+goes on.
+
+Examples:
+  assay l1 signer hand-over --dir signer --new-dir signer-next --policy policy.toml --previous epoch-0.proposal \\
+    --handover handover.json
+
+Exit codes: 0 the key is in --new-dir; 1 the disk failed, or the directory is in use: the same command again goes on; 2 bad input, or
+refused: nothing was moved.")]
     HandOver(HandOverArgs),
     /// Print what a signer's directory holds; the signer must not be running.
+    #[command(after_long_help = "\
+Examples:
+  assay l1 signer inspect --dir signer
+
+Exit codes: 0 printed; 1 the directory is in use; 2 it cannot be read.")]
     Inspect {
         /// The directory.
         #[arg(long)]
         dir: PathBuf,
     },
     /// Delete the keys of an epoch that is over, or will never be finished; the signer must not be running.
+    #[command(after_long_help = "\
+For ever: nobody can sign anything of that epoch any more, nor, after a timeout in it, an epoch that goes on.
+
+Examples:
+  assay l1 signer forget --dir signer --epoch 3
+
+Exit codes: 0 no key is there any more; 1 the directory is in use, or the disk failed; 2 it cannot be read.")]
     Forget {
         /// The directory.
         #[arg(long)]
@@ -335,4 +448,71 @@ fn run_inspect(dir: &Path) -> Result<(), Failure> {
         say(&format!("epoch {epoch}: {state}, graph {}", hex::encode(record.graph)))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(command: Command) -> Failure {
+        run(SignerArgs { command }).unwrap_err()
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_bad_input() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("junk"), "junk").unwrap();
+        std::fs::create_dir(path("folder")).unwrap();
+        let serve = |identity: &str, peers: &str, policy: &str| {
+            let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+            let (peers, policy, identity) = (path(peers), path(policy), path(identity));
+            Command::Serve(ServeArgs { dir: path("signer"), identity, peers, policy, listen })
+        };
+        let signer = Identity::load_or_create(&path("id")).unwrap().id();
+        let peers = format!(
+            "operator = \"{}\"\n[[signer]]\nname = \"a\"\nkey = \"{signer}\"\naddress = \"a:1\"\n",
+            Identity::load_or_create(&path("other")).unwrap().id()
+        );
+        std::fs::write(path("peers"), peers).unwrap();
+        let commands = [
+            Command::Identity { identity: path("junk") },
+            Command::Inspect { dir: path("junk") },
+            Command::Forget { dir: path("junk/signer"), epoch: 0 },
+            serve("junk", "peers", "junk"),
+            serve("id", "missing", "junk"),
+            serve("id", "folder", "junk"),
+            serve("id", "peers", "missing"),
+            serve("id", "peers", "junk"),
+        ];
+        for command in commands {
+            let name = format!("{command:?}");
+            let failure = failure(command);
+            assert!(is_bad_input(&failure), "{name}: {failure}");
+        }
+        let damaged = StoreError::Format { path: path("out"), detail: "another graph's".into() };
+        assert!(is_bad_input(&CollectFailure::from(damaged).into()));
+        assert!(is_bad_input(&"the peers file does not list this signer".into()));
+    }
+
+    #[test]
+    fn what_fails_on_the_way_is_not_bad_input() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = Store::open(dir.path()).unwrap();
+        let held = failure(Command::Inspect { dir: dir.path().to_owned() });
+        assert!(!is_bad_input(&held), "{held}");
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let path = dir.path().to_owned();
+        let away = CollectFailure::Unreachable { signer: "a".into(), reason: "refused".into() };
+        let failures: [Failure; 5] = [
+            StoreError::Storage { path: path.clone(), source: full() }.into(),
+            KeyError::Storage { path, source: full() }.into(),
+            ServeError::Listen(full()).into(),
+            away.into(),
+            full().into(),
+        ];
+        for failure in failures {
+            assert!(!is_bad_input(&failure), "{failure}");
+        }
+    }
 }

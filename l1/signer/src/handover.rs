@@ -1,9 +1,10 @@
 //! Going on after a ClaimTimeout: the epoch before one that was ended early, and the signers' consent to it.
 //!
-//! What the timeout leaves belongs to the ended epoch's recovery key. A signer does not look at the chain and cannot tell which claims
-//! count; a person does, with a backup operator or a vigilante of its own, whose [`Report`] this takes. To consent is to move the recovery
-//! key into a new directory together with the end that it is for ([`hand_over`]): a signer that is served from there, under the policy of
-//! the operator that goes on, signs one epoch on that end like any other, and then deletes the key.
+//! What the timeout leaves belongs to the ended epoch's recovery key. A signer does not look at the chain and cannot
+//! tell which claims count; a person does, with a backup operator of its own, whose [`Report`] this takes. To consent
+//! is to move the recovery key into a new directory together with the end that it is for ([`hand_over`]): a signer that
+//! is served from there, under the policy of the operator that goes on, signs one epoch on that end like any other, and
+//! then deletes the key.
 
 use std::path::{Path, PathBuf};
 

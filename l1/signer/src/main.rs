@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use assay_l1_signer::cli::{run, SignerArgs};
+use assay_l1_signer::cli::{is_bad_input, run, SignerArgs};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(if is_bad_input(&error) { 2 } else { 1 })
         }
     }
 }

@@ -19,7 +19,9 @@ outputs with their value and the blocks that have to pass; red boxes slash the o
 
 Examples:
   assay l1 graph --proposal epoch-0.proposal --policy policy.toml > epoch-0.dot
-  assay l1 graph --proposal epoch-0.proposal --policy policy.toml --svg epoch-0.svg")]
+  assay l1 graph --proposal epoch-0.proposal --policy policy.toml --svg epoch-0.svg
+
+Exit codes: 0 drawn; 1 the output cannot be written; 2 bad input.")]
 pub struct GraphArgs {
     /// The epoch's proposal, as `signer propose` writes it.
     #[arg(long, value_name = "FILE")]

@@ -84,6 +84,15 @@ pub struct SyncArgs {
 /// `assay l1 inspect`: prints what a transaction or a block holds for us.
 #[derive(Debug, Clone, Args)]
 #[command(group = ArgGroup::new("what").required(true))]
+#[command(after_long_help = "\
+A line for each thing of the trunk: batches, proofs, terms, forced transactions, deposits; what is malformed is said to be.
+The tag is that of the trunk's envelopes; the terms of any of its epochs, which claim.json has, say it too.
+
+Examples:
+  assay l1 inspect --height 120 --tag 0011223344556677 --regtest-dir out/chain/bitcoin-regtest
+  assay l1 inspect --txid TXID --terms HEX --bitcoind http://127.0.0.1:8332 --cookie ~/.bitcoin/.cookie
+
+Exit codes: 0 printed; 1 the node failed, or knows no such block or transaction; 2 bad input.")]
 pub struct InspectArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented by its type")]

@@ -23,9 +23,9 @@ use tokio::sync::{mpsc, Semaphore};
 
 use crate::folder::{Folder, FolderError};
 use crate::key::WorkerKey;
-use crate::runner::{Device, FromRunner, PartError, Runner};
+use crate::runner::{Device, DeviceFault, FromRunner, PartError, Runner};
 use crate::state::{Action, Input, PostId, Saved, Settings, State, Times};
-use crate::wire::{self, About, Extra};
+use crate::wire::{self, About, Extra, Health};
 use link::{Batch, Letter, Reader};
 use operations::Tools;
 use work::Work;
@@ -58,6 +58,8 @@ pub struct AgentConfig {
     pub controllers: u32,
     /// Devices of the slots, in turn, with their models; at least one.
     pub devices: Vec<(Device, String)>,
+    /// Bytes of a GPU's memory that one task on it may use, where somebody has said; for its runner.
+    pub device_memory_bytes: BTreeMap<Device, u64>,
     /// Tasks that may wait for a slot.
     pub waiting_max: usize,
     /// Parts of one task that may be outstanding.
@@ -83,12 +85,19 @@ impl AgentConfig {
             slots: 1,
             controllers: 1,
             devices: vec![(Device::Cpu, "cpu".to_owned())],
+            device_memory_bytes: BTreeMap::new(),
             waiting_max: 64,
             parts_max: 4096,
             reports_max: 3,
             transfers_max: 8,
             times: Times::default(),
         }
+    }
+
+    /// What a device is called.
+    pub(crate) fn model(&self, device: Device) -> String {
+        let known = self.devices.iter().find(|(known, _)| *known == device);
+        known.map_or_else(|| device.to_string(), |(_, model)| model.clone())
     }
 }
 
@@ -102,6 +111,12 @@ pub enum AgentError {
     /// A name that the queue does not take.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// It has lost its last device, and has left.
+    #[error("no device is left: {faults}")]
+    NoDevice {
+        /// Which were lost, and why.
+        faults: String,
+    },
 }
 
 /// What a worker is asked from outside.
@@ -140,7 +155,7 @@ impl Agent {
     /// Works until it is told to leave and has left. Queue and store may come and go meanwhile.
     ///
     /// # Errors
-    /// [`AgentError`], at the start only.
+    /// [`AgentError`]: at the start, and [`AgentError::NoDevice`].
     pub async fn run(self, signals: mpsc::Receiver<Signal>) -> Result<(), AgentError> {
         let (session, kept) = self.folder.begin(unix_ms())?;
         let Self { config, queue, store, runner, key, folder } = self;
@@ -174,9 +189,13 @@ impl Agent {
             reader,
             begun: Instant::now(),
         };
-        let tools = runtime.run(input_queue, from_runners, batch_queue, signals).await;
+        let (state, tools) = runtime.run(input_queue, from_runners, batch_queue, signals).await;
         poster.abort();
         tools.runner.close().await;
+        let faults = lost(&state, &tools.config);
+        if state.is_useless() && !faults.is_empty() {
+            return Err(AgentError::NoDevice { faults: faults.join("; ") });
+        }
         Ok(())
     }
 }
@@ -200,6 +219,11 @@ fn settings(config: &AgentConfig, key: &WorkerKey, session: u64) -> Settings {
         // Workers that start together must not retry together.
         seed: rand::random(),
     }
+}
+
+/// Devices that are out of service, for people.
+fn lost(state: &State, config: &AgentConfig) -> Vec<String> {
+    state.out().map(|(device, fault)| format!("GPU {device} ({}): {fault}", config.model(device))).collect()
 }
 
 fn unix_ms() -> u64 {
@@ -230,7 +254,7 @@ impl Loop {
         mut runners: mpsc::Receiver<FromRunner>,
         mut batches: mpsc::Receiver<Batch>,
         mut signals: mpsc::Receiver<Signal>,
-    ) -> Arc<Tools> {
+    ) -> (State, Arc<Tools>) {
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut is_signalled = true;
@@ -250,7 +274,7 @@ impl Loop {
             };
             if goes.is_break() {
                 tracing::info!("left");
-                return self.tools;
+                return (self.state, self.tools);
             }
         }
     }
@@ -357,11 +381,34 @@ impl Loop {
                     work.give_part(&key, error);
                 }
             }
+            Action::Health { device, fault } => {
+                self.log_health(device, fault.as_ref());
+                if fault.is_some() {
+                    let tools = self.tools.clone();
+                    tokio::spawn(async move { tools.runner.let_go(device).await });
+                }
+            }
+            Action::Check { device } => {
+                let (tools, inputs) = (self.tools.clone(), self.inputs.clone());
+                tokio::spawn(async move {
+                    let is_there = tools.runner.has(device).await;
+                    // The loop that is gone wants no answer.
+                    let _ = inputs.send(Input::Checked { device, is_there }).await;
+                });
+            }
             Action::Clean { attempt } => self.clean(attempt),
             Action::Session { session } => self.change_session(session),
             Action::Exit => return Goes::Break(()),
         }
         Goes::Continue(())
+    }
+
+    fn log_health(&self, device: Device, fault: Option<&DeviceFault>) {
+        let model = self.tools.config.model(device);
+        match fault {
+            Some(fault) => tracing::error!(%device, model, %fault, "taken out of service"),
+            None => tracing::info!(%device, model, "back in service"),
+        }
     }
 
     fn fetch(&mut self, attempt: AttemptId) {
@@ -408,14 +455,21 @@ impl Loop {
         match event {
             Event::Join { .. } => {
                 let config = &self.tools.config;
+                let is_out = |device: &Device| self.state.out().any(|(out, _)| out == *device);
+                let devices = config.devices.iter().filter(|(device, _)| !is_out(device));
                 let about = About {
                     worker: self.tools.key.worker(),
                     name: config.name.clone(),
-                    devices: config.devices.iter().map(|(_, model)| model.clone()).collect(),
+                    devices: devices.map(|(_, model)| model.clone()).collect(),
                     build: config.build.clone(),
                     public_key: self.tools.key.public(),
                 };
+                let worker = about.worker;
                 messages.push(wire::encode(&Extra::About(about)));
+                let lost = lost(&self.state, config);
+                if !lost.is_empty() {
+                    messages.push(wire::encode(&Extra::Health(Health { worker, lost })));
+                }
             }
             Event::Result { attempt, .. } => {
                 let receipt = self.works.get(attempt).and_then(|work| work.receipt());

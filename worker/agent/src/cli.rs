@@ -55,7 +55,7 @@ Files:
 
 Exit codes:
   0  left in good order
-  1  cannot work: the message says why
+  1  cannot work, or has lost its last device: the message says why
   2  bad configuration or usage
   130  ended by a third signal";
 
@@ -93,6 +93,9 @@ pub struct Arguments<E: Args> {
     /// Memory of all tasks together, GiB [default: five sixths of the machine's]
     #[arg(long, value_name = "GIB")]
     pub memory: Option<u64>,
+    /// Memory of each GPU that tasks may use, GiB [default: all that it has]
+    #[arg(long, value_name = "GIB")]
+    pub device_memory: Option<u64>,
     /// Tasks at the same time [default: one for each GPU; without GPUs what memory and cores allow]
     #[arg(long, value_name = "N")]
     pub slots: Option<u32>,
@@ -187,6 +190,7 @@ impl<E: Args> Arguments<E> {
                 slots: self.slots,
                 controllers: self.controllers,
                 memory_gib: self.memory,
+                device_memory_gib: self.device_memory,
                 kinds: self.kinds.clone(),
                 drain_seconds: self.drain_seconds,
             },
@@ -312,7 +316,7 @@ mod tests {
 
     #[test]
     fn flags_become_settings() {
-        let flags = "assay-worker --redis redis://r --store s3://s --name n --devices 0,1 --cpu --memory 3 --slots 4 \
+        let flags = "assay-worker --redis redis://r --store s3://s --name n --devices 0,1 --cpu --memory 3 --slots 4 --device-memory 7 \
                      --controllers 5 --kinds wrap --key-file k --work-dir w --drain-seconds 6 --deployment d";
         let settings = Arguments::<NoExtra>::try_parse_from(flags.split_whitespace()).unwrap().settings();
         assert_eq!(settings.queue.redis.as_deref(), Some("redis://r"));
@@ -328,6 +332,7 @@ mod tests {
                 slots: Some(4),
                 controllers: Some(5),
                 memory_gib: Some(3),
+                device_memory_gib: Some(7),
                 kinds: Some("wrap".into()),
                 drain_seconds: Some(6),
             }

@@ -16,7 +16,7 @@ use crate::runner::Device;
 /// Name of the file that is read if it exists.
 pub const FILE_NAME: &str = "assay-worker.toml";
 /// The environment variables that are read.
-pub const VARIABLES: [&str; 16] = [
+pub const VARIABLES: [&str; 17] = [
     "ASSAY_REDIS",
     "ASSAY_REDIS_PASSWORD_FILE",
     "ASSAY_DEPLOYMENT",
@@ -28,6 +28,7 @@ pub const VARIABLES: [&str; 16] = [
     "ASSAY_WORKER_SLOTS",
     "ASSAY_WORKER_CONTROLLERS",
     "ASSAY_WORKER_MEMORY_GIB",
+    "ASSAY_WORKER_DEVICE_MEMORY_GIB",
     "ASSAY_WORKER_KINDS",
     "ASSAY_WORKER_DRAIN_SECONDS",
     "ASSAY_KEYS",
@@ -81,6 +82,12 @@ pub enum ConfigError {
         name: &'static str,
         /// How to set it.
         how: &'static str,
+    },
+    /// GPUs were asked for, and this build cannot use any.
+    #[error("no GPU {wanted}: this is a build without CUDA, see `make cuda`")]
+    NoCuda {
+        /// What was asked for.
+        wanted: String,
     },
     /// GPUs were asked for that the machine does not have.
     #[error("no GPU {wanted}: nvidia-smi lists {found}")]
@@ -169,6 +176,8 @@ pub struct WorkerSettings {
     pub controllers: Option<u32>,
     /// Memory of all tasks together, GiB.
     pub memory_gib: Option<u64>,
+    /// Memory of each GPU that tasks may use, GiB.
+    pub device_memory_gib: Option<u64>,
     /// Kinds of tasks, with commas between them.
     pub kinds: Option<String>,
     /// How long running tasks may go on after SIGTERM.
@@ -210,6 +219,8 @@ pub struct Machine {
     pub cpu: String,
     /// GPUs and their models.
     pub gpus: Vec<(Device, String)>,
+    /// Memory of these, as far as it is known.
+    pub gpu_memory_bytes: BTreeMap<Device, u64>,
     /// Its memory.
     pub memory_bytes: u64,
     /// Cores of the processor.
@@ -225,6 +236,7 @@ impl Machine {
         Self {
             cpu: crate::devices::cpu_model(),
             gpus: crate::devices::gpus(),
+            gpu_memory_bytes: crate::devices::gpu_memory_bytes(),
             memory_bytes: crate::devices::memory_bytes(),
             cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
             host: host.trim().to_owned(),
@@ -242,6 +254,8 @@ pub struct Program {
     /// Memory that one of many tasks takes, bytes. A worker without GPUs takes as many at the same time as it has memory and
     /// cores for: one alone leaves cores idle.
     pub task_bytes: u64,
+    /// Whether it can use GPUs. One that cannot takes the processor wherever it is not told, and refuses to be given a GPU.
+    pub uses_gpus: bool,
 }
 
 impl Config {
@@ -381,8 +395,9 @@ fn agent(
     if config.memory_bytes < 1 << 30 {
         return wrong("worker.memory_gib", "at least 1", (config.memory_bytes >> 30).to_string());
     }
-    config.devices = devices(worker.devices.as_deref().unwrap_or("auto"), machine)?;
+    config.devices = devices(program, worker.devices.as_deref().unwrap_or("auto"), machine)?;
     config.slots = worker.slots.unwrap_or_else(|| slots(program, machine, &config));
+    config.device_memory_bytes = device_memory(worker.device_memory_gib, machine, &config);
     config.controllers = worker.controllers.unwrap_or(1);
     if config.slots > SLOTS_MAX || config.controllers > SLOTS_MAX {
         let got = config.slots.max(config.controllers).to_string();
@@ -430,10 +445,30 @@ pub fn cpu_slots(memory_bytes: u64, task_bytes: u64, cores: u32) -> u32 {
     by_memory.clamp(1, cores.clamp(1, SLOTS_MAX))
 }
 
-fn devices(text: &str, machine: &Machine) -> Result<Vec<(Device, String)>, ConfigError> {
+/// Bytes of each GPU's memory for one task on it: all of it, or what was said, over the tasks that it has at the same time.
+fn device_memory(gib: Option<u64>, machine: &Machine, config: &AgentConfig) -> BTreeMap<Device, u64> {
+    let said = gib.filter(|gib| *gib > 0).map(|gib| gib.saturating_mul(1 << 30));
+    let slots: Vec<Device> = config.devices.iter().map(|(device, _)| *device).collect();
+    let slots = || slots.iter().cycle().take(config.slots as usize);
+    let mut shares = BTreeMap::new();
+    for device in slots().filter(|device| **device != Device::Cpu) {
+        let has = machine.gpu_memory_bytes.get(device).copied();
+        let tasks = slots().filter(|other| *other == device).count() as u64;
+        if let Some(bytes) = said.into_iter().chain(has).min() {
+            shares.insert(*device, bytes / tasks);
+        }
+    }
+    shares
+}
+
+fn devices(program: &Program, text: &str, machine: &Machine) -> Result<Vec<(Device, String)>, ConfigError> {
     let cpu = || (Device::Cpu, machine.cpu.clone());
     if text == "auto" {
-        return Ok(if machine.gpus.is_empty() { vec![cpu()] } else { machine.gpus.clone() });
+        let has_none = machine.gpus.is_empty() || !program.uses_gpus;
+        return Ok(if has_none { vec![cpu()] } else { machine.gpus.clone() });
+    }
+    if !program.uses_gpus && text.split(',').any(|word| word.trim() != "cpu") {
+        return Err(ConfigError::NoCuda { wanted: text.to_owned() });
     }
     let mut found = Vec::new();
     for word in text.split(',').map(str::trim) {
@@ -486,6 +521,7 @@ impl Settings {
                 slots: number(env, "ASSAY_WORKER_SLOTS")?,
                 controllers: number(env, "ASSAY_WORKER_CONTROLLERS")?,
                 memory_gib: number(env, "ASSAY_WORKER_MEMORY_GIB")?,
+                device_memory_gib: number(env, "ASSAY_WORKER_DEVICE_MEMORY_GIB")?,
                 kinds: env("ASSAY_WORKER_KINDS"),
                 drain_seconds: number(env, "ASSAY_WORKER_DRAIN_SECONDS")?,
             },
@@ -520,6 +556,7 @@ impl Settings {
                 slots: self.worker.slots.or(below.worker.slots),
                 controllers: self.worker.controllers.or(below.worker.controllers),
                 memory_gib: self.worker.memory_gib.or(below.worker.memory_gib),
+                device_memory_gib: self.worker.device_memory_gib.or(below.worker.device_memory_gib),
                 kinds: self.worker.kinds.or(below.worker.kinds),
                 drain_seconds: self.worker.drain_seconds.or(below.worker.drain_seconds),
             },

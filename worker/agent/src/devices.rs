@@ -1,5 +1,6 @@
 //! The machine: its memory, its processor's model, its GPUs.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use crate::runner::Device;
@@ -21,12 +22,31 @@ pub fn memory_bytes() -> u64 {
 
 /// The machine's GPUs and their models, as the driver lists them; none without a driver.
 pub fn gpus() -> Vec<(Device, String)> {
-    let listed =
-        Command::new("nvidia-smi").args(["--query-gpu=index,name", "--format=csv,noheader"]).output();
-    match listed {
-        Ok(output) if output.status.success() => parse_gpus(&String::from_utf8_lossy(&output.stdout)),
-        _ => Vec::new(),
+    parse_gpus(&ask_driver("index,name"))
+}
+
+/// Memory of the machine's GPUs, as far as the driver says, bytes.
+pub fn gpu_memory_bytes() -> BTreeMap<Device, u64> {
+    parse_gpu_memory(&ask_driver("index,memory.total"))
+}
+
+/// One line for each GPU, nothing without a driver.
+fn ask_driver(fields: &str) -> String {
+    let query = format!("--query-gpu={fields}");
+    match Command::new("nvidia-smi").args([&query, "--format=csv,noheader,nounits"]).output() {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
+        _ => String::new(),
     }
+}
+
+/// The driver counts MiB.
+fn parse_gpu_memory(text: &str) -> BTreeMap<Device, u64> {
+    let gpus = text.lines().filter_map(|line| {
+        let (index, mib) = line.split_once(',')?;
+        let mib: u64 = mib.trim().parse().ok()?;
+        Some((Device::Gpu(index.trim().parse().ok()?), mib << 20))
+    });
+    gpus.collect()
 }
 
 fn parse_gpus(text: &str) -> Vec<(Device, String)> {
@@ -49,6 +69,13 @@ mod tests {
             (Device::Gpu(1), "NVIDIA GeForce RTX 4090, really".to_owned()),
         ];
         assert_eq!(parse_gpus(text), expected);
+    }
+
+    #[test]
+    fn memory_that_the_driver_does_not_say_is_not_known() {
+        let text = "0, 143771\n1, [N/A]\n2, 24564\n";
+        let expected = [(Device::Gpu(0), 143_771 << 20), (Device::Gpu(2), 24_564 << 20)];
+        assert_eq!(parse_gpu_memory(text), expected.into());
     }
 
     #[test]

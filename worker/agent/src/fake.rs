@@ -10,6 +10,9 @@
 //!         ─▶ record 1 ─shard─▶ proof ─┼─reduce─▶ … ─▶ root ─▶ block proof
 //!         ─▶ …                        ┘
 //! ```
+//! [`device`] does the same in processes whose GPU fails as a script says.
+
+pub mod device;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -182,11 +185,7 @@ pub enum Fault {
 impl Faults {
     /// What goes wrong with an attempt, if anything does.
     pub fn draw(&self, attempt: u64) -> Option<Fault> {
-        let mut hasher = blake3::Hasher::new_derive_key("assay-agent 1 faults");
-        hasher.update(&self.seed.to_le_bytes()).update(&attempt.to_le_bytes());
-        let mut low = [0u8; 8];
-        low.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-        let mut drawn = u64::from_le_bytes(low) % 1000;
+        let mut drawn = draw("assay-agent 1 faults", self.seed, attempt) % 1000;
         let chances = [
             (self.fail_permille, Fault::Fail),
             (self.hang_permille, Fault::Hang),
@@ -201,6 +200,22 @@ impl Faults {
             }
         }
         None
+    }
+}
+
+/// A number that looks random and follows from these.
+fn draw(context: &str, seed: u64, number: u64) -> u64 {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    hasher.update(&seed.to_le_bytes()).update(&number.to_le_bytes());
+    let mut low = [0u8; 8];
+    low.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_le_bytes(low)
+}
+
+/// Makes a result wrong by one bit.
+fn falsify(outputs: &mut [Vec<u8>]) {
+    if let Some(last) = outputs.last_mut().and_then(|bytes| bytes.last_mut()) {
+        *last ^= 1;
     }
 }
 
@@ -263,7 +278,8 @@ impl From<CheapFlags> for Cheap {
 /// A worker's whole process with the cheap runner, as [`cli::main`] reads its command line.
 pub fn main() -> ExitCode {
     let build = concat!("assay-worker-cheap ", env!("CARGO_PKG_VERSION"));
-    let program = Program { version: VERSION, build: build.to_owned(), task_bytes: u64::MAX };
+    let program =
+        Program { version: VERSION, build: build.to_owned(), task_bytes: u64::MAX, uses_gpus: true };
     cli::main(&program, |_, flags: CheapFlags| Ok(Cheap::from(flags)))
 }
 
@@ -298,18 +314,20 @@ impl Cheap {
         } else {
             results(kind, &inputs)?
         };
-        if let (Some(Fault::Wrong), Some(last)) =
-            (fault, outputs.last_mut().and_then(|bytes| bytes.last_mut()))
-        {
-            *last ^= 1;
+        if fault == Some(Fault::Wrong) {
+            falsify(&mut outputs);
         }
-        let write = |(number, bytes): (usize, Vec<u8>)| {
-            let path = task.dir.join(format!("output-{number}"));
-            std::fs::write(&path, bytes).map_err(local)?;
-            Ok(NewFile { path, units: 1 })
-        };
-        outputs.into_iter().enumerate().map(write).collect()
+        write_outputs(outputs, &task.dir)
     }
+}
+
+fn write_outputs(outputs: Vec<Vec<u8>>, dir: &Path) -> Result<Vec<NewFile>, Failure> {
+    let write = |(number, bytes): (usize, Vec<u8>)| {
+        let path = dir.join(format!("output-{number}"));
+        std::fs::write(&path, bytes).map_err(local)?;
+        Ok(NewFile { path, units: 1 })
+    };
+    outputs.into_iter().enumerate().map(write).collect()
 }
 
 /// Does a controller's task with the help of others.

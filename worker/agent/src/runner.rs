@@ -2,7 +2,8 @@
 //!
 //! [`Runner::run`] is called once for each attempt, with the inputs on disk and checked. While it runs it may report
 //! progress and have parts proved elsewhere through its [`Host`]; it ends with outputs on disk or a classified failure.
-//! Implementations: [`child`] (a process that speaks lines), [`crate::fake`] (cheap, with faults).
+//! Implementations: [`child`] (a process that speaks lines), [`crate::fake`] (cheap, with faults; and a GPU that fails as a
+//! script says).
 
 pub mod child;
 mod process;
@@ -90,6 +91,27 @@ pub struct NewFile {
     pub units: u64,
 }
 
+/// What is wrong with a device, as the process that works on it or its runner finds. See [`crate::state`] for what follows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceFault {
+    /// An allocation on it failed. It is sound, and so is everything else that it holds.
+    #[error("out of device memory")]
+    Allocation,
+    /// Every call of the process fails from now on; a new process may do better.
+    #[error("sticky error: {0}")]
+    Sticky(String),
+    /// It does not come to an end.
+    #[error("it hangs: {0}")]
+    Hung(String),
+    /// It does not answer, to new processes neither.
+    #[error("lost: {0}")]
+    Lost(String),
+    /// It computes something else than it should.
+    #[error("wrong results: {0}")]
+    Wrong(String),
+}
+
 /// Why a task has no outputs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -106,6 +128,9 @@ pub enum Failure {
     /// Can never work.
     #[error("{0}")]
     Permanent(String),
+    /// Its device failed.
+    #[error("the task's device: {0}")]
+    Device(DeviceFault),
     /// The host asked for it.
     #[error("cancelled")]
     Cancelled,
@@ -173,6 +198,15 @@ pub trait Runner: Send + Sync + 'static {
     /// Runs a task to its end, which soon follows [`Host::cancelled`]. Never dropped half-way, except at the process's
     /// end; when it returns, nothing of the task runs any more and its memory is free or accounted for.
     async fn run(&self, task: Task, host: Host) -> Ended;
+
+    /// Whether a device that was taken out of service can be given tasks again. Asked now and then, while none is on it.
+    /// Yes, unless a runner knows better: the next task will show.
+    async fn has(&self, _device: Device) -> bool {
+        true
+    }
+
+    /// A device was taken out of service: ends what is kept ready on it.
+    async fn let_go(&self, _device: Device) {}
 
     /// Ends what is kept ready between tasks. Called once, when no task runs.
     async fn close(&self) {}

@@ -11,6 +11,20 @@
 //!                │           └──────────┴── failure ─────────────┘           └── also found on disk after a restart
 //!                └── taken back: gone at once; later: the operation is stopped, what has run is sealed as cancelled
 //! ```
+//! # Devices
+//!
+//! | a task's device | the task | the device |
+//! |---|---|---|
+//! | cannot allocate | given back, with a larger weight | goes on |
+//! | has a sticky error | begun again in a new process, once; then given back | taken out when it fails three different tasks in a row |
+//! | hangs | given back | as above |
+//! | is lost | given back | taken out |
+//! | finds itself wrong | given back | taken out, for good |
+//! | has made a result that the leader calls wrong | | taken out for good, unless it is the last one: then the leader's quarantine is the device's |
+//!
+//! One that is taken out takes its slots along, which the leader is told, and what else runs on it is given back. Where it
+//! is not for good it is looked for now and then, ever more seldom, and comes back. A worker without any place left leaves.
+//!
 //! # Invariants
 //! * A result is repeated until the leader says that it is done with the attempt, or has taken it back, or the queue has
 //!   taken it [`Settings::reports_max`] times.
@@ -18,6 +32,7 @@
 //! * Everything that fails for want of queue or store is tried again, ever more seldom, for as long as it is wanted.
 
 mod attempts;
+mod health;
 mod parts;
 mod posts;
 #[cfg(test)]
@@ -31,8 +46,9 @@ use assay_schedule::{
 };
 
 use crate::receipt::Outcome;
-use crate::runner::{Device, Failure, PartError};
+use crate::runner::{Device, DeviceFault, Failure, PartError};
 use crate::wire::{Answer, Mail};
+use health::Health;
 use parts::PartState;
 use posts::Posts;
 
@@ -56,6 +72,10 @@ pub struct Times {
     pub retry_ms: u64,
     /// The longest such wait.
     pub retry_ms_max: u64,
+    /// Until a device that was taken out is looked for; doubles each time.
+    pub check_ms: u64,
+    /// The longest such wait.
+    pub check_ms_max: u64,
     /// How long running tasks may go on after [`Input::Leave`].
     pub drain_ms: u64,
     /// How long the last reports may take after that.
@@ -72,6 +92,8 @@ impl Default for Times {
             repeat_ms_max: 60_000,
             retry_ms: 200,
             retry_ms_max: 15_000,
+            check_ms: 60_000,
+            check_ms_max: 3_600_000,
             drain_ms: 20_000,
             leave_ms: 5_000,
         }
@@ -85,7 +107,7 @@ pub struct Settings {
     pub worker: WorkerId,
     /// This start of the process, or the one before if that has left results unreported.
     pub session: u64,
-    /// What it offers.
+    /// What it offers while all devices work.
     pub profile: Profile,
     /// Devices of the slots, in turn; at least one.
     pub devices: Vec<Device>,
@@ -214,6 +236,13 @@ pub enum Input {
         /// Whether all its outputs are on disk.
         result: Result<(), FetchError>,
     },
+    /// Answer to [`Action::Check`].
+    Checked {
+        /// The device.
+        device: Device,
+        /// Whether it can be given tasks.
+        is_there: bool,
+    },
     /// The process is to end in good order. A second time: without waiting for running tasks.
     Leave,
     /// Time has passed. Wanted several times a second.
@@ -235,7 +264,7 @@ pub enum Action {
         /// The attempt.
         attempt: AttemptId,
     },
-    /// Run it.
+    /// Run it; a second time, with nothing left of the first, if its device's process had to be ended.
     Run {
         /// The attempt.
         attempt: AttemptId,
@@ -293,6 +322,18 @@ pub enum Action {
         /// The attempt.
         attempt: AttemptId,
     },
+    /// A device was taken out of service (`fault`), or is back; no answer.
+    Health {
+        /// The device.
+        device: Device,
+        /// What is wrong with it.
+        fault: Option<DeviceFault>,
+    },
+    /// See whether a device that was taken out can be given tasks again.
+    Check {
+        /// The device.
+        device: Device,
+    },
     /// Read this session's mailbox from now on, from its beginning; no answer.
     Session {
         /// The session.
@@ -341,6 +382,12 @@ pub enum Refused {
     Unexpected {
         /// The attempt.
         attempt: AttemptId,
+    },
+    /// Nobody asked about this device.
+    #[error("device {device} is not being looked for")]
+    UnknownDevice {
+        /// The device.
+        device: Device,
     },
     /// No such post is under way.
     #[error("post {0:?} is not under way")]
@@ -407,12 +454,21 @@ pub(crate) struct Attempt {
     pub phase: Phase,
     /// While a runner may use memory for it.
     pub lane: Option<Lane>,
+    /// The GPU that it has run on.
+    pub gpu: Option<Device>,
+    /// How often it was begun again in a new process.
+    pub restarts: u32,
     /// Nobody wants its result any more.
     pub is_closed: bool,
     pub parts: BTreeMap<Hash, PartState>,
 }
 
 impl Attempt {
+    pub(crate) fn new(dispatch: Arc<Dispatch>, phase: Phase) -> Self {
+        let parts = BTreeMap::new();
+        Self { dispatch, phase, lane: None, gpu: None, restarts: 0, is_closed: false, parts }
+    }
+
     /// Whether an operation that [`Action::Stop`] ends is under way.
     pub(crate) fn is_at_work(&self) -> bool {
         match &self.phase {
@@ -450,7 +506,10 @@ pub struct State {
     free_slots: BTreeSet<u32>,
     controllers: u32,
     memory_used: u64,
-    over: BTreeSet<AttemptId>,
+    /// Of the GPUs.
+    health: BTreeMap<Device, Health>,
+    /// Attempts that are over, and the GPUs that they have run on.
+    over: BTreeMap<AttemptId, Option<Device>>,
     posts: Posts,
     leaving: Option<Leaving>,
     random: u64,
@@ -466,16 +525,17 @@ impl State {
                 None => Phase::Publishing(Try::at(now_ms)),
             };
             let dispatch = Arc::new(saved.dispatch);
-            let attempt = dispatch.attempt;
-            (attempt, Attempt { dispatch, phase, lane: None, is_closed: false, parts: BTreeMap::new() })
+            (dispatch.attempt, Attempt::new(dispatch, phase))
         });
+        let gpus = settings.devices.iter().filter(|device| **device != Device::Cpu);
         Self {
             attempts: attempts.collect(),
             waiting: Default::default(),
             free_slots: (0..settings.profile.slots).collect(),
             controllers: 0,
             memory_used: 0,
-            over: BTreeSet::new(),
+            health: gpus.map(|device| (*device, Health::default())).collect(),
+            over: BTreeMap::new(),
             posts: Posts::new(now_ms),
             leaving: None,
             random: settings.seed,
@@ -496,7 +556,7 @@ impl State {
             Input::SessionOver { session } => self.session_over(session, now_ms)?,
             Input::Posted { post, result } => self.posted(post, result, now_ms)?,
             Input::Fetched { attempt, result } => self.fetched(attempt, result, now_ms)?,
-            Input::Ended { attempt, result } => self.ended(attempt, result)?,
+            Input::Ended { attempt, result } => self.ended(attempt, result, now_ms)?,
             Input::Published { attempt, result } => self.published(attempt, result, now_ms)?,
             Input::Sealed { attempt } => self.sealed(attempt, now_ms)?,
             Input::Part { attempt, key, kind, units } => self.part(attempt, key, kind, units)?,
@@ -504,12 +564,14 @@ impl State {
                 self.part_published(attempt, key, result, now_ms)?;
             }
             Input::PartFetched { attempt, key, result } => self.part_fetched(attempt, key, result, now_ms)?,
+            Input::Checked { device, is_there } => self.checked(device, is_there, now_ms)?,
             Input::Leave => self.leave(now_ms),
             Input::Tick => {}
         }
         self.admit(now_ms);
         self.retry(now_ms);
         self.retry_parts(now_ms);
+        self.check_devices(now_ms);
         self.renew(now_ms);
         self.depart(now_ms);
         self.flush(now_ms);
@@ -545,7 +607,7 @@ impl State {
     fn mail(&mut self, mail: Mail, now_ms: u64) -> Result<(), Refused> {
         match mail {
             Mail::Effect(effect) => match effect.action {
-                assay_schedule::Action::Message(message) => self.message(message)?,
+                assay_schedule::Action::Message(message) => self.message(message, now_ms)?,
                 assay_schedule::Action::Work(_) => return Err(Refused::NotForWorkers),
             },
             Mail::Answer(Answer::Closed { attempt }) => self.closed(attempt)?,
@@ -554,12 +616,12 @@ impl State {
         Ok(())
     }
 
-    fn message(&mut self, message: Message) -> Result<(), Refused> {
+    fn message(&mut self, message: Message, now_ms: u64) -> Result<(), Refused> {
         let addressee = match &message {
             Message::Dispatch(dispatch) => Some((dispatch.attempt, dispatch.worker, dispatch.session)),
             Message::Deliver { attempt, worker, session, .. }
             | Message::Respawn { attempt, worker, session, .. }
-            | Message::Revoke { attempt, worker, session } => Some((*attempt, *worker, *session)),
+            | Message::Revoke { attempt, worker, session, .. } => Some((*attempt, *worker, *session)),
             Message::Notify { .. } => None,
         };
         let Some((attempt, worker, session)) = addressee else { return Err(Refused::NotForWorkers) };
@@ -570,6 +632,7 @@ impl State {
             Message::Dispatch(dispatch) => self.take(*dispatch),
             Message::Deliver { attempt, key, outputs, .. } => self.deliver(attempt, key, outputs),
             Message::Respawn { attempt, key, .. } => self.respawn(attempt, key),
+            Message::Revoke { attempt, is_wrong: true, .. } => self.revoke_wrong(attempt, now_ms),
             Message::Revoke { attempt, .. } => self.revoke(attempt),
             Message::Notify { .. } => Err(Refused::NotForWorkers),
         }

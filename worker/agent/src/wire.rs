@@ -22,6 +22,8 @@ pub enum Extra {
     Receipt(Box<SignedReceipt>),
     /// After a registration: who it is.
     About(About),
+    /// Directly after that, if devices are out of service.
+    Health(Health),
 }
 
 /// A worker, for people.
@@ -32,13 +34,23 @@ pub struct About {
     pub worker: WorkerId,
     /// What its operator calls it.
     pub name: String,
-    /// Models of its devices, in the order of its slots.
+    /// Models of its devices that are in service, in the order of its slots.
     pub devices: Vec<String>,
     /// Its program.
     pub build: String,
     /// The key that signs its receipts, hex.
     #[serde(with = "assay_schedule::receipt::hexed")]
     pub public_key: [u8; 32],
+}
+
+/// What is wrong with a worker, for people. Holds until its next [`About`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// Its number.
+    pub worker: WorkerId,
+    /// Devices that are out of service, each with the reason.
+    pub lost: Vec<String>,
 }
 
 /// A message to a worker: an effect of the schedule as it is, or an [`Answer`].

@@ -8,18 +8,19 @@
 //! | shard of memory | the clock at the end, the addresses in its record, those proofs |
 //! | shard of a precompile | the place before everything else |
 //! | proof that a guest asked to verify | its place among them, the digests before and after it |
-//! | join | all that follows from the proofs that it joins, of which nothing is left open |
+//! | reduction | all that follows from the proofs that it reduces, of which nothing is left open |
 //!
 //! Two shards of precompiles of one execution state the same but for their sums, which only whoever proves them can compute:
-//! that one stands for the other is found when all are joined.
+//! that one stands for the other is found when all are reduced.
 //!
-//! A request is another worker's word too: one that cannot be read, or is about another program, says nothing about its
-//! result ([`CheckError::Request`]).
+//! A request is another worker's word too: one that cannot be read, is about another program, or goes on after the program has
+//! halted says nothing about its result ([`CheckError::Request`]).
 
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::Deserialize;
+use sp1_core_executor::HALT_PC;
 use sp1_hypercube::air::ShardRange;
 use sp1_hypercube::{HashableKey, SP1RecursionProof};
 use sp1_primitives::SP1Field;
@@ -35,12 +36,12 @@ use crate::part::PartKind;
 use crate::proof::{recursion_values, InnerProof};
 
 /// As the headers of parts have it.
-const PART_VERSION: u32 = 1;
+pub(super) const PART_VERSION: u32 = 1;
 /// Files that the check of a shard reads: its header, program, common input and record. What comes after them are events of
 /// precompiles, which are large.
 pub const SHARD_FILES: usize = 4;
-/// Proofs that one part joins; the zkVM's releases join four.
-const JOINED_MAX: usize = 64;
+/// Proofs that one part reduces; the zkVM's releases reduce four.
+const REDUCED_MAX: usize = 64;
 
 /// Public values of a recursion proof.
 pub(crate) type Values = RecursionPublicValues<SP1Field>;
@@ -78,6 +79,8 @@ pub(crate) enum Expected {
         range: ShardRange,
         /// Digest of the proofs that the guest asked to verify, before and after it.
         digests: [Digest; 2],
+        /// Whether it is of the program's own cycles, which end at the latest where the program does.
+        is_core: bool,
     },
     /// Everything.
     Whole(Box<Values>),
@@ -101,20 +104,29 @@ impl Expected {
         match header.kind {
             PartKind::Shard => shard(&header.inputs, &pieces, program),
             PartKind::Deferred => deferred(&header.inputs, &pieces, program),
-            PartKind::Reduce => join(&header.inputs, &pieces, program),
+            PartKind::Reduce => reduction(&header.inputs, &pieces, program),
         }
     }
 
     /// Compares a verified proof's public values.
     ///
     /// # Errors
-    /// [`WorkerError::PublicInput`] if it is another part's.
-    pub(crate) fn check(&self, values: &Values) -> Result<(), WorkerError> {
+    /// [`CheckError::Result`] with [`WorkerError::PublicInput`] if it is another part's; [`CheckError::Request`] if nobody could prove
+    /// what was asked for.
+    pub(crate) fn check(&self, values: &Values) -> Result<(), CheckError> {
         match self {
-            Self::Stretch { range, digests } => {
-                same("range of the part", range, &values.range())?;
-                let got = [values.start_reconstruct_deferred_digest, values.end_reconstruct_deferred_digest];
-                same("digests of deferred proofs", digests, &got)
+            Self::Stretch { range, digests, is_core } => {
+                let digests_got =
+                    [values.start_reconstruct_deferred_digest, values.end_reconstruct_deferred_digest];
+                same("digests of deferred proofs", digests, &digests_got)?;
+                let got = values.range();
+                if *is_core && is_cut_short(range, &got) && has_halted(values) {
+                    let (asked, end) = (range.timestamp_range.1, got.timestamp_range.1);
+                    let reason =
+                        format!("its record ends at clock {asked}, and the program has halted at {end}");
+                    return Err(CheckError::Request(bad(reason)));
+                }
+                Ok(same("range of the part", range, &got)?)
             }
             Self::Whole(expected) => {
                 // Both have been checked on their own: the digest is one of all others, the root is the release's.
@@ -123,10 +135,23 @@ impl Expected {
                     return Ok(());
                 }
                 let (expected, got) = (expected.range().to_string(), values.range().to_string());
-                Err(WorkerError::PublicInput { name: "statement of the join", expected, got })
+                Err(WorkerError::PublicInput { name: "statement of the reduction", expected, got }.into())
             }
         }
     }
+}
+
+/// Whether two stretches differ in their ends alone.
+fn is_cut_short(asked: &ShardRange, got: &ShardRange) -> bool {
+    let end = asked.timestamp_range.1;
+    asked != got && *asked == ShardRange { timestamp_range: (got.timestamp_range.0, end), ..*got }
+}
+
+/// Whether a stretch ends where the program does: whoever proves it stops there, whatever the request says.
+fn has_halted(values: &Values) -> bool {
+    use slop_algebra::AbstractField;
+
+    values.next_pc == [SP1Field::from_canonical_u64(HALT_PC), field(0), field(0)]
 }
 
 /// The part's files, by what is in them.
@@ -166,10 +191,12 @@ fn shard(inputs: &[Input], pieces: &Pieces<'_>, program: &[u32; 8]) -> Result<Ex
     let deferred = common.num_deferred_proofs as u64;
     let end = common.deferred_digest.map(field);
     let record: TraceData = pieces.read(inputs.get(2))?;
+    let is_core = matches!(record, TraceData::Core(_));
     let range = match record {
         // They come before the proofs that the guest has asked to verify.
         TraceData::Precompile(..) => {
-            return Ok(Expected::Stretch { range: ShardRange::precompile(), digests: [none(), none()] })
+            let (range, digests) = (ShardRange::precompile(), [none(), none()]);
+            return Ok(Expected::Stretch { range, digests, is_core: false });
         }
         TraceData::Core(bytes) => {
             // The head of a chunk: registers, program counter, clock at its beginning and end. Its reads of memory follow.
@@ -183,7 +210,7 @@ fn shard(inputs: &[Input], pieces: &Pieces<'_>, program: &[u32; 8]) -> Result<Ex
         }
         TraceData::Memory(shard) => memory(&shard, deferred),
     };
-    Ok(Expected::Stretch { range, digests: [end, end] })
+    Ok(Expected::Stretch { range, digests: [end, end], is_core })
 }
 
 /// A shard of memory stands at the end of the execution.
@@ -206,7 +233,7 @@ fn deferred(inputs: &[Input], pieces: &Pieces<'_>, program: &[u32; 8]) -> Result
     pieces.common(inputs.first(), program)?;
     let data: SP1DeferredData = pieces.read(inputs.get(1))?;
     let proofs = data.input.vks_and_proofs;
-    if proofs.len() != data.vk_merkle_proofs.len() || proofs.len() > JOINED_MAX {
+    if proofs.len() != data.vk_merkle_proofs.len() || proofs.len() > REDUCED_MAX {
         return Err(bad(format!(
             "{} proofs to verify, {} of their keys",
             proofs.len(),
@@ -221,37 +248,38 @@ fn deferred(inputs: &[Input], pieces: &Pieces<'_>, program: &[u32; 8]) -> Result
     let before = u64::from(data.deferred_proof_index.as_canonical_u32());
     let range = ShardRange::deferred(before, before + proofs.len() as u64);
     let start = data.start_reconstruct_deferred_digest;
-    Ok(Expected::Stretch { range, digests: [start, hash_deferred_proofs(start, &proofs)] })
+    let digests = [start, hash_deferred_proofs(start, &proofs)];
+    Ok(Expected::Stretch { range, digests, is_core: false })
 }
 
 /// Inputs: whether that is all, and then, between ranges as text, the proofs in order.
-fn join(inputs: &[Input], pieces: &Pieces<'_>, program: &[u32; 8]) -> Result<Expected, WorkerError> {
+fn reduction(inputs: &[Input], pieces: &Pieces<'_>, program: &[u32; 8]) -> Result<Expected, WorkerError> {
     let is_complete = match inputs.first() {
         Some(Input::Literal(text)) => text.parse::<bool>().map_err(bad)?,
         _ => return Err(bad("it does not say whether it is the last")),
     };
     let proofs: Vec<&Input> = inputs.iter().filter(|input| matches!(input, Input::Artifact { .. })).collect();
-    if proofs.len() > JOINED_MAX {
-        return Err(bad(format!("it joins {} proofs", proofs.len())));
+    if proofs.len() > REDUCED_MAX {
+        return Err(bad(format!("it reduces {} proofs", proofs.len())));
     }
-    let mut joined = Vec::with_capacity(proofs.len());
+    let mut reduced = Vec::with_capacity(proofs.len());
     for input in proofs {
         let proof: InnerProof = pieces.read(Some(input))?;
         let values = *recursion_values(&proof.proof.public_values)?;
         about(&words(&values.sp1_vk_digest), program)?;
-        joined.push(values);
+        reduced.push(values);
     }
-    joined_values(&joined, is_complete).map(|values| Expected::Whole(Box::new(values)))
+    reduced_values(&reduced, is_complete).map(|values| Expected::Whole(Box::new(values)))
 }
 
-/// What a join of proofs states: it begins where the first one does and ends where the last one does.
+/// What a reduction of proofs states: it begins where the first one does and ends where the last one does.
 ///
 /// # Errors
-/// [`WorkerError::Decode`] for proofs that nobody can join.
-fn joined_values(proofs: &[Values], is_complete: bool) -> Result<Values, WorkerError> {
+/// [`WorkerError::Decode`] for proofs that nobody can reduce.
+fn reduced_values(proofs: &[Values], is_complete: bool) -> Result<Values, WorkerError> {
     use slop_algebra::AbstractField;
 
-    let (first, rest) = proofs.split_first().ok_or_else(|| bad("it joins nothing"))?;
+    let (first, rest) = proofs.split_first().ok_or_else(|| bad("it reduces nothing"))?;
     let last = rest.last().unwrap_or(first);
     let (mut sum, mut shards, mut firsts) =
         (first.global_cumulative_sum, first.num_included_shard, first.contains_first_shard);
@@ -338,7 +366,7 @@ pub(super) fn check(files: &[PathBuf], program: &[u32; 8], values: &Values) -> R
         let (expected, got) = (format!("{program:08x?}"), format!("{got:08x?}"));
         return Err(WorkerError::PublicInput { name: "program", expected, got }.into());
     }
-    expected.check(values).map_err(CheckError::Result)
+    expected.check(values)
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@ use assay_schedule::{Artifact, AttemptId, BatchId, ChainId, Facts, Holder, Input
 use super::*;
 use crate::files::Hex32;
 use crate::progress;
-use crate::stages::{Failure as StageFailure, PartOutcome, ProgramInfo, SplitOutcome, SplitRun};
+use crate::stages::{
+    Failure as StageFailure, Groth16CircuitOutcome, PartOutcome, ProgramInfo, SplitOutcome, SplitRun,
+};
 
 const PARTS: u32 = 5;
 
@@ -246,6 +248,9 @@ fn only_the_inputs_fault_is_final() {
     assert_eq!(hear(ErrorClass::Permanent), Failure::Permanent("why".into()));
     assert_eq!(hear(ErrorClass::Transient), Failure::Transient("why".into()));
     assert_eq!(hear(ErrorClass::Bug), Failure::Transient("why".into()));
+    assert_eq!(hear(ErrorClass::GpuMemory), Failure::Device(DeviceFault::Allocation));
+    assert_eq!(hear(ErrorClass::GpuContext), Failure::Device(DeviceFault::Sticky("why".into())));
+    assert_eq!(hear(ErrorClass::GpuLost), Failure::Device(DeviceFault::Lost("why".into())));
 }
 
 #[test]
@@ -259,8 +264,8 @@ fn a_part_is_asked_for_and_its_result_goes_back_to_the_child() {
     let key = Hash([0xab; 32]);
     let wanted = [
         (PartKind::Shard, Kind::Shard, SHARD_UNITS),
-        (PartKind::Reduce, Kind::Reduce, JOIN_UNITS),
-        (PartKind::Deferred, Kind::Reduce, JOIN_UNITS),
+        (PartKind::Reduce, Kind::Reduce, REDUCTION_UNITS),
+        (PartKind::Deferred, Kind::Reduce, REDUCTION_UNITS),
     ];
     for (asked, kind, units) in wanted {
         let request = PartRequest { key: key.to_string(), kind: asked, files: files.clone() };
@@ -339,7 +344,7 @@ fn a_controller_and_two_provers_fit_into_24_gib_and_so_does_everything_else_alon
 #[test]
 fn no_part_is_taken_for_late_on_two_cores_before_it_has_been_measured() {
     let limits = assay_schedule::Limits::default();
-    for (kind, units) in [(Kind::Shard, SHARD_UNITS), (Kind::Reduce, JOIN_UNITS)] {
+    for (kind, units) in [(Kind::Shard, SHARD_UNITS), (Kind::Reduce, REDUCTION_UNITS)] {
         let expected_ms = units * limits.ns_per_unit[kind] / 1_000_000;
         assert!(expected_ms > 100_000, "{kind}: {expected_ms} ms");
     }
@@ -369,6 +374,31 @@ fn keys_are_asked_of_a_child() {
     assert!(ask(answer(&failed)).unwrap_err().to_string().contains("no table"));
     assert!(ask("read job".to_owned()).unwrap_err().to_string().contains("ended"));
     assert!(ask_keys(&Program { path: "/none".into(), ..Program::default() }).is_err());
+}
+
+#[test]
+fn a_worker_that_makes_groth16_proofs_needs_the_parameters_of_its_own_circuit() {
+    let dir = tempfile::tempdir().unwrap();
+    let circuit = Groth16CircuitOutcome { circuit_digest: Hex32([7; 32]) };
+    let done = say(&Event::Done { job: 0, outcome: Outcome::Groth16Circuit(circuit) });
+    let check = |line: &str| {
+        let script = format!("read job; case \"$job\" in *groth16_circuit*) echo '{line}';; esac; read end");
+        let arguments = vec!["-c".to_owned(), script];
+        let program = Program { path: "/bin/sh".into(), arguments, environment: Vec::new() };
+        check_parameters(&program, dir.path()).map_err(|error| error.to_string())
+    };
+    let folder = dir.path().join("groth16");
+    let parameters = |digest: [u8; 32]| folder.join(format!("{}.pk", hex::encode(digest)));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(parameters([6; 32]), "of another circuit").unwrap();
+    let refused = check(&done).unwrap_err();
+    assert!(refused.contains(&hex::encode([7; 32])) && refused.contains("assay setup"), "{refused}");
+    std::fs::write(parameters([7; 32]), "its own").unwrap();
+    check(&done).unwrap();
+    // The answer to another question is none.
+    let info = ProgramInfo { elf_sha256: Hex32([1; 32]), vk_words: [1; 8], vk_bn254: Hex32([1; 32]) };
+    let keys = KeysOutcome { block: info.clone(), fold: info };
+    check(&say(&Event::Done { job: 0, outcome: Outcome::Keys(keys) })).unwrap_err();
 }
 
 #[test]

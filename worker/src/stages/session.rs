@@ -15,6 +15,7 @@ use super::{
     Groth16SetupOutcome, Job, KeysOutcome, Outcome, PartOutcome, ProgramInfo, ProofOutcome, ProveFoldJob,
     ProvePartJob, ProveRunJob, SplitJob, SplitOutcome, SplitRun, StageConfig, Until, WrapJob, WrapOutcome,
 };
+use crate::device::Device;
 use crate::engine::{self, Engine, Proof, ProveInput, ProvedPart};
 use crate::error::WorkerError;
 use crate::files::{FileRef, Hex32, HexBytes};
@@ -33,10 +34,11 @@ struct EngineUse {
 }
 
 impl EngineUse {
-    /// Whether an engine started for this can be used for that: it makes shards no larger, and the same ones prove.
-    fn serves(self, wanted: Self) -> bool {
-        self.delegated == wanted.delegated
-            && !(self.size == ShardSize::Small && wanted.size == ShardSize::Any)
+    /// Whether an engine on `device` that was started for this can be used for that: it makes shards no larger, and the same
+    /// ones prove. On a GPU one size is right for everything.
+    fn serves(self, wanted: Self, device: Device) -> bool {
+        let larger = self.size == ShardSize::Small && wanted.size == ShardSize::Any;
+        self.delegated == wanted.delegated && (device != Device::Cpu || !larger)
     }
 }
 
@@ -232,7 +234,7 @@ impl Session {
 
     /// The engine, started anew where the one there is for another use.
     fn engine(&mut self, wanted: EngineUse, reporter: &Reporter) -> Result<&Engine, WorkerError> {
-        if self.engine.as_ref().is_none_or(|(_, have)| !have.serves(wanted)) {
+        if self.engine.as_ref().is_none_or(|(engine, have)| !have.serves(wanted, engine.device())) {
             // The old one's memory is free before the new one takes its own.
             self.engine = None;
             let engine = match usize::try_from(wanted.delegated) {
@@ -268,9 +270,9 @@ impl Session {
 }
 
 fn circuit(reporter: &Reporter) -> Result<groth16::Circuit, WorkerError> {
-    reporter.report("build circuit", 0, 1);
+    reporter.report(groth16::phase::BUILD_CIRCUIT, 0, 1);
     let circuit = groth16::Circuit::build()?;
-    reporter.report("build circuit", 1, 1);
+    reporter.report(groth16::phase::BUILD_CIRCUIT, 1, 1);
     Ok(circuit)
 }
 

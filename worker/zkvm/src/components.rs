@@ -1,6 +1,6 @@
 //! The provers this engine is made of.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use assay_worker_outer::{OuterWrapProver, OuterWrapProverBuilder};
@@ -34,30 +34,64 @@ pub(crate) fn core_prover(settings: &Settings) -> <Components as SP1ProverCompon
     BoundedKeys::new(CpuShardProver::new(verifier.shard_verifier().clone()), settings.keys_cached, None)
 }
 
-/// Compiles the recursion programs and starts the crate's prover engine.
+/// Where verifying keys are kept.
+pub(crate) struct Folders {
+    /// Of recursion programs.
+    pub(crate) recursion: PathBuf,
+    /// Of the shrink program. Other parameters, so other keys of the same programs: a folder of its own.
+    pub(crate) shrink: PathBuf,
+}
+
+impl Folders {
+    pub(crate) fn of(cache_dir: &Path) -> Self {
+        let keys = cache_dir.join("keys");
+        Self { recursion: keys.join("recursion"), shrink: keys.join("shrink") }
+    }
+}
+
+/// The provers of one engine.
+pub(crate) struct Provers<C: SP1ProverComponents> {
+    pub(crate) core: C::CoreProver,
+    pub(crate) compress: C::RecursionProver,
+    pub(crate) shrink: C::RecursionProver,
+    pub(crate) wrap: C::WrapProverBuilder,
+}
+
+/// Compiles the recursion programs and starts the crate's prover engine on the CPU.
 pub(crate) async fn build(
     settings: &Settings,
     cache_dir: &Path,
     store: DiskStore,
     queue: LocalQueue,
 ) -> anyhow::Result<SP1Worker<DiskStore, LocalQueue, Components>> {
-    let permits = ProverSemaphore::new(settings.provers);
-    let keys = cache_dir.join("keys");
-    let recursion = Components::compress_verifier();
-    let recursion = CpuShardProver::new(recursion.shard_verifier().clone());
-    let recursion = BoundedKeys::new(recursion, settings.keys_cached, Some(keys.join("recursion")));
-    // Other parameters, so other keys of the same programs: a folder of its own.
-    let shrink = Components::shrink_verifier();
-    let shrink = CpuShardProver::new(shrink.shard_verifier().clone());
-    let shrink = BoundedKeys::new(shrink, 1, Some(keys.join("shrink")));
-    SP1WorkerBuilder::<Components>::new()
+    let folders = Folders::of(cache_dir);
+    let compress = CpuShardProver::new(Components::compress_verifier().shard_verifier().clone());
+    let shrink = CpuShardProver::new(Components::shrink_verifier().shard_verifier().clone());
+    let provers = Provers {
+        core: core_prover(settings),
+        compress: BoundedKeys::new(compress, settings.keys_cached, Some(folders.recursion)),
+        shrink: BoundedKeys::new(shrink, 1, Some(folders.shrink)),
+        wrap: OuterWrapProverBuilder::with_cache(&cache_dir.join("outer")),
+    };
+    assemble(settings, provers, store, queue).await
+}
+
+/// Compiles the recursion programs and starts the crate's prover engine on these provers.
+pub(crate) async fn assemble<C: SP1ProverComponents>(
+    settings: &Settings,
+    provers: Provers<C>,
+    store: DiskStore,
+    queue: LocalQueue,
+) -> anyhow::Result<SP1Worker<DiskStore, LocalQueue, C>> {
+    let permits = ProverSemaphore::new(settings.permits);
+    SP1WorkerBuilder::<C>::new()
         .with_artifact_client(store)
         .with_worker_client(queue)
         .with_config(|config| settings.apply(config))
-        .with_core_air_prover(Arc::new(core_prover(settings)), permits.clone())
-        .with_compress_air_prover(Arc::new(recursion), permits.clone())
-        .with_shrink_air_prover(Arc::new(shrink), permits.clone())
-        .with_wrap_air_prover(OuterWrapProverBuilder::with_cache(&cache_dir.join("outer")), permits)
+        .with_core_air_prover(Arc::new(provers.core), permits.clone())
+        .with_compress_air_prover(Arc::new(provers.compress), permits.clone())
+        .with_shrink_air_prover(Arc::new(provers.shrink), permits.clone())
+        .with_wrap_air_prover(provers.wrap, permits)
         .build()
         .await
 }

@@ -15,6 +15,22 @@ pub enum ErrorClass {
     Permanent,
     /// The program is at fault: a panic, a broken invariant, a proof that does not verify.
     Bug,
+    /// An allocation on the GPU failed, which is otherwise sound: the same call may succeed with more of its memory.
+    GpuMemory,
+    /// The GPU's context of this process is broken: another process may do better.
+    GpuContext,
+    /// The GPU does not answer.
+    GpuLost,
+}
+
+impl ErrorClass {
+    /// Whether the same call may succeed in a new process.
+    pub fn is_transient(self) -> bool {
+        match self {
+            Self::Transient | Self::GpuMemory | Self::GpuContext | Self::GpuLost => true,
+            Self::Permanent | Self::Bug => false,
+        }
+    }
 }
 
 /// Errors of the proving engine and of its stages.
@@ -145,6 +161,24 @@ pub enum WorkerError {
         /// Bytes offered.
         got_bytes: u64,
     },
+    /// The GPU that this process was given cannot be used.
+    #[error("GPU: {reason}")]
+    Gpu {
+        /// What it or its driver says.
+        reason: String,
+    },
+    /// The GPU has failed while it was used; every call of this process fails from now on.
+    #[error("the GPU has failed: {reason}")]
+    GpuContext {
+        /// What its driver says, and the failure of the task.
+        reason: String,
+    },
+    /// The GPU's memory does not hold a task.
+    #[error("out of GPU memory: {reason}")]
+    GpuMemory {
+        /// The failure of the task.
+        reason: String,
+    },
     /// An invariant of the engine does not hold.
     #[error("internal error: {reason}")]
     Internal {
@@ -158,6 +192,9 @@ impl WorkerError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Io { .. } | Self::Cancelled => ErrorClass::Transient,
+            Self::Gpu { .. } => ErrorClass::GpuLost,
+            Self::GpuContext { .. } => ErrorClass::GpuContext,
+            Self::GpuMemory { .. } => ErrorClass::GpuMemory,
             Self::ContentMismatch { .. }
             | Self::Decode { .. }
             | Self::Version { .. }

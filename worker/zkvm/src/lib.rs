@@ -15,6 +15,9 @@
 //! checked on every read.
 
 mod components;
+#[cfg(feature = "cuda")]
+mod cuda;
+pub mod device;
 pub mod error;
 pub mod keys;
 pub mod memo;

@@ -15,10 +15,12 @@ use sp1_prover::worker::{
     execute_with_options, AirProverWorker, CoreExecuteTaskRequest, ProofId, RawTaskRequest,
     SP1ExecutorConfig, SP1Worker, TaskError, TaskId, TaskMetadata, WorkerClient,
 };
+use sp1_prover::SP1ProverComponents;
 use sp1_prover_types::{ArtifactType, TaskType};
 use tokio::task::JoinSet;
 
-use crate::components::{self, Components};
+use crate::components;
+use crate::device::Device;
 use crate::error::WorkerError;
 use crate::memo::{Key, Memo};
 use crate::part::{self, Part, PartKind, Parts};
@@ -46,7 +48,7 @@ pub struct Node {
     _runners: JoinSet<()>,
 }
 
-type Worker = SP1Worker<DiskStore, LocalQueue, Components>;
+type Worker<C> = SP1Worker<DiskStore, LocalQueue, C>;
 
 /// What a node asks of the zkVM's worker.
 trait Provers: Send + Sync {
@@ -54,7 +56,7 @@ trait Provers: Send + Sync {
     fn shrink_wrap(&self, request: RawTaskRequest) -> Hidden<Result<TaskMetadata, TaskError>>;
 }
 
-impl Provers for Worker {
+impl<C: SP1ProverComponents> Provers for Worker<C> {
     fn control(&self, request: RawTaskRequest) -> Hidden<Result<ExecutionOutput, TaskError>> {
         let worker = self.clone();
         Box::pin(async move { worker.controller().run(request).await })
@@ -66,9 +68,8 @@ impl Provers for Worker {
     }
 }
 
-#[derive(Clone)]
-struct Runner {
-    worker: Worker,
+struct Runner<C: SP1ProverComponents> {
+    worker: Worker<C>,
     memo: CurrentMemo,
     known_keys: KnownKeys,
     delegate: Delegate,
@@ -79,12 +80,12 @@ impl Node {
     /// Compiles the recursion programs and starts the runners: one for execution, `provers` for proving or, with a
     /// delegate, `delegated` that wait for it. Parts for the delegate are written below `part_dir`.
     ///
-    /// Must be called within a multi-threaded tokio runtime.
+    /// Must be called within a multi-threaded tokio runtime, which has to last as long as the process where it works on a GPU.
     ///
     /// # Errors
-    /// [`WorkerError::Internal`] if the zkVM's worker does not start.
+    /// [`WorkerError::Internal`] if the zkVM's worker does not start, [`WorkerError::Gpu`] if it does not on its GPU.
     pub fn start(
-        settings: &Settings,
+        (settings, device): (&Settings, Device),
         cache_dir: &Path,
         part_dir: PathBuf,
         store: DiskStore,
@@ -93,21 +94,49 @@ impl Node {
     ) -> Hidden<Result<Self, WorkerError>> {
         let (settings, cache_dir) = (settings.clone(), cache_dir.to_owned());
         Box::pin(async move {
-            let worker = components::build(&settings, &cache_dir, store, queue)
-                .await
-                .map_err(|e| WorkerError::internal(format!("node does not start: {e:#}")))?;
-            let (memo, known_keys) = (CurrentMemo::default(), KnownKeys::default());
-            let runner = Runner { worker, memo, known_keys, delegate, part_dir };
-            let mut runners = JoinSet::new();
-            let width = settings.provers.max(settings.delegated);
-            let lanes = std::iter::once(Lane::Execute).chain(std::iter::repeat_n(Lane::Prove, width));
-            for lane in lanes {
-                let runner = runner.clone();
-                runners.spawn(async move { runner.serve(lane).await });
+            match device {
+                Device::Cpu => {
+                    let worker = components::build(&settings, &cache_dir, store, queue)
+                        .await
+                        .map_err(|e| WorkerError::internal(format!("node does not start: {e:#}")))?;
+                    Ok(Self::of(worker, &settings, delegate, part_dir))
+                }
+                #[cfg(feature = "cuda")]
+                Device::Gpu { .. } => {
+                    let folders = components::Folders::of(&cache_dir);
+                    let worker = crate::cuda::start(&settings, folders, store, queue).await?;
+                    Ok(Self::of(worker, &settings, delegate, part_dir))
+                }
+                #[cfg(not(feature = "cuda"))]
+                Device::Gpu { .. } => Err(WorkerError::Gpu {
+                    reason: "this build has no CUDA: build it with --features cuda".to_owned(),
+                }),
             }
-            let Runner { worker, memo, known_keys, .. } = runner;
-            Ok(Self { provers: Arc::new(worker), memo, known_keys, _runners: runners })
         })
+    }
+
+    fn of<C: SP1ProverComponents>(
+        worker: Worker<C>,
+        settings: &Settings,
+        delegate: Delegate,
+        part_dir: PathBuf,
+    ) -> Self {
+        let (memo, known_keys) = (CurrentMemo::default(), KnownKeys::default());
+        let provers = Arc::new(worker.clone());
+        let runner = Arc::new(Runner {
+            worker,
+            memo: memo.clone(),
+            known_keys: known_keys.clone(),
+            delegate,
+            part_dir,
+        });
+        let mut runners = JoinSet::new();
+        let width = settings.provers.max(settings.delegated);
+        let lanes = std::iter::once(Lane::Execute).chain(std::iter::repeat_n(Lane::Prove, width));
+        for lane in lanes {
+            runners.spawn(Arc::clone(&runner).serve(lane));
+        }
+        Self { provers, memo, known_keys, _runners: runners }
     }
 
     /// Runs the controller of a proof: inputs `[elf, stdin, mode]`, output `[proof]`, all ids in the store.
@@ -159,11 +188,11 @@ pub fn program_vk(
     Box::pin(async move { AirProverWorker::setup(&prover, program, ProverSemaphore::new(1)).await.1 })
 }
 
-impl Runner {
-    async fn serve(self, lane: Lane) {
+impl<C: SP1ProverComponents> Runner<C> {
+    async fn serve(self: Arc<Self>, lane: Lane) {
         let queue = self.worker.worker_client().clone();
         while let Some(task) = queue.next(lane).await {
-            let runner = self.clone();
+            let runner = Arc::clone(&self);
             let work = task.clone();
             // A task of its own: a panic ends the task, not the runner.
             let handle = tokio::spawn(async move { runner.run(&work).await });

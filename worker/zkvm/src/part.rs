@@ -34,7 +34,7 @@ pub enum PartKind {
     Shard,
     /// Verify a proof that the guest asked to verify.
     Deferred,
-    /// Join recursion proofs.
+    /// Reduce recursion proofs.
     Reduce,
 }
 

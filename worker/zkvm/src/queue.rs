@@ -1,6 +1,6 @@
 //! The queue between the crate's controller and the provers of this process.
 //!
-//! A [`WorkerClient`] that keeps what the controller relies on (`research/zkvm.md`, "Worker model"):
+//! A [`WorkerClient`] that keeps what the controller relies on:
 //! a retried task keeps its id and never shows a retryable status; a terminal status is replayed to late and repeated
 //! subscribers; a task's messages are ordered, replayed from the first, and end when the task ends; a task that panics
 //! ends as a failure; a result of an older attempt is dropped (fencing). Everything is bounded: submission waits while

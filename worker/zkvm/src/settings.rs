@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use sp1_core_executor::{SP1CoreOpts, ShardingThreshold};
 use sp1_prover::worker::SP1WorkerConfig;
 
+use crate::device::Device;
 use crate::error::WorkerError;
 
 const GIB: u64 = 1 << 30;
 
 /// The least memory the engine accepts: one recursion proof needs about this much.
 pub const MEMORY_BYTES_MIN: u64 = 14 * GIB;
+
+/// Proofs under way on one GPU at most: the zkVM's own GPU prover has as many.
+const GPU_PROVERS_MAX: usize = 4;
 
 /// Where the engine keeps its files and what it may use.
 #[derive(Debug, Clone)]
@@ -23,6 +27,17 @@ pub struct EngineConfig {
     pub cores: usize,
     /// Memory to stay under; 0 means five sixths of the machine's.
     pub memory_bytes: u64,
+}
+
+impl EngineConfig {
+    /// Bytes of memory to stay under.
+    fn memory(&self) -> u64 {
+        if self.memory_bytes == 0 {
+            machine_memory_bytes() / 6 * 5
+        } else {
+            self.memory_bytes
+        }
+    }
 }
 
 /// How large shards are made where memory is scarce.
@@ -55,6 +70,8 @@ impl ShardSize {
 pub struct Settings {
     /// Proving tasks that run at once; each holds the traces of one shard and one recursion proof.
     pub provers: usize,
+    /// How many of them have the device at once: all on a CPU, one on a GPU, for which the others get their traces ready.
+    pub permits: usize,
     /// Parts that may be with other processes at once; 0 when this process proves by itself.
     pub delegated: usize,
     /// Shards that may be executed but not yet proved.
@@ -95,6 +112,7 @@ impl Settings {
         let roomy = per_prover >= 40 * GIB;
         Ok(Self {
             provers,
+            permits: provers,
             delegated: 0,
             shards_ahead: provers + 1,
             queue_depth: 2 * provers,
@@ -124,6 +142,26 @@ impl Settings {
         self
     }
 
+    /// These settings for proving on a device: shards of the size that a GPU's memory holds, and as many proofs under way as
+    /// there is memory of the machine for, because each has a pinned buffer for a shard's traces.
+    #[must_use]
+    pub fn on(mut self, device: Device, config: &EngineConfig) -> Self {
+        let Device::Gpu { memory_bytes } = device else { return self };
+        let by_memory = usize::try_from(config.memory() / (16 * GIB)).unwrap_or(usize::MAX);
+        self.provers = by_memory.clamp(1, GPU_PROVERS_MAX);
+        self.permits = 1;
+        self.shards_ahead = self.provers + 1;
+        self.queue_depth = 2 * self.provers;
+        self.keys_cached = usize::try_from(memory_bytes / (8 * GIB)).unwrap_or(usize::MAX).clamp(2, 12);
+        // As the zkVM's own GPU prover does it.
+        self.element_threshold = sp1_core_executor::ELEMENT_THRESHOLD;
+        if memory_bytes <= 26 * GIB {
+            self.element_threshold -= (1 << 26) + (1 << 25) + (1 << 24);
+        }
+        self.height_threshold = sp1_core_executor::HEIGHT_THRESHOLD;
+        self
+    }
+
     /// Settings for this machine under `config`.
     ///
     /// # Errors
@@ -134,9 +172,7 @@ impl Settings {
         } else {
             config.cores
         };
-        let memory =
-            if config.memory_bytes == 0 { machine_memory_bytes() / 6 * 5 } else { config.memory_bytes };
-        Self::choose(cores, memory)
+        Self::choose(cores, config.memory())
     }
 
     /// The executor's options. Every field that the crate reads from the environment is set here.

@@ -1,4 +1,4 @@
-//! The contracts that the zkVM's controller relies on, see `research/zkvm.md`, "Worker model".
+//! The contracts that the zkVM's controller relies on.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -129,6 +129,9 @@ fn worker(worker: &Worker) -> String {
         if devices.is_empty() { "devices unknown".into() } else { devices.join(", ") },
         shown(&worker.build)
     );
+    for lost in &worker.lost {
+        text += &format!("  out of service: {}\n", shown(lost));
+    }
     let speeds: Vec<String> = worker
         .speeds
         .iter()
@@ -200,6 +203,9 @@ mod tests {
             ..Worker::default()
         };
         let bad = Worker { quarantined_until_ms: Some(1000), strikes: 3, ..known.clone() };
+        let broken = Worker { lost: vec!["GPU 1 (H200): off the bus".into()], ..known.clone() };
+        let text = workers(&WorkerList { workers: vec![broken] });
+        assert!(text.contains("out of service: GPU 1 (H200): off the bus"), "{text}");
         let text = workers(&WorkerList { workers: vec![known, bad] });
         assert!(text.contains("2 running") && text.contains("shard 5 ns"), "{text}");
         assert!(text.contains("quarantined until 00:00:01 UTC, 3 bad results"), "{text}");

@@ -26,7 +26,7 @@ use super::call::Call;
 use super::inspect::inspect;
 use super::url::{RedisConfig, Target, TargetKind};
 use crate::bells::{Bells, Ear};
-use crate::error::{BackendError, FileError, Refusal};
+use crate::error::{BackendError, Refusal};
 use crate::queue::deadline;
 
 /// Whoever waits for a ring looks by himself this often: a ring can be lost with its connection.
@@ -619,7 +619,9 @@ fn tcp(config: &RedisConfig) -> redis::io::tcp::TcpSettings {
 }
 
 fn certificates(config: &RedisConfig) -> Result<Option<TlsCertificates>, BackendError> {
-    let read = |path: &std::path::PathBuf| std::fs::read(path).map_err(FileError::of("read", path));
+    let read = |path: &std::path::PathBuf| {
+        std::fs::read(path).map_err(BackendError::configured("read the certificate or key", path))
+    };
     if config.ca_file.is_none() && config.client_files.is_none() {
         return Ok(None);
     }

@@ -92,7 +92,8 @@ impl Objects {
             builder = builder.with_config(key, value);
         }
         if let Some(path) = &config.secret_file {
-            let secret = std::fs::read_to_string(path).map_err(FileError::of("read", path))?;
+            let secret = std::fs::read_to_string(path)
+                .map_err(BackendError::configured("read the secret in", path))?;
             builder = builder.with_secret_access_key(secret.trim_end_matches(['\n', '\r']));
         }
         install_tls();

@@ -3,7 +3,7 @@
 //! Keys of deployment `name`, all in one slot of a Cluster by the tag `{assay:name}`: `:head` (a hash with all counters),
 //! `:inbox`, `:log` and `:mail:<mailbox>` (streams with ids `0-<place>`; fields `d` the bytes, `t` bytes of the stream
 //! up to here, `c` what tells an event from another one at its place; an entry of the log has many records, `d` and `h`,
-//! its checksum, for each, and the place of the last), `:checkpoint`, `:boxes` (a hash by mailbox). Channels have the
+//! its checksum, for each, and the place of the last; before, one record, as `d`, `t`, `h`), `:checkpoint`, `:boxes` (a hash by mailbox). Channels have the
 //! keys' names.
 
 use std::collections::{HashMap, VecDeque};
@@ -28,8 +28,11 @@ use crate::types::{
     Commit, Committed, Cursor, Epoch, Health, Leader, Mail, Mailbox, Page, Place, Position, Stored,
 };
 
-/// Entries of the log fetched at a time, each with up to 256 records or little more than 1 MiB (`commit.lua`).
+/// Entries of the log fetched at a time at first, each with up to 256 records or little more than 1 MiB (`commit.lua`).
 const LOAD_PAGE: usize = 32;
+/// As many are fetched at a time as come to about this, up to a bound.
+const LOAD_BYTES: usize = 8 << 20;
+const LOAD_PAGE_MAX: usize = 2048;
 /// How often a load begins anew because a checkpoint was made meanwhile.
 const LOAD_ATTEMPTS: usize = 8;
 /// Events that were read and are remembered; more than a leader reads ahead.
@@ -213,20 +216,22 @@ impl RedisQueue {
     }
 
     async fn load_records(&self, from: u64, to: u64) -> Result<Option<Vec<Vec<u8>>>, QueueError> {
-        let mut records = Vec::new();
+        let (mut records, mut page) = (Vec::new(), LOAD_PAGE);
         let mut next = from + 1;
         while next <= to {
             let mut range = redis::pipe();
             range.cmd("XRANGE").arg(&self.keys.log).arg(format!("0-{next}")).arg(format!("0-{to}"));
-            range.arg("COUNT").arg(LOAD_PAGE);
+            range.arg("COUNT").arg(page);
+            let mut bytes = 0;
             let answer = self.link.pipeline(&range).await?.into_iter().next().unwrap_or(Value::Nil);
             let entries = array(answer)?;
             if entries.is_empty() {
                 return Ok(None);
             }
             for value in entries {
-                let (last, mut fields) = entry(value)?;
-                fields.pop();
+                let (last, fields) = entry(value)?;
+                bytes += fields.iter().map(Vec::len).sum::<usize>();
+                let mut fields = with_checksums(fields);
                 let (pairs, _) = fields.as_chunks_mut::<2>();
                 let Some(first) = (last + 1).checked_sub(pairs.len() as u64).filter(|first| *first <= next)
                 else {
@@ -240,6 +245,7 @@ impl RedisQueue {
                 }
                 next = last + 1;
             }
+            page = if bytes > LOAD_BYTES { page / 2 } else { page * 2 }.clamp(LOAD_PAGE, LOAD_PAGE_MAX);
         }
         Ok(Some(records))
     }
@@ -321,6 +327,16 @@ impl RedisQueue {
             Err(error) => error.into(),
         }
     }
+}
+
+/// Records of an entry of the log and their checksums, in turn.
+fn with_checksums(mut fields: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    // An entry from before it had many records has its checksum last.
+    if fields.len() == 3 && fields[2] == checksum(&fields[0]) {
+        fields.swap(1, 2);
+    }
+    fields.pop();
+    fields
 }
 
 /// Mailboxes of a commit, each once.

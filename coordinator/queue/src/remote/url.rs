@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::ConnectionAddr;
 
-use crate::error::{BackendError, FileError};
+use crate::error::BackendError;
 
 /// How to reach the Redis of a deployment.
 #[derive(Clone, PartialEq, Eq)]
@@ -104,12 +104,13 @@ impl Target {
     /// Parses the URL and reads the password file.
     ///
     /// # Errors
-    /// [`BackendError::Config`] without any secret in it; [`BackendError::File`].
+    /// [`BackendError::Config`] without any secret in it, also for a password file that is not there; [`BackendError::File`].
     pub(crate) fn read(config: &RedisConfig) -> Result<Self, BackendError> {
         check_deployment(&config.name)?;
         let mut target = Self::parse(config)?;
         if let Some(path) = &config.password_file {
-            let password = std::fs::read_to_string(path).map_err(FileError::of("read", path))?;
+            let password = std::fs::read_to_string(path)
+                .map_err(BackendError::configured("read the password in", path))?;
             target.password = Some(password.trim_end_matches(['\n', '\r']).to_owned());
         }
         Ok(target)
@@ -243,6 +244,7 @@ fn sentinel_login(query: &str) -> Result<(Option<String>, Option<String>), Backe
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Class;
 
     fn parse(url: &str) -> Result<Target, BackendError> {
         Target::read(&RedisConfig::new(url, "test"))
@@ -307,5 +309,19 @@ mod tests {
         let config =
             RedisConfig { password_file: Some(path), ..RedisConfig::new("redis://me:secret@h", "test") };
         assert_eq!(Target::read(&config).unwrap().password.unwrap(), "from file");
+    }
+    #[test]
+    fn a_password_file_that_is_not_there_is_a_fault_of_the_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: PathBuf| {
+            let config = RedisConfig { password_file: Some(path), ..RedisConfig::new("redis://h", "test") };
+            Target::read(&config).unwrap_err()
+        };
+        let error = at(folder.path().join("password"));
+        assert!(matches!(error, BackendError::Config { .. }), "{error}");
+        assert_eq!(error.class(), Class::Permanent, "nothing to wait for");
+        assert!(error.to_string().contains("password in") && error.to_string().contains("password: No such"));
+        // One that is there and cannot be read may be read later.
+        assert_eq!(at(folder.path().to_owned()).class(), Class::Transient);
     }
 }

@@ -231,7 +231,9 @@ impl Machine {
             ensure!(used <= worker.profile.memory_bytes, "worker {id} has more work than memory");
             ensure!(worker.controllers <= worker.profile.controllers, "worker {id} has too many controllers");
             let tasks = worker.running.len() - controllers().count();
-            ensure!(tasks <= worker.profile.slots as usize, "worker {id} has more tasks than slots");
+            // One that has lost a device may still have a task on it; what it gets is up to `Worker::has_place`.
+            let most = self.limits.worker_running_max as usize;
+            ensure!(tasks <= most, "worker {id} has more tasks than anybody may");
             let is_idle = worker.session.is_some() || worker.running.is_empty();
             ensure!(is_idle, "worker {id} is gone and has work");
             for kind in Kind::ALL {

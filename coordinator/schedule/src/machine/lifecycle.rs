@@ -118,13 +118,18 @@ impl Machine {
     /// Ends an attempt without a result and fences it. One whose parts still read what it has published is fenced when
     /// these are done: its parts go on without it.
     pub(super) fn revoke(&mut self, id: AttemptId) {
+        self.take_back(id, false);
+    }
+
+    /// As [`Machine::revoke`]; `is_wrong`: its result did not verify, and its worker is told.
+    pub(super) fn take_back(&mut self, id: AttemptId, is_wrong: bool) {
         self.free(id);
         let Some(attempt) = self.attempts.remove(&id) else { return };
         if let Some(effect) = attempt.phase.effect() {
             self.drop_effect(effect);
         }
         let (worker, session, batch) = (attempt.worker, attempt.session, attempt.batch);
-        self.issue(batch, Action::Message(Message::Revoke { worker, session, attempt: id }));
+        self.issue(batch, Action::Message(Message::Revoke { worker, session, attempt: id, is_wrong }));
         let node = self.node_mut(batch, attempt.node);
         node.attempts.retain(|other| *other != id);
         match &mut node.controller {

@@ -154,6 +154,11 @@ impl Machine {
         Some(ChainStatus { tenant: chain.tenant, next: chain.next, head: chain.head, settled: chain.settled })
     }
 
+    /// Rollups with settled batches.
+    pub fn settled_chains(&self) -> impl Iterator<Item = ChainId> + '_ {
+        self.chains.iter().filter(|(_, chain)| chain.settled > 0).map(|(id, _)| *id)
+    }
+
     /// Whose attempt it is, while it is outstanding: its batch, task and worker.
     pub fn attempt(&self, id: AttemptId) -> Option<(BatchId, Stage, WorkerId)> {
         let attempt = self.attempts.get(&id)?;

@@ -2,7 +2,7 @@
 
 use super::dispatch::outputs_max;
 use super::Machine;
-use crate::batch::{Failure, NodeState};
+use crate::batch::NodeState;
 use crate::mark::mark;
 use crate::spec::TEXT_BYTES_MAX;
 use crate::worker::AttemptPhase;
@@ -15,6 +15,8 @@ const FRESH_TRIES: u32 = 2;
 pub(super) enum Setback {
     /// It failed.
     Failure(String),
+    /// Its result does not verify.
+    Wrong,
     /// Its worker or its message got lost; the task is not to blame.
     Loss,
     /// It made room for another.
@@ -117,18 +119,21 @@ impl Machine {
         if !entry.condemned_by.contains(&worker) {
             entry.condemned_by.push(worker);
         }
-        let stage = entry.stage;
         if entry.condemned_by.len() >= 2 || entry.failures + 1 >= failures_max {
-            self.give_up(batch, Failure::Rejected { stage, reason });
+            self.reject(batch, node, reason);
         } else {
             self.retry(id, Setback::Failure(reason));
         }
     }
 
-    /// Takes an attempt back and puts its task into the queue again, or ends the batch at the limit.
+    /// Takes an attempt back and puts its task into the queue again, or sets it aside at the limit.
     pub(super) fn retry(&mut self, id: AttemptId, setback: Setback) {
         let (batch, node, worker) = self.place(id);
-        self.revoke(id);
+        self.take_back(id, matches!(setback, Setback::Wrong));
+        let setback = match setback {
+            Setback::Wrong => Setback::Failure("the result does not verify".into()),
+            other => other,
+        };
         let (failures_max, losses_max) = (self.limits.failures_max, self.limits.losses_max);
         let (backoff_ms, backoff_ms_max) = (self.limits.backoff_ms, self.limits.backoff_ms_max);
         let now = self.now;
@@ -150,9 +155,8 @@ impl Machine {
             }
             Setback::Yield => (1, None),
         };
-        let stage = entry.stage;
         if let Some(reason) = reason {
-            self.set_aside(batch, stage, reason);
+            self.set_aside(batch, node, reason);
             return;
         }
         let is_alone = entry.attempts.is_empty() && entry.state == NodeState::Running;

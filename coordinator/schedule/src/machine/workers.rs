@@ -32,8 +32,10 @@ impl Machine {
             self.workers.insert(id, Worker::new(profile.clone(), lease_until));
         }
         let known = &self.workers[&id];
-        // The same process does not change: whatever else it says of itself is another one's word.
-        if known.session.is_some_and(|known| known != session) || known.profile != profile {
+        // The same process does not change, but for the devices that it loses and gets back: whatever else it says of itself
+        // is another one's word.
+        let is_like_before = Profile { slots: profile.slots, ..known.profile.clone() } == profile;
+        if known.session.is_some_and(|known| known != session) || !is_like_before {
             self.lose_worker(id);
         }
         self.unseat(id);

@@ -42,6 +42,12 @@ impl World {
                 return Err(format!("honest worker {} is in quarantine", worker.worker));
             }
         }
+        // None of these workers loses a device; one that does may have a task on it for a while.
+        if let Some(full) =
+            machine.workers().find(|worker| worker.running - worker.controllers > worker.slots)
+        {
+            return Err(format!("worker {} has more tasks than slots", full.worker));
+        }
         let dispatches = || {
             effects.iter().filter_map(|effect| match &effect.action {
                 Action::Message(Message::Dispatch(dispatch)) => Some(dispatch),

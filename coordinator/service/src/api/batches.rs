@@ -109,6 +109,8 @@ pub(crate) async fn workers(
 ) -> Result<Json<WorkerList>, Problem> {
     let state = app.read().await?;
     let workers = state.machine().workers();
-    let workers = workers.map(|worker| WorkerView::of(&worker, state.about(worker.worker))).collect();
+    let workers =
+        workers.map(|worker| WorkerView::of(&worker, state.about(worker.worker), state.lost(worker.worker)));
+    let workers = workers.collect();
     Ok(Json(WorkerList { workers }))
 }

@@ -35,7 +35,7 @@ pub(crate) struct Ready {
     role: String,
     /// The term, if it leads.
     epoch: Option<u64>,
-    /// Why it cannot.
+    /// Why it cannot; if it can, what it leaves to a coordinator of another version.
     reasons: Vec<String>,
 }
 
@@ -61,9 +61,10 @@ pub(crate) async fn health() -> Json<Health> {
 )]
 pub(crate) async fn ready(Extract(app): Extract<SharedApp>) -> Response {
     let shared = &app.parts.shared;
-    let mut reasons = Vec::new();
-    if let Err(error) = shared.read().await {
-        reasons.push(error.to_string());
+    let (mut reasons, mut left) = (Vec::new(), Vec::new());
+    match shared.read().await {
+        Ok(state) => left = shared.left(&state),
+        Err(error) => reasons.push(error.to_string()),
     }
     match shared.silence() {
         Some(silence) if silence > SILENCE_MAX => {
@@ -77,6 +78,7 @@ pub(crate) async fn ready(Extract(app): Extract<SharedApp>) -> Response {
         Role::Standby => ("standby", None),
     };
     let is_ready = reasons.is_empty();
+    reasons.append(&mut left);
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Ready { ready: is_ready, role: role.into(), epoch, reasons })).into_response()
 }

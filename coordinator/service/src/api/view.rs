@@ -191,8 +191,10 @@ pub struct WorkerView {
     pub id: u64,
     /// What its operator calls it.
     pub name: String,
-    /// Models of its devices.
+    /// Models of its devices that are in service.
     pub devices: Vec<String>,
+    /// Devices that are out of service, each with the reason.
+    pub lost: Vec<String>,
     /// Its program.
     pub build: String,
     /// Whether it is here.
@@ -380,12 +382,13 @@ impl BatchDetail {
 
 impl WorkerView {
     /// A worker.
-    pub fn of(status: &WorkerStatus, about: Option<&About>) -> Self {
+    pub fn of(status: &WorkerStatus, about: Option<&About>, lost: &[String]) -> Self {
         let measured = Kind::ALL.into_iter().filter(|kind| status.speeds[*kind].samples > 0);
         Self {
             id: status.worker.0,
             name: about.map(|about| about.name.clone()).unwrap_or_default(),
             devices: about.map(|about| about.devices.clone()).unwrap_or_default(),
+            lost: lost.to_vec(),
             build: about.map(|about| about.build.clone()).unwrap_or_default(),
             present: status.present,
             quarantined_until_ms: status.quarantined_until.map(|time| time.0),

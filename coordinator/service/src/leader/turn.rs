@@ -164,6 +164,7 @@ impl Coordinator {
             Ok(Inbox::Worker(event)) => Some(Entry::Event(*event)),
             Ok(Inbox::Extra(extra)) => match *extra {
                 Extra::About(about) => Some(Entry::About(about)),
+                Extra::Health(health) => Some(Entry::Health(health)),
                 Extra::Receipt(receipt) => Receipt::read(receipt).map(Entry::Receipt),
             },
             Ok(Inbox::Post(post)) => match *post {
@@ -307,7 +308,8 @@ impl Coordinator {
 
     pub(super) fn start_work(&self, term: &mut Term, state: &State, work: Vec<Effect>) {
         if !work.is_empty() {
-            term.executor.start(work, |batch| state.history(batch).map(|history| history.spec.clone()));
+            let spec = |batch| state.history(batch).map(|history| history.spec.clone());
+            self.shared.leave(term.executor.start(work, spec), state);
         }
     }
 

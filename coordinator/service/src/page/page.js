@@ -384,7 +384,8 @@ async function showWorkers() {
   $("workers-empty").hidden = workers.length > 0;
   $("workers").replaceChildren(...workers.map((worker) => element("tr", {},
     element("td", { title: `worker ${worker.id}, ${worker.build}` }, workerName(worker.id)),
-    element("td", {}, devices(worker.devices)),
+    element("td", { title: worker.lost.join("\n") },
+      devices(worker.devices) + (worker.lost.length > 0 ? `, ${worker.lost.length} out of service` : "")),
     element("td", { class: `is-${text(worker)}` }, text(worker)),
     element("td", { class: "number" }, String(worker.running)),
     element("td", { class: "number" }, bytes(worker.memory_used)),

@@ -361,7 +361,7 @@ fn states_of_other_formats_are_refused() {
     assert_eq!(State::decode(&bytes).unwrap(), World::new().state);
     bytes[0] = 1;
     assert!(matches!(State::decode(&bytes), Err(StateError::Format { got: 1 })));
-    for format in [2, 3] {
+    for format in [2, 3, 4] {
         assert!(matches!(State::decode(&[format, 0]), Err(StateError::Checkpoint(_))));
         assert!(matches!(State::decode(&[format, 0, 0, 0]), Err(StateError::Checkpoint(_))));
         assert!(matches!(State::decode(&[format, 0, 0, 0, 5]), Err(StateError::Checkpoint(_))));
@@ -369,12 +369,38 @@ fn states_of_other_formats_are_refused() {
 }
 
 #[test]
-fn a_state_from_before_there_were_ledgers_has_none() {
+fn a_state_from_before_there_were_ledgers_or_lost_devices_has_none() {
     let mut world = World::new();
     world.taken(submit("a"));
     let bytes = world.state.encode();
-    let older = [&[2, 0, 0, 0][..], &bytes[4..bytes.len() - 1]].concat();
-    assert_eq!(State::decode(&older).unwrap(), world.state);
+    for (format, missing) in [(3, 8), (2, 9)] {
+        let older = [&[format, 0, 0, 0][..], &bytes[4..bytes.len() - missing]].concat();
+        assert_eq!(State::decode(&older).unwrap(), world.state, "format {format}");
+    }
+}
+
+#[test]
+fn lost_devices_are_known_until_their_worker_says_again_who_it_is() {
+    let mut world = World::new();
+    world.join(1, 7);
+    let worker = WorkerId(1);
+    let health = |worker, lost: &[&str]| {
+        Entry::Health(Health { worker, lost: lost.iter().map(|text| (*text).to_owned()).collect() })
+    };
+    let about = || {
+        let (name, build) = ("w".to_owned(), String::new());
+        Entry::About(About { worker, name, devices: vec!["H".into()], build })
+    };
+    world.apply(about());
+    assert_eq!(world.state.lost(worker), <[String; 0]>::default());
+    world.apply(health(worker, &["GPU 1: lost\n", &"x".repeat(1000)]));
+    assert_eq!(world.state.lost(worker), ["GPU 1: lost".to_owned(), "x".repeat(256)]);
+    assert_eq!(State::decode(&world.state.encode()).unwrap(), world.state);
+    // One that is not here says nothing.
+    world.apply(health(WorkerId(2), &["GPU 0: lost"]));
+    assert_eq!(world.state.lost(WorkerId(2)), <[String; 0]>::default());
+    world.apply(about());
+    assert_eq!(world.state.lost(worker), <[String; 0]>::default());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::{Claim, Judgement, NewFile, Settlement, Settler, Verifier};
+use super::{Claim, Judgement, Lost, NewFile, SettleError, Settlement, Settler, Verifier};
 use crate::names;
 use crate::state::{Entry, ResultFile, StaleHold, FILES_MAX};
 
@@ -30,7 +30,8 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 pub struct WorkLimits {
     /// Verifications at the same time.
     pub verifications_max: usize,
-    /// Bytes that verifications may hold in memory, together. A single one may hold more, alone.
+    /// Bytes that verifications may hold in memory, together. A single one may hold more, alone, but for a part: whose inputs
+    /// are larger is not checked.
     pub bytes_max: u64,
     /// Other calls to the store at the same time.
     pub calls_max: usize,
@@ -123,11 +124,22 @@ impl Executor {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// Begins to carry out effects, small ones together. `spec` knows the batches.
-    pub fn start(&mut self, effects: Vec<Effect>, spec: impl Fn(BatchId) -> Option<Spec>) {
+    /// Begins to carry out effects, small ones together. `spec` knows the batches. Returns what is left to a coordinator of
+    /// another version, and why: it stays outstanding.
+    pub fn start(
+        &mut self,
+        effects: Vec<Effect>,
+        spec: impl Fn(BatchId) -> Option<Spec>,
+    ) -> Vec<(BatchId, String)> {
         while self.tasks.try_join_next().is_some() {}
         let (mut releases, mut fences, mut small) = (Vec::new(), Vec::new(), Vec::new());
+        let mut left = Vec::new();
         for effect in effects {
+            if let Some(reason) = self.other_version(&effect, &spec) {
+                tracing::warn!(batch = effect.batch.0, reason, "left to another coordinator");
+                left.push((effect.batch, reason));
+                continue;
+            }
             match effect.action {
                 Action::Message(_) => {}
                 Action::Work(Work::Release { artifacts }) => {
@@ -161,6 +173,18 @@ impl Executor {
             let rest = small.split_off(small.len().min(TOGETHER_MAX));
             self.verify_together(std::mem::replace(&mut small, rest));
         }
+        left
+    }
+
+    /// Why an effect is another coordinator's to carry out.
+    fn other_version(&self, effect: &Effect, spec: impl Fn(BatchId) -> Option<Spec>) -> Option<String> {
+        let Action::Work(work) = &effect.action else { return None };
+        let version = match work {
+            Work::Verify { facts, .. } | Work::Check { facts, .. } => facts.version,
+            Work::Settle { .. } => spec(effect.batch)?.version,
+            Work::Audit { .. } | Work::Release { .. } | Work::Fence { .. } => return None,
+        };
+        self.parts.verifier.other_version(version)
     }
 
     fn carry_out(&mut self, effect: EffectId, batch: BatchId, work: Work, spec: Spec) {
@@ -265,9 +289,12 @@ fn kibibytes(bytes: u64) -> u32 {
 impl Made {
     /// What has to be read.
     fn bytes(&self) -> u64 {
-        let all = self.inputs.iter().chain(&self.outputs);
-        all.map(|artifact| artifact.bytes).fold(0, u64::saturating_add)
+        sum(&self.inputs).saturating_add(sum(&self.outputs))
     }
+}
+
+fn sum(artifacts: &[Artifact]) -> u64 {
+    artifacts.iter().map(|artifact| artifact.bytes).fold(0, u64::saturating_add)
 }
 
 /// What reading an artifact has shown.
@@ -339,7 +366,17 @@ impl Parts {
         self.kibibytes.acquire_many(share).await.ok()
     }
 
+    /// Why a part is not checked, nor anything of it read: its inputs are what some worker says that they are.
+    fn oversize(&self, made: &Made) -> Option<String> {
+        let (bytes, max) = (sum(&made.inputs), self.limits.bytes_max);
+        let is_oversize = made.claim.stage.kind().is_part() && bytes > max;
+        is_oversize.then(|| format!("its inputs have {bytes} bytes, of which {max} can be read here"))
+    }
+
     async fn verify(self: &Arc<Self>, made: Made) -> Verdict {
+        if let Some(reason) = self.oversize(&made) {
+            return verdict(Vec::new(), Judgement::Incomparable { reason });
+        }
         let bytes = made.bytes();
         let Made { claim, inputs, outputs, .. } = made;
         let Ok(_place) = self.verifications.acquire().await else { return Verdict::Missing };
@@ -481,29 +518,30 @@ impl Parts {
     }
 
     async fn settle(&self, effect: EffectId, batch: BatchId, spec: Spec, proof: Artifact) -> Vec<Entry> {
-        let failed = |is_permanent, reason: String| {
-            vec![Entry::Event(Event::SettleFailed { effect, permanent: is_permanent, reason })]
-        };
         let _permit = self.settlements.acquire().await;
-        let bytes = proof.bytes.saturating_add(spec.payload_bytes);
-        let memory = self.memory(bytes).await;
-        let Found::Bytes(payload) = self.read(&payload(&spec)).await else {
-            return failed(true, "the payload is lost".into());
+        let settled = match self.read_settlement(&spec, proof).await {
+            Ok((payload, proof)) => self.settler.settle(&Settlement { batch, spec, payload, proof }).await,
+            // It may have been posted before: only the settler knows.
+            Err(lost) => self.settler.settle_lost(batch, &spec, lost).await,
         };
-        let Found::Bytes(proof) = self.read(&proof).await else {
-            // It can be made again.
-            return failed(false, "the proof is lost".into());
-        };
-        let settlement = Settlement { batch, spec, payload, proof };
-        // A settlement takes hours, and verifications are not to wait for it.
-        drop(memory);
-        let files = match self.settler.settle(&settlement).await {
+        let files = match settled {
             Ok(files) => files,
-            Err(error) => return failed(error.is_permanent, error.reason),
+            Err(SettleError { is_permanent: permanent, reason }) => {
+                return vec![Entry::Event(Event::SettleFailed { effect, permanent, reason })]
+            }
         };
         let mut entries: Vec<Entry> = self.keep_files(batch, files).await.into_iter().collect();
         entries.push(Entry::Event(Event::Settled { effect }));
         entries
+    }
+
+    /// Payload and proof. The memory for them is not set aside for longer: a settlement takes hours, and verifications are not
+    /// to wait for it.
+    async fn read_settlement(&self, spec: &Spec, proof: Artifact) -> Result<(Vec<u8>, Vec<u8>), Lost> {
+        let _memory = self.memory(proof.bytes.saturating_add(spec.payload_bytes)).await;
+        let Found::Bytes(payload) = self.read(&payload(spec)).await else { return Err(Lost::Payload) };
+        let Found::Bytes(proof) = self.read(&proof).await else { return Err(Lost::Proof) };
+        Ok((payload, proof))
     }
 
     /// Publishes files of a result.

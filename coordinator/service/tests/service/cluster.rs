@@ -7,7 +7,7 @@ use std::time::Duration;
 use assay_queue::{
     ArtifactStore, Durability, EmbeddedQueue, FolderStore, QueueLimits, StoreLimits, TaskQueue,
 };
-use assay_schedule::{Limits, PerKind};
+use assay_schedule::{ChainId, Limits, PerKind};
 use assay_service::api::ApiLimits;
 use assay_service::keys::{new_key, KeyRing, Keys};
 use assay_service::leader::LeaderConfig;
@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::agent::{Agent, Habits};
-use crate::simple::{Shape, Simple};
+use crate::simple::{Bitcoin, Shape, Simple};
 
 pub(crate) const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -40,8 +40,12 @@ pub(crate) struct Cluster {
     pub operator_key: String,
     pub settings: Settings,
     pub reader: Arc<dyn BatchReader>,
-    /// That of the coordinators that are started from now on.
+    /// Those of the coordinators that are started from now on.
     pub ledger: Option<Ledger>,
+    /// Where the coordinators settle that are started from now on.
+    pub bitcoin: Arc<Bitcoin>,
+    pub lacks: Vec<ChainId>,
+    pub version: Option<u32>,
     keys: Arc<KeyRing>,
     _folder: TempDir,
 }
@@ -98,6 +102,9 @@ impl Cluster {
             },
             reader: Arc::new(Simple::default()),
             ledger: None,
+            bitcoin: Arc::default(),
+            lacks: Vec::new(),
+            version: None,
             keys: Arc::new(KeyRing::fixed(Keys::parse(&text).unwrap())),
             _folder: folder,
         }
@@ -109,12 +116,15 @@ impl Cluster {
 
     /// A coordinator that does not run.
     pub(crate) fn service(&self) -> Service {
+        let (ledger, lacks) = (self.ledger.clone(), self.lacks.clone());
+        let bitcoin = Arc::clone(&self.bitcoin);
+        let build = Arc::new(Simple { ledger, bitcoin, lacks, version: self.version });
         let supplies = Supplies {
             queue: Arc::clone(&self.queue),
             store: Arc::clone(&self.store),
             reader: Arc::clone(&self.reader),
-            verifier: Arc::new(Simple::default()),
-            settler: Arc::new(Simple { ledger: self.ledger.clone() }),
+            verifier: build.clone(),
+            settler: build,
             keys: Arc::clone(&self.keys),
             cluster: ClusterKey::new(b"cluster"),
         };

@@ -10,7 +10,9 @@ use assay_schedule::{
 };
 use assay_service::keys::Keys;
 use assay_service::request::{Command, Quota, Request, RequestId, Submit};
-use assay_service::state::{decode_record, encode_record, About, Entry, Receipt, Record, ResultFile, State};
+use assay_service::state::{
+    decode_record, encode_record, About, Entry, Health, Receipt, Record, ResultFile, State,
+};
 use assay_service::webhook::{is_public, sign, CallbackPolicy};
 use assay_service::work::Ledger;
 use proptest::prelude::*;
@@ -143,6 +145,8 @@ fn entry() -> impl Strategy<Value = Entry> {
     let about = (0u64..3, ".{0,80}", proptest::collection::vec(".{0,80}", 0..3)).prop_map(
         |(worker, name, devices)| About { worker: WorkerId(worker), build: name.clone(), name, devices },
     );
+    let health = (0u64..3, proptest::collection::vec(".{0,300}", 0..3))
+        .prop_map(|(worker, lost)| Health { worker: WorkerId(worker), lost });
     let receipt =
         (0u64..3, batch(), 0u64..12, any::<u64>()).prop_map(|(worker, batch, attempt, ms)| Receipt {
             batch,
@@ -160,6 +164,7 @@ fn entry() -> impl Strategy<Value = Entry> {
         8 => own_event().prop_map(Entry::Event),
         4 => command.prop_map(|command| Entry::Request(Request { id: RequestId(1, 2), command })),
         1 => about.prop_map(Entry::About),
+        1 => health.prop_map(Entry::Health),
         2 => receipt.prop_map(Entry::Receipt),
         1 => (batch(), any::<bool>()).prop_map(|(batch, is_delivered)| Entry::Called { batch, is_delivered }),
         1 => (batch(), proptest::collection::vec(file, 0..3))

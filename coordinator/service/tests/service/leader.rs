@@ -369,6 +369,30 @@ async fn a_coordinator_with_another_ledger_neither_stands_by_nor_leads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_with_another_ledger_settles_nothing_of_what_waits_for_it() {
+    let mut cluster = Cluster::new();
+    cluster.ledger = ledger(1);
+    cluster.bitcoin.is_stuck.store(true, Ordering::SeqCst);
+    let leader = cluster.node().await;
+    let _agent = cluster.agent(1, Habits::default());
+    let id = leader.client.submitted("key", Shape::new(1)).await;
+    until("the batch is being settled", || async { cluster.bitcoin.settlements.load(Ordering::SeqCst) > 0 })
+        .await;
+
+    // Beside the leader, and then with nobody else there to settle it.
+    (cluster.ledger, cluster.bitcoin) = (ledger(2), Arc::default());
+    is_refused(&cluster.refused().await, 1, ledger(2));
+    leader.kill();
+    is_refused(&cluster.refused().await, 1, ledger(2));
+    assert_eq!(cluster.bitcoin.settlements.load(Ordering::SeqCst), 0);
+
+    cluster.ledger = ledger(1);
+    let right = cluster.node().await;
+    right.client.wait_for(id, "settled").await;
+    assert_ne!(cluster.bitcoin.settlements.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deployment_without_a_ledger_takes_the_first_one_that_leads() {
     let mut cluster = Cluster::new();
     let first = cluster.node().await;

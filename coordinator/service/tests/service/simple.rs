@@ -1,5 +1,8 @@
 //! Stand-ins for the zkVM and Bitcoin: results are hashes over their inputs, which anybody can make and check.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+
 use assay_schedule::{ChainId, Facts, Hash, Kind};
 use assay_service::work::{
     BatchFacts, BatchReader, BatchRefusal, Claim, Judgement, Ledger, NewFile, SettleError, Settlement,
@@ -65,10 +68,25 @@ pub(crate) fn part_input(input: &[u8], index: u32) -> Vec<u8> {
     made
 }
 
-/// The settler's ledger, if it keeps one.
+/// Where proofs are settled.
 #[derive(Default)]
+pub(crate) struct Bitcoin {
+    /// Whether settlements begun now never end.
+    pub is_stuck: AtomicBool,
+    /// Settlements begun.
+    pub settlements: AtomicUsize,
+}
+
+/// A build, and where it settles.
+#[derive(Clone, Default)]
 pub(crate) struct Simple {
+    /// The settler's ledger, if it keeps one.
     pub ledger: Option<Ledger>,
+    pub bitcoin: Arc<Bitcoin>,
+    /// Rollups whose history it lacks.
+    pub lacks: Vec<ChainId>,
+    /// The version that it checks and settles, if not all.
+    pub version: Option<u32>,
 }
 
 impl BatchReader for Simple {
@@ -93,6 +111,11 @@ impl Verifier for Simple {
         usize::MAX
     }
 
+    fn other_version(&self, version: u32) -> Option<String> {
+        let ours = self.version.filter(|ours| *ours != version)?;
+        Some(format!("version {version} is not {ours}"))
+    }
+
     fn verify(&self, claim: &Claim, inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Judgement {
         let is_right = (0..)
             .zip(outputs)
@@ -113,7 +136,15 @@ impl Settler for Simple {
         self.ledger.clone()
     }
 
+    fn has_trunk(&self, chain: ChainId) -> bool {
+        !self.lacks.contains(&chain)
+    }
+
     async fn settle(&self, settlement: &Settlement) -> Result<Vec<NewFile>, SettleError> {
+        self.bitcoin.settlements.fetch_add(1, Ordering::SeqCst);
+        if self.bitcoin.is_stuck.load(Ordering::SeqCst) {
+            return std::future::pending().await;
+        }
         let text = format!("batch {} of chain {}\n", settlement.spec.sequence, settlement.spec.chain);
         Ok(vec![NewFile { name: "claim.txt".into(), bytes: text.into_bytes() }])
     }

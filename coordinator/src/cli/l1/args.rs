@@ -77,8 +77,8 @@ It needs: an epoch that the attesters have signed (`assay l1 signer`), its propo
 0000.signatures in --epochs (the next one's as 0001..., while it runs); coins (`assay l1 fund`; the addresses are in the first
 lines of the log); and proved batches in --batches: `assay prove --l1-batches DIR`, `assay coordinator --l1-batches DIR`.
 
-A secret, a directory and a wallet belong to one process. The secret signs everything: keep a copy of it and of --dir, which holds the record
-of used one-time keys.
+A secret, a directory and a wallet belong to one process. The secret signs everything: keep a copy of it and of --dir,
+which holds the record of used one-time keys.
 
 Examples:
   assay l1 operator --bitcoind http://127.0.0.1:18443 --cookie ~/.bitcoin/regtest/.cookie --dir operator --epochs epochs \\
@@ -116,8 +116,8 @@ Looks into every claim: takes the batch's data and proof out of the blocks, exec
 on, and verifies the Groth16 proof. What is wrong it challenges, or disproves where the chain can judge; every fault is an ALARM
 in the log. Nothing is asked of the operator. Executed batches are kept in --dir/judge.
 
-Runs until SIGTERM or ctrl-c, and may be killed at any moment. It needs coins for fees and deposits (`assay l1 fund --party vigilante`;
-the address is in the first lines of the log).
+Runs until SIGTERM or ctrl-c, and may be killed at any moment. It needs coins for fees and deposits
+(`assay l1 fund --party vigilante`; the address is in the first lines of the log).
 
 A proof that does not verify is challenged, and the operator has to answer; that an answer is wrong, nothing on the chain can tell
 before there is a verifier in Script.
@@ -140,9 +140,9 @@ pub struct L1VigilanteArgs {
 /// `assay l1 backup`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-A vigilante that also ends a trunk whose operator has stopped (ClaimTimeout), finishes what was left open, and goes on as operator. When
-it may, --dir/watch/handover.json says where the trunk goes on; have the attesters sign an epoch for that, and put its
-files into --epochs as the next number: the process finds them and operates.
+A vigilante that also ends a trunk whose operator has stopped (ClaimTimeout), finishes what was left open, and goes on
+as operator. When it may, --dir/watch/handover.json says where the trunk goes on; have the attesters sign an epoch for
+that, and put its files into --epochs as the next number: the process finds them and operates.
 
 --secret is the watch's, --operator-secret that of the operator that takes over; both wallets need coins. Give the policy of the
 operator before and the one under which this one operates: --policy twice.
@@ -166,9 +166,10 @@ pub struct L1BackupArgs {
 /// `assay l1 watch`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Reads blocks from the node, and the signed epochs from --epochs; sends nothing, writes no file. On a terminal it is a page that is kept up to
-date; elsewhere a line for each change, with the height at which it was seen; with --json a line with everything for each change.
-Numbers of blocks are those that have to pass before something can be mined in the next one.
+Reads blocks from the node, and the signed epochs from --epochs; sends nothing, writes no file. On a terminal it is a
+page that is kept up to date; elsewhere a line for each change, with the height at which it was seen; with --json a line
+with everything for each change. Numbers of blocks are those that have to pass before something can be mined in the next
+one.
 
 Examples:
   assay l1 watch --bitcoind http://127.0.0.1:18443 --cookie ~/.bitcoin/regtest/.cookie --epochs epochs --policy policy.toml \\
@@ -203,14 +204,16 @@ pub struct L1KeysArgs {
 /// `assay l1 fund`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Pays in one transaction what a party needs: an operator's coin that opens an epoch (exactly what the policy asks for), coins for data, and
-coins for fees and deposits. Prints the epoch's coin as txid:index, which `assay l1 signer` wants as --funding. Each call pays anew.
+Pays in one transaction what a party needs: an operator's coin that opens an epoch (exactly what the policy asks for),
+coins for data, and coins for fees and deposits. Prints the epoch's coin as txid:index, which `assay l1 signer` wants as
+--funding. Each call pays anew.
 
-The money comes from a purse, a secret of its own. On regtest it mines what it lacks; on other test networks a purse that is short says how
-much is missing at which address. The main network is refused.
+The money comes from a purse, a secret of its own. On regtest it mines what it lacks; on other test networks a purse
+that is short says how much is missing at which address. The main network is refused.
 
 Examples:
-  COIN=$(assay l1 fund --bitcoind http://127.0.0.1:18443 --cookie .cookie --policy policy.toml --secret operator.secret --purse purse)
+  COIN=$(assay l1 fund --bitcoind http://127.0.0.1:18443 --cookie .cookie --policy policy.toml \\
+    --secret operator.secret --purse purse)
   assay l1 fund ... --secret operator.secret --purse purse --epoch 1 --coins 0 --data-sat 0      the next epoch's coin alone
   assay l1 fund --bitcoind http://127.0.0.1:18443 --cookie .cookie --policy policy.toml --secret vigilante.secret --purse purse \\
     --party vigilante
@@ -230,8 +233,8 @@ Reads the node's blocks, takes every batch that the claims commit to out of them
 the outcome with what the claim says. Nothing else is asked: not the operator, not a prover. A later run goes on where this one
 ended; killed at any moment, it loses nothing.
 
-What it has to be told is where to begin: the terms of the first epoch (any claim.json of that epoch has them, and Bitcoin commits to
-them), and the rollup's genesis: `sample`, or the JSON that `assay batch build` takes.
+What it has to be told is where to begin: the terms of the first epoch (any claim.json of that epoch has them, and
+Bitcoin commits to them), and the rollup's genesis: `sample`, or the JSON that `assay batch build` takes.
 
 Examples:
   assay l1 sync --from-genesis --claim out/1-2-0a1b2c3d/claim.json --regtest-dir out/chain/bitcoin-regtest --confirmations 1

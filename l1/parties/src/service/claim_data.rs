@@ -6,10 +6,8 @@ use assay_l1::envelope::{Tag, MESSAGE_BYTES_MAX};
 use assay_l1::{BackendError, BitcoinBackend};
 
 use super::judge::Judge;
-use crate::types::Values;
+use crate::types::{Values, BATCH_HASH};
 
-/// Place of the batch's hash in the values.
-const BATCH_HASH: usize = 2;
 /// Proofs of one claim that are verified, at most: anybody may publish more.
 const PROOFS_MAX: u32 = 64;
 

@@ -1,8 +1,9 @@
 //! The operator as a process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use assay_l1::envelope::tag;
 use assay_l1::graph::contract::keys::AssertValue;
@@ -18,7 +19,7 @@ use bitcoin::{FeeRate, Script};
 use clap::Args;
 
 use super::args::{keys, PartyArgs};
-use super::batches::BatchDir;
+use super::batches::{BatchDir, ProvedBatch};
 use super::error::ServiceError;
 use super::file::Dir;
 use super::node;
@@ -28,7 +29,7 @@ use super::stop::Stop;
 use crate::contract::{Contract, Origin};
 use crate::event::{Effect, Event};
 use crate::operator::Operator;
-use crate::types::{ClaimId, Values, NEW_ROOT, PREV_ROOT};
+use crate::types::{ClaimId, Values, CODE_ROOT, NEW_ROOT, PREV_ROOT};
 use crate::view::View;
 
 /// `assay l1 operator`: opens epochs, publishes batches, makes claims, answers challenges.
@@ -118,6 +119,8 @@ fn open(
         batches: BatchDir::new(&args.batches),
         publisher,
         known: BTreeMap::new(),
+        useless: BTreeMap::new(),
+        waiting: BTreeSet::new(),
     };
     let (finality, policy) = (party.finality, party.fee_policy());
     let fresh = |below| Operator::new(wallet, finality, below, policy);
@@ -136,8 +139,20 @@ struct OperatorShell {
     guard: UseGuard,
     batches: BatchDir,
     publisher: Publisher,
-    /// New roots of the batches that the machine was told of, by previous root.
-    known: BTreeMap<[u8; 32], [u8; 32]>,
+    /// The batches that were read, by previous root.
+    known: BTreeMap<[u8; 32], Known>,
+    /// Files that are none of these, and when they were written.
+    useless: BTreeMap<[u8; 32], Option<SystemTime>>,
+    /// Batches that wait for an epoch, of which that was said.
+    waiting: BTreeSet<[u8; 32]>,
+}
+
+/// What is kept of a batch that was read.
+struct Known {
+    values: Values,
+    /// BLAKE3 of the verifying key of its proof.
+    verifying_key: [u8; 32],
+    is_told: bool,
 }
 
 fn data((prev_root, on_chain): News) -> Event {
@@ -177,21 +192,8 @@ impl Shell for OperatorShell {
     }
 
     fn poll(&mut self, world: World<'_>) -> Result<Vec<Event>, ServiceError> {
-        let mut events = Vec::new();
-        for root in self.batches.list()? {
-            if self.known.contains_key(&root) {
-                continue;
-            }
-            // A damaged file is one that nobody finished, or somebody's mistake: the others go on.
-            match self.batches.get(&root) {
-                Ok(Some(batch)) => {
-                    self.known.insert(root, batch.values[NEW_ROOT]);
-                    events.push(Event::BatchProved(batch.values));
-                }
-                Ok(None) => {}
-                Err(error) => tracing::error!("{error}"),
-            }
-        }
+        self.read_batches()?;
+        let mut events = self.tell_batches(world.contract);
         let batches = &self.batches;
         self.publisher.drive(world.backend, world.view.tip().0, |root| batches.get(root))?;
         events.extend(self.publisher.news().into_iter().map(data));
@@ -200,6 +202,52 @@ impl Shell for OperatorShell {
 }
 
 impl OperatorShell {
+    /// Reads the files that are new.
+    fn read_batches(&mut self) -> Result<(), ServiceError> {
+        for root in self.batches.list()? {
+            let written = self.batches.written(&root);
+            if self.known.contains_key(&root) || self.useless.get(&root) == Some(&written) {
+                continue;
+            }
+            // A damaged file is one that nobody finished, or somebody's mistake: the others go on.
+            match self.batches.get(&root) {
+                Ok(Some(ProvedBatch { verifying_key: Some(verifying_key), values, .. })) => {
+                    self.useless.remove(&root);
+                    self.known.insert(root, Known { values, verifying_key, is_told: false });
+                    continue;
+                }
+                Ok(Some(_)) => tracing::error!(
+                    "{} is of an earlier version and does not say under which verifying key its proof is, so it is not claimed: have \
+                     this version's `assay` hand the batch over again",
+                    self.batches.path(&root).display()
+                ),
+                Ok(None) => continue,
+                Err(error) => tracing::error!("{error}"),
+            }
+            self.useless.insert(root, written);
+        }
+        Ok(())
+    }
+
+    /// Tells the machine of batches that are proved for an epoch of this operator. Others wait for one.
+    fn tell_batches(&mut self, contract: &Contract) -> Vec<Event> {
+        let specs: Vec<&ContractSpec> = contract
+            .epochs()
+            .map(|(_, epoch)| epoch.spec())
+            .filter(|spec| spec.terms.operator_key == self.operator)
+            .collect();
+        let mut events = Vec::new();
+        for (root, known) in self.known.iter_mut().filter(|(_, known)| !known.is_told) {
+            if specs.iter().any(|spec| known.fits(spec)) {
+                known.is_told = true;
+                events.push(Event::BatchProved(known.values));
+            } else if !specs.is_empty() && self.waiting.insert(*root) {
+                tracing::error!("{}; it waits for an epoch that has them", known.complaint());
+            }
+        }
+        events
+    }
+
     /// Epoch and claim that the batch will be of, if the batches before it become claims in order.
     fn place(&self, world: World<'_>, root: [u8; 32]) -> Option<(u32, u32)> {
         let mut at = None;
@@ -218,7 +266,9 @@ impl OperatorShell {
                 if start == root {
                     return Some((terms.epoch, claim.claim));
                 }
-                at = values.map(|values| values[NEW_ROOT]).or_else(|| self.known.get(&start).copied());
+                at = values
+                    .map(|values| values[NEW_ROOT])
+                    .or_else(|| self.known.get(&start).map(|known| known.values[NEW_ROOT]));
             }
         }
         None
@@ -231,11 +281,31 @@ impl OperatorShell {
         values: Values,
     ) -> Result<Vec<Event>, ServiceError> {
         let Some(spec) = self.own(contract, claim) else { return Ok(Vec::new()) };
+        // A signature is for ever, a claim with other programs is taken by no chain, and one whose proof nobody can verify is challenged.
+        if let Some(why) = self.unfit(spec, &values)? {
+            tracing::error!("{claim} is not signed: {why}. Mend it, and start the operator again");
+            return Ok(Vec::new());
+        }
         let id = |value: ClaimValue| value.key_id(spec.terms.trunk_id, spec.terms.epoch, claim.claim);
         let named = ClaimValue::ALL.into_iter().map(id).zip(values.map(|value| value.to_vec())).collect();
         Ok(match self.items(named)? {
             Some(items) => vec![Event::Signed { claim, values, items }],
             None => vec![Event::KeyUsed(claim)],
+        })
+    }
+
+    /// Why a batch cannot be a claim of this epoch, whatever was known when the machine was told of it.
+    fn unfit(&mut self, spec: &ContractSpec, values: &Values) -> Result<Option<String>, ServiceError> {
+        let root = &values[PREV_ROOT];
+        if !self.known.contains_key(root) {
+            self.read_batches()?;
+        }
+        Ok(match self.known.get(root) {
+            None => Some(format!("the file of batch {} is not there, or of no use", hex::encode(root))),
+            Some(known) if known.values != *values => {
+                Some(format!("another batch {} was handed over", hex::encode(root)))
+            }
+            Some(known) => (!known.fits(spec)).then(|| known.complaint()),
         })
     }
 
@@ -274,6 +344,23 @@ impl OperatorShell {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl Known {
+    /// True for the programs and the verifying key that the epoch's attesters have agreed to.
+    fn fits(&self, spec: &ContractSpec) -> bool {
+        let params = &spec.terms.params;
+        (self.values[CODE_ROOT], self.verifying_key) == (params.code_root, params.verifier_commitment)
+    }
+
+    fn complaint(&self) -> String {
+        format!(
+            "batch {} was proved under the verifying key {} and the code root {}, which are not the epoch's",
+            hex::encode(self.values[PREV_ROOT]),
+            hex::encode(self.verifying_key),
+            hex::encode(self.values[CODE_ROOT])
+        )
     }
 }
 

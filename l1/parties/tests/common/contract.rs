@@ -33,7 +33,7 @@ use zeroize::Zeroizing;
 
 use crate::chain::{open_script, open_witness};
 use crate::files::Files;
-use crate::rollup::{state, CODE, TRUNK};
+use crate::rollup::{state, CODE, TRUNK, VERIFYING_KEY};
 
 pub(crate) const CLAIMS: u32 = 2;
 /// What of a slashed collateral goes to the sink.
@@ -88,7 +88,7 @@ pub(crate) fn policy(operator: &OperatorSecret) -> Policy {
         sink: secret(0x51).x_only_public_key(&Secp256k1::new()).0,
         start_commitment: state(0),
         code_root: CODE,
-        verifier_commitment: [9; 32],
+        verifier_commitment: VERIFYING_KEY,
         verifier: VerifierSet::None,
         claims: CLAIMS,
         collateral_sat: 1_000_000,

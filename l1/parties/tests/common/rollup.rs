@@ -13,6 +13,7 @@ use assay_l1_parties::{Values, DIGEST};
 
 pub(crate) const TRUNK: [u8; 32] = [7; 32];
 pub(crate) const CODE: [u8; 32] = [2; 32];
+pub(crate) const VERIFYING_KEY: [u8; 32] = [9; 32];
 const PROOF: &[u8] = b"proof";
 /// Blocks before a claim's in which a forced transaction may still be left out.
 const GRACE_BLOCKS: u32 = 2;
@@ -37,7 +38,8 @@ pub(crate) fn honest(batch: u32) -> ProvedBatch {
 pub(crate) fn taking(batch: u32, forced: u32) -> ProvedBatch {
     let data = [state(batch + 1).as_slice(), &batch.to_le_bytes(), &forced.to_le_bytes()].concat();
     let values = [state(batch), state(batch + 1), blake3::hash(&data).into(), CODE, [0; 32]];
-    ProvedBatch { values: with_digest(values), proof: PROOF.to_vec(), data }
+    let values = with_digest(values);
+    ProvedBatch { verifying_key: Some(VERIFYING_KEY), values, proof: PROOF.to_vec(), data }
 }
 
 /// The rollup, as a vigilante sees it.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use assay_l1::graph::contract::build::{funding_value, TxRole};
 use assay_l1::graph::transactions::wallet_script;
-use assay_l1::{BitcoinBackend, InProcessRegtest};
+use assay_l1::{BitcoinBackend, InProcessRegtest, KeyRole};
 use assay_l1_parties::service::fund::{self, Funded};
 use assay_l1_parties::service::operator::{OperatorArgs, OperatorService};
 use assay_l1_parties::service::vigilante::{VigilanteArgs, VigilanteService};
@@ -68,6 +68,12 @@ impl World {
         let (spec, _) = spec(&operator, epoch, OutPoint::null());
         let previous = (epoch > 0).then(|| self.setup.epoch().graph().end());
         TxOut { value: funding_value(&spec, previous), script_pubkey: wallet_script(spec.terms.operator_key) }
+    }
+
+    /// The coins that the operator pays for data with.
+    pub(crate) fn data_coins(&self) -> Vec<OutPoint> {
+        let script = self.setup.files.script("operator", KeyRole::Envelope);
+        self.backend.utxos(&script).unwrap().into_iter().map(|coin| coin.outpoint).collect()
     }
 
     /// A claim that skips a batch, as soon as the chain takes it.

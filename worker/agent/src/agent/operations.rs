@@ -46,6 +46,17 @@ fn make_dir(path: &Path) -> Result<(), FolderError> {
     std::fs::create_dir_all(path).map_err(io)
 }
 
+/// Makes an empty folder, whatever was there.
+fn fresh_dir(path: &Path) -> Result<(), FolderError> {
+    match std::fs::remove_dir_all(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(FolderError::Io { action: "empty", path: path.to_owned(), source });
+        }
+        _ => {}
+    }
+    make_dir(path)
+}
+
 impl Tools {
     /// Brings a task's inputs to its folder.
     pub(super) async fn fetch(&self, work: &Work) -> Result<(), FetchError> {
@@ -111,12 +122,12 @@ impl Tools {
     pub(super) async fn run(&self, work: &Arc<Work>, device: Device) -> Result<(), Failure> {
         let dir = work.dir.join("run");
         let made = dir.clone();
-        blocking(move || make_dir(&made)).await.map_err(Failure::Transient)?;
+        blocking(move || fresh_dir(&made)).await.map_err(Failure::Transient)?;
         let count = u32::try_from(work.dispatch.inputs.len()).unwrap_or(u32::MAX);
         let inputs = (0..count).map(|number| input_path(work, number)).collect();
         let task = Task { dispatch: work.dispatch.clone(), inputs, dir, device };
         let host = Host::new(work.dispatch.attempt, self.to_agent.clone(), work.stopper());
-        work.set_device(self.model(device));
+        work.set_device(self.config.model(device));
         let (runner, begun) = (self.runner.clone(), Instant::now());
         let Dispatch { attempt, batch, stage, .. } = &*work.dispatch;
         let span = tracing::info_span!("task", %attempt, %batch, ?stage);
@@ -126,13 +137,15 @@ impl Tools {
         work.drop_parts();
         let ended = ended.map_err(|error| Failure::Transient(format!("the runner failed: {error}")))?;
         work.use_up(|usage| {
-            usage.wall_ms = wall_ms;
-            usage.cpu_ms = ended.used.cpu_ms;
-            usage.gpu_ms = match device {
+            let gpu_ms = match device {
                 Device::Cpu => ended.used.gpu_ms.unwrap_or(0),
                 Device::Gpu(_) => ended.used.gpu_ms.unwrap_or(wall_ms),
             };
-            usage.memory_bytes_peak = ended.used.memory_bytes_peak;
+            // It may have been begun before.
+            usage.wall_ms = usage.wall_ms.saturating_add(wall_ms);
+            usage.cpu_ms = usage.cpu_ms.saturating_add(ended.used.cpu_ms);
+            usage.gpu_ms = usage.gpu_ms.saturating_add(gpu_ms);
+            usage.memory_bytes_peak = usage.memory_bytes_peak.max(ended.used.memory_bytes_peak);
         });
         let outputs = ended.result?;
         let outputs_max = work.dispatch.outputs_max;
@@ -151,11 +164,6 @@ impl Tools {
             tracing::warn!(attempt = %work.dispatch.attempt, error, "not stored");
         }
         Ok(())
-    }
-
-    fn model(&self, device: Device) -> String {
-        let known = self.config.devices.iter().find(|(known, _)| *known == device);
-        known.map_or_else(|| device.to_string(), |(_, model)| model.clone())
     }
 
     /// Publishes a task's outputs, going on where an earlier try stopped.

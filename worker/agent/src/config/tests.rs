@@ -7,6 +7,7 @@ fn machine() -> Machine {
     Machine {
         cpu: "EPYC".into(),
         gpus: vec![(Device::Gpu(0), "H200".into()), (Device::Gpu(1), "4090".into())],
+        gpu_memory_bytes: [(Device::Gpu(0), 140 << 30), (Device::Gpu(1), 24 << 30)].into(),
         memory_bytes: 60 << 30,
         cores: 4,
         host: "box".into(),
@@ -19,11 +20,21 @@ fn config_on(
     env: &[(&str, &str)],
     flags: Settings,
 ) -> Result<Config, ConfigError> {
+    config_of(true, machine, file, env, flags)
+}
+
+fn config_of(
+    uses_gpus: bool,
+    machine: &Machine,
+    file: &str,
+    env: &[(&str, &str)],
+    flags: Settings,
+) -> Result<Config, ConfigError> {
     let lookup = |name: &str| {
         let all = [("HOME", "/home/me")].into_iter().chain(env.iter().copied());
         all.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).next_back()
     };
-    let program = Program { version: 7, build: "test 1".into(), task_bytes: 8 << 30 };
+    let program = Program { version: 7, build: "test 1".into(), task_bytes: 8 << 30, uses_gpus };
     Config::new(&program, machine, Some((Path::new("assay-worker.toml"), file)), lookup, flags)
 }
 
@@ -81,6 +92,7 @@ fn every_variable_is_read() {
         "4",
         "5",
         "6",
+        "12",
         "wrap,execute",
         "7",
         "/keys",
@@ -99,6 +111,7 @@ fn every_variable_is_read() {
     assert_eq!((agent.name.as_str(), agent.work_dir.as_path()), ("n", Path::new("/w")));
     assert_eq!(agent.devices, [(Device::Gpu(1), "4090".into()), (Device::Cpu, "EPYC".into())]);
     assert_eq!((agent.slots, agent.controllers, agent.memory_bytes), (4, 5, 6 << 30));
+    assert_eq!(agent.device_memory_bytes, [(Device::Gpu(1), 6 << 30)].into());
     assert_eq!(agent.kinds, [Kind::Execute, Kind::Wrap]);
     assert_eq!(agent.times.drain_ms, 7_000);
 }
@@ -128,6 +141,21 @@ fn devices_are_what_was_asked_for_and_what_there_is() {
     {
         let error = on(machine, asked).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
+    }
+}
+
+#[test]
+fn a_build_without_cuda_leaves_gpus_alone() {
+    let on = |devices: &str| {
+        let worker = WorkerSettings { devices: Some(devices.into()), ..WorkerSettings::default() };
+        config_of(false, &machine(), NEEDED, &[], Settings { worker, ..Settings::default() })
+    };
+    for asked in ["auto", "cpu"] {
+        assert_eq!(on(asked).unwrap().agent.devices, [(Device::Cpu, "EPYC".into())], "{asked}");
+    }
+    for asked in ["all", "1", "0,cpu"] {
+        let error = on(asked).unwrap_err().to_string();
+        assert!(error.contains(asked) && error.contains("make cuda"), "{error}");
     }
 }
 
@@ -174,4 +202,22 @@ fn a_processor_takes_as_many_tasks_as_it_has_memory_and_cores_for() {
     assert_eq!(["1", "15", "16", "20", "24", "200"].map(slots), [1, 1, 2, 2, 3, 4]);
     assert_eq!(cpu_slots(1 << 40, 0, 0), 1);
     assert_eq!(cpu_slots(u64::MAX, 1, u32::MAX), SLOTS_MAX);
+}
+
+#[test]
+fn a_gpus_memory_is_shared_by_the_tasks_that_it_has_at_the_same_time() {
+    let gib = |config: &Config| -> Vec<(Device, u64)> {
+        config.agent.device_memory_bytes.iter().map(|(device, bytes)| (*device, bytes >> 30)).collect()
+    };
+    let with = |text: &str| config(&format!("{NEEDED}[worker]\n{text}"), &[], Settings::default()).unwrap();
+    assert_eq!(gib(&with("")), [(Device::Gpu(0), 140), (Device::Gpu(1), 24)]);
+    assert_eq!(gib(&with("slots = 3")), [(Device::Gpu(0), 70), (Device::Gpu(1), 24)]);
+    // No card has more than it has.
+    assert_eq!(gib(&with("device_memory_gib = 40")), [(Device::Gpu(0), 40), (Device::Gpu(1), 24)]);
+    assert_eq!(gib(&with("devices = \"1,cpu\"")), [(Device::Gpu(1), 24)]);
+    assert_eq!(gib(&with("devices = \"cpu\"")), []);
+    let silent = Machine { gpu_memory_bytes: BTreeMap::new(), ..machine() };
+    let file = format!("{NEEDED}[worker]\nslots = 4\ndevice_memory_gib = 10");
+    let config = config_on(&silent, &file, &[], Settings::default()).unwrap();
+    assert_eq!(gib(&config), [(Device::Gpu(0), 5), (Device::Gpu(1), 5)]);
 }

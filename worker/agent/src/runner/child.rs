@@ -8,7 +8,7 @@
 //! | what happens | what the task is told |
 //! |---|---|
 //! | killed by the kernel, past its memory limit, or an allocation failed | [`Failure::OutOfMemory`] |
-//! | nothing heard for [`ChildSettings::silence_max`], no part outstanding | [`Failure::Transient`] |
+//! | nothing heard for [`ChildSettings::silence_max`], no part outstanding | [`Failure::Transient`]; on a GPU [`DeviceFault::Hung`] |
 //! | ended before its job was done | [`Failure::Transient`], with the last line of its log |
 //! | says so | what it says |
 
@@ -25,7 +25,9 @@ use tokio::sync::oneshot;
 pub use super::process::Program;
 use super::process::{describe, last_line, Heard, Process};
 use super::sys::Exit;
-use super::{Device, Ended, Failure, Host, NewFile, Part, PartError, Progress, Runner, Task, Used};
+use super::{
+    Device, DeviceFault, Ended, Failure, Host, NewFile, Part, PartError, Progress, Runner, Task, Used,
+};
 
 /// How often a child is looked at when it says nothing.
 const TICK: Duration = Duration::from_millis(200);
@@ -71,7 +73,12 @@ pub enum Meaning {
     },
     /// The task has failed; the child is ended.
     Failed(Failure),
+    /// The task has failed and nothing else has: the child keeps what it has loaded and takes the next task.
+    GivenBack(Failure),
 }
+
+/// The variable in which a child finds the bytes of its GPU's memory that it may use. Not set: nobody has said.
+pub const DEVICE_MEMORY_VARIABLE: &str = "ASSAY_DEVICE_MEMORY_BYTES";
 
 /// One task's conversation with a child.
 pub trait Talk: Send {
@@ -102,6 +109,11 @@ pub trait Jobs: Send + Sync + 'static {
     /// # Errors
     /// A task that cannot be put into jobs.
     fn begin(&self, task: &Task, jobs_before: u64) -> Result<Box<dyn Talk>, Failure>;
+
+    /// Whether a device that was taken out of service can be given tasks again: it is the driver who knows its GPUs.
+    fn has(&self, device: Device) -> bool {
+        device == Device::Cpu || crate::devices::gpus().iter().any(|(known, _)| *known == device)
+    }
 }
 
 /// Runs tasks in child processes.
@@ -112,6 +124,7 @@ pub struct ChildRunner<J> {
 
 struct Shared {
     settings: ChildSettings,
+    device_memory_bytes: BTreeMap<Device, u64>,
     pool: Mutex<Pool>,
 }
 
@@ -138,7 +151,33 @@ struct Worker {
 impl<J: Jobs> ChildRunner<J> {
     /// Starts nothing yet.
     pub fn new(jobs: J, settings: ChildSettings) -> Self {
-        Self { jobs: Arc::new(jobs), shared: Arc::new(Shared { settings, pool: Mutex::default() }) }
+        let shared = Shared { settings, device_memory_bytes: BTreeMap::new(), pool: Mutex::default() };
+        Self { jobs: Arc::new(jobs), shared: Arc::new(shared) }
+    }
+
+    /// Children on these GPUs are told how much of its memory one of them may use ([`DEVICE_MEMORY_VARIABLE`]).
+    #[must_use]
+    pub fn with_device_memory(mut self, bytes: BTreeMap<Device, u64>) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.device_memory_bytes = bytes;
+        }
+        self
+    }
+
+    /// Ends processes that wait for their next task.
+    async fn end_ready(&self, which: impl Fn(&Ready) -> bool + Send + 'static) {
+        let shared = self.shared.clone();
+        // Takes up to the grace time.
+        let _ = tokio::task::spawn_blocking(move || {
+            let ended: Vec<Ready> = {
+                let mut pool = shared.pool();
+                let (ended, kept) = pool.ready.drain(..).partition(which);
+                pool.ready = kept;
+                ended
+            };
+            ended.into_iter().for_each(|ready| shared.end(ready.worker));
+        })
+        .await;
     }
 
     /// Processes that wait for their next task.
@@ -160,14 +199,17 @@ impl<J: Jobs> Runner for ChildRunner<J> {
         ended.await.unwrap_or_else(|_| failed(Failure::Transient("the runner's thread is gone".into())))
     }
 
+    async fn has(&self, device: Device) -> bool {
+        let jobs = self.jobs.clone();
+        tokio::task::spawn_blocking(move || jobs.has(device)).await.unwrap_or(false)
+    }
+
+    async fn let_go(&self, device: Device) {
+        self.end_ready(move |ready| ready.device == device).await;
+    }
+
     async fn close(&self) {
-        let shared = self.shared.clone();
-        // Ending processes takes up to the grace time.
-        let _ = tokio::task::spawn_blocking(move || {
-            let ready = std::mem::take(&mut shared.pool().ready);
-            ready.into_iter().for_each(|ready| shared.end(ready.worker));
-        })
-        .await;
+        self.end_ready(|_| true).await;
     }
 }
 
@@ -186,7 +228,7 @@ fn run<J: Jobs>(
     let memory_bytes = task.dispatch.memory_bytes;
     let mut worker = match shared.take(class.as_deref(), task.device, memory_bytes) {
         Some(worker) => worker,
-        None => match Process::start(&with_device(jobs.program(task), task.device)) {
+        None => match Process::start(&shared.with_device(jobs.program(task), task.device)) {
             Ok(process) => Worker { process, jobs: 0 },
             Err(error) => {
                 shared.pool().busy_bytes -= memory_bytes;
@@ -199,7 +241,7 @@ fn run<J: Jobs>(
     if let Err(error) = worker.process.log_to(Some(&log)) {
         tracing::warn!(log = %log.display(), %error, "no log");
     }
-    let ended = match jobs.begin(task, worker.jobs) {
+    let (ended, is_sound) = match jobs.begin(task, worker.jobs) {
         Ok(talk) => {
             let (results, parts) = mpsc::channel();
             let drive = Drive {
@@ -216,23 +258,26 @@ fn run<J: Jobs>(
             };
             drive.run(&mut worker)
         }
-        Err(failure) => failed(failure),
+        Err(failure) => (failed(failure), false),
     };
-    shared.give_back(worker, class.filter(|_| ended.result.is_ok()), task);
+    shared.give_back(worker, class.filter(|_| is_sound), task);
     ended
 }
 
-/// The GPU that a process sees.
-fn with_device(mut program: Program, device: Device) -> Program {
-    let visible = match device {
-        Device::Cpu => String::new(),
-        Device::Gpu(number) => number.to_string(),
-    };
-    program.environment.push(("CUDA_VISIBLE_DEVICES".to_owned(), visible));
-    program
-}
-
 impl Shared {
+    /// The GPU that a process sees, and how much of its memory is for it.
+    fn with_device(&self, mut program: Program, device: Device) -> Program {
+        let visible = match device {
+            Device::Cpu => String::new(),
+            Device::Gpu(number) => number.to_string(),
+        };
+        program.environment.push(("CUDA_VISIBLE_DEVICES".to_owned(), visible));
+        if let Some(bytes) = self.device_memory_bytes.get(&device) {
+            program.environment.push((DEVICE_MEMORY_VARIABLE.to_owned(), bytes.to_string()));
+        }
+        program
+    }
+
     fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -302,6 +347,20 @@ fn prune_logs(dir: &std::path::Path) {
     }
 }
 
+/// Why a task has failed.
+enum Broken {
+    /// And its child with it.
+    Child(Failure),
+    /// Its child is sound.
+    Task(Failure),
+}
+
+impl From<Failure> for Broken {
+    fn from(failure: Failure) -> Self {
+        Self::Child(failure)
+    }
+}
+
 type PartResult = (Hash, Result<Vec<PathBuf>, PartError>);
 /// What a task has made, and device time in ms if the child knows it.
 type Answer = (Vec<NewFile>, Option<u64>);
@@ -322,7 +381,8 @@ struct Drive<'a> {
 }
 
 impl Drive<'_> {
-    fn run(mut self, worker: &mut Worker) -> Ended {
+    /// How the task ended, and whether its child can be given another.
+    fn run(mut self, worker: &mut Worker) -> (Ended, bool) {
         let jobs_before = worker.jobs;
         let waker = worker.process.waker();
         let host = self.host.clone();
@@ -333,28 +393,30 @@ impl Drive<'_> {
         let result = self.talk(worker);
         watcher.abort();
         worker.jobs = jobs_before + self.talk.jobs();
+        let is_sound = !matches!(result, Err(Broken::Child(_)));
+        if is_sound {
+            self.meter.sample(&worker.process);
+        }
         let (result, gpu_ms) = match result {
-            Ok((outputs, gpu_ms)) => {
-                self.meter.sample(&worker.process);
-                (Ok(outputs), gpu_ms)
-            }
-            Err(failure) => {
+            Ok((outputs, gpu_ms)) => (Ok(outputs), gpu_ms),
+            Err(Broken::Task(failure)) => (Err(failure), None),
+            Err(Broken::Child(failure)) => {
                 let exit = worker.process.end(self.settings.grace);
                 self.meter.exit(exit);
                 (Err(failure), None)
             }
         };
-        Ended { result, used: self.meter.used(gpu_ms) }
+        (Ended { result, used: self.meter.used(gpu_ms) }, is_sound)
     }
 
-    fn talk(&mut self, worker: &mut Worker) -> Result<Answer, Failure> {
+    fn talk(&mut self, worker: &mut Worker) -> Result<Answer, Broken> {
         let opening = self.talk.open();
         self.say(worker, opening)?;
         let (mut heard_at, mut sampled_at) = (Instant::now(), Instant::now());
         let mut gone_since = None;
         loop {
             if self.host.is_cancelled() {
-                return Err(Failure::Cancelled);
+                return Err(Failure::Cancelled.into());
             }
             while let Ok((key, result)) = self.parts.try_recv() {
                 self.outstanding.remove(&key);
@@ -373,31 +435,39 @@ impl Drive<'_> {
                         return Ok(done);
                     }
                 }
-                Heard::Ended => return Err(self.post_mortem(worker)),
+                Heard::Ended => return Err(self.post_mortem(worker).into()),
                 Heard::Nothing if worker.process.has_ended() => {
                     let since: &mut Instant = gone_since.get_or_insert_with(Instant::now);
                     if since.elapsed() > LINGER {
-                        return Err(self.post_mortem(worker));
+                        return Err(self.post_mortem(worker).into());
                     }
                 }
                 Heard::Nothing => {}
             }
             if self.outstanding.is_empty() && heard_at.elapsed() > self.settings.silence_max {
-                let seconds = self.settings.silence_max.as_secs();
                 worker.process.kill();
-                return Err(Failure::Transient(format!("the task's process said nothing for {seconds} s")));
+                return Err(self.silent().into());
             }
         }
     }
 
-    fn hear(&mut self, worker: &mut Worker, line: &str) -> Result<Option<Answer>, Failure> {
+    fn silent(&self) -> Failure {
+        let reason = format!("the task's process said nothing for {:?}", self.settings.silence_max);
+        match self.task.device {
+            Device::Cpu => Failure::Transient(reason),
+            Device::Gpu(_) => Failure::Device(DeviceFault::Hung(reason)),
+        }
+    }
+
+    fn hear(&mut self, worker: &mut Worker, line: &str) -> Result<Option<Answer>, Broken> {
         match self.talk.hear(line) {
             Meaning::Noise => tracing::debug!(attempt = %self.task.dispatch.attempt, line, "noise"),
             Meaning::Progress(progress) => self.host.progress(progress),
             Meaning::Part(part) => self.ask(worker, part),
             Meaning::Say(lines) => self.say(worker, lines)?,
             Meaning::Done { outputs, gpu_ms } => return Ok(Some((outputs, gpu_ms))),
-            Meaning::Failed(failure) => return Err(failure),
+            Meaning::Failed(failure) => return Err(failure.into()),
+            Meaning::GivenBack(failure) => return Err(Broken::Task(failure)),
         }
         Ok(None)
     }

@@ -1,21 +1,23 @@
 //! Attempts: taken, admitted, run, published, sealed; and how the worker leaves.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use assay_schedule::{AttemptId, Dispatch, Output, Report, TEXT_BYTES_MAX};
 
+use super::health::{device_of, is_in_service};
 use super::{Action, Attempt, FetchError, Lane, Leaving, Phase, PublishError, Refused, State, Try, OVER_MAX};
 use crate::receipt::Outcome;
-use crate::runner::{Device, Failure};
+use crate::runner::{Device, DeviceFault, Failure};
 
 /// Tries at writing inputs to a disk that refuses them.
 const LOCAL_TRIES_MAX: u32 = 3;
+/// Why a task is given back that has nothing to run on.
+pub(super) const NO_DEVICE: &str = "no device is left here";
 
 impl State {
     pub(super) fn take(&mut self, dispatch: Dispatch) -> Result<(), Refused> {
         let id = dispatch.attempt;
-        if self.attempts.contains_key(&id) || self.over.contains(&id) {
+        if self.attempts.contains_key(&id) || self.over.contains_key(&id) {
             return Err(Refused::Repeated { attempt: id });
         }
         if self.leaving.is_some() {
@@ -25,13 +27,12 @@ impl State {
         let (memory, have) = (dispatch.memory_bytes, self.settings.profile.memory_bytes);
         let queue = usize::from(kind.is_controller());
         let is_full = self.waiting[queue].len() >= self.settings.waiting_max;
-        let dispatch = Arc::new(dispatch);
-        let attempt =
-            Attempt { dispatch, phase: Phase::Waiting, lane: None, is_closed: false, parts: BTreeMap::new() };
-        self.attempts.insert(id, attempt);
+        self.attempts.insert(id, Attempt::new(Arc::new(dispatch), Phase::Waiting));
         if !self.settings.profile.kinds.contains(&kind) {
             let reason = format!("this worker does not do {kind}");
             self.seal(id, Report::Transient { reason }, Outcome::Failed);
+        } else if queue == 0 && self.slots() == 0 {
+            self.seal(id, Report::Transient { reason: NO_DEVICE.to_owned() }, Outcome::Failed);
         } else if memory > have {
             self.seal(id, Report::OutOfMemory, Outcome::Failed);
         } else if is_full {
@@ -96,9 +97,10 @@ impl State {
     fn vacate(&mut self, id: AttemptId) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
         match attempt.lane.take() {
-            Some(Lane::Slot(slot)) => {
+            Some(Lane::Slot(slot)) if is_in_service(&self.settings, &self.health, slot) => {
                 self.free_slots.insert(slot);
             }
+            Some(Lane::Slot(_)) => {}
             Some(Lane::Controller) => self.controllers -= 1,
             None => return,
         }
@@ -124,11 +126,14 @@ impl State {
             return Ok(());
         }
         match result {
-            Ok(()) => {
-                let device = self.device(id);
-                self.set_phase(id, Phase::Running);
-                self.actions.push(Action::Run { attempt: id, device });
-            }
+            Ok(()) => match self.device(id) {
+                device if self.is_out(device) => self.wait_again(id),
+                device => {
+                    self.set_phase(id, Phase::Running);
+                    self.get_mut(id)?.gpu = Some(device).filter(|device| *device != Device::Cpu);
+                    self.actions.push(Action::Run { attempt: id, device });
+                }
+            },
             Err(FetchError::Lost(input)) => {
                 self.seal(id, Report::InputLost { input }, Outcome::Failed);
             }
@@ -145,21 +150,40 @@ impl State {
 
     fn device(&self, id: AttemptId) -> Device {
         match self.attempts[&id].lane {
-            Some(Lane::Slot(slot)) if !self.settings.devices.is_empty() => {
-                self.settings.devices[slot as usize % self.settings.devices.len()]
-            }
+            Some(Lane::Slot(slot)) => device_of(&self.settings, slot),
             _ => Device::Cpu,
         }
     }
 
-    pub(super) fn ended(&mut self, id: AttemptId, result: Result<(), Failure>) -> Result<(), Refused> {
+    /// The device of its slot is gone: it takes the next slot that is free. Its inputs stay.
+    fn wait_again(&mut self, id: AttemptId) {
+        self.vacate(id);
+        if self.slots() == 0 {
+            self.seal(id, Report::Transient { reason: NO_DEVICE.to_owned() }, Outcome::Failed);
+            return;
+        }
+        self.set_phase(id, Phase::Waiting);
+        self.waiting[0].push_front(id);
+    }
+
+    pub(super) fn ended(
+        &mut self,
+        id: AttemptId,
+        result: Result<(), Failure>,
+        now_ms: u64,
+    ) -> Result<(), Refused> {
         let attempt = self.get(id)?;
         if attempt.phase != Phase::Running {
             return Err(Refused::Unexpected { attempt: id });
         }
-        let is_closed = attempt.is_closed;
-        self.vacate(id);
+        let (is_closed, device) = (attempt.is_closed, self.device(id));
         self.drop_parts(id);
+        match &result {
+            Ok(()) => self.device_worked(device),
+            Err(Failure::Device(fault)) if self.device_failed(id, fault, now_ms) => return Ok(()),
+            Err(_) => {}
+        }
+        self.vacate(id);
         let transient = |reason: &str| Report::Transient { reason: reason.to_owned() };
         match result {
             _ if is_closed => self.seal(id, transient("taken back"), Outcome::Cancelled),
@@ -170,10 +194,19 @@ impl State {
             Err(Failure::Transient(reason)) => {
                 self.seal(id, Report::Transient { reason: shorten(reason) }, Outcome::Failed);
             }
-            Err(Failure::OutOfMemory) => self.seal(id, Report::OutOfMemory, Outcome::Failed),
+            Err(Failure::OutOfMemory | Failure::Device(DeviceFault::Allocation)) => {
+                self.seal(id, Report::OutOfMemory, Outcome::Failed);
+            }
+            Err(Failure::Device(fault)) => {
+                let reason = shorten(format!("device {device}: {fault}"));
+                self.seal(id, Report::Transient { reason }, Outcome::Failed);
+            }
             Err(Failure::InputLost(input)) => self.seal(id, Report::InputLost { input }, Outcome::Failed),
             Err(Failure::Permanent(reason)) => {
                 self.seal(id, Report::Permanent { reason: shorten(reason) }, Outcome::Failed);
+            }
+            Err(Failure::Cancelled) if self.is_out(device) => {
+                self.seal(id, transient("its device was taken out of service"), Outcome::Failed);
             }
             Err(Failure::Cancelled) => self.seal(id, transient("ended without being asked"), Outcome::Failed),
         }
@@ -216,7 +249,7 @@ impl State {
     }
 
     /// Ends the work on an attempt with a report.
-    fn seal(&mut self, id: AttemptId, report: Report, outcome: Outcome) {
+    pub(super) fn seal(&mut self, id: AttemptId, report: Report, outcome: Outcome) {
         self.vacate(id);
         self.set_phase(id, Phase::Sealing { report: report.clone() });
         self.actions.push(Action::Seal { attempt: id, report, outcome });
@@ -275,9 +308,9 @@ impl State {
     /// Removes an attempt that nothing works on.
     pub(super) fn forget(&mut self, id: AttemptId) {
         self.vacate(id);
-        self.attempts.remove(&id);
+        let gpu = self.attempts.remove(&id).and_then(|attempt| attempt.gpu);
         self.waiting.iter_mut().for_each(|queue| queue.retain(|waiting| *waiting != id));
-        self.over.insert(id);
+        self.over.insert(id, gpu);
         if self.over.len() > OVER_MAX {
             self.over.pop_first();
         }

@@ -17,7 +17,8 @@ const PARTS_PER_POST_MAX: usize = 32;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    Join,
+    /// With the profile of this number.
+    Join(u64),
     Heartbeat,
     Result(AttemptId),
     Spawn(AttemptId, Vec<Hash>),
@@ -34,6 +35,9 @@ pub(crate) struct Posts {
     blocked_until: u64,
     /// When to register, also again: the leader may have refused, and does not say so.
     join: u64,
+    /// How often the profile has changed, and which of these the inbox has.
+    profile: u64,
+    profile_told: u64,
     /// Whether the registration of this session is in the inbox.
     has_joined: bool,
     /// When the leader said something last.
@@ -50,6 +54,8 @@ impl Posts {
             failures: 0,
             blocked_until: now_ms,
             join: now_ms,
+            profile: 0,
+            profile_told: 0,
             has_joined: false,
             heard: now_ms,
             heartbeat: now_ms,
@@ -66,6 +72,11 @@ impl Posts {
         self.join = now_ms;
         self.has_joined = false;
         self.heard = now_ms;
+    }
+
+    /// The worker has other places than the leader knows of.
+    pub(super) fn change_profile(&mut self) {
+        self.profile += 1;
     }
 
     /// The leader has said something: the registration stands.
@@ -110,7 +121,8 @@ impl State {
             Err(PostError::Refused) => {}
         }
         match &purpose {
-            Purpose::Join => {
+            Purpose::Join(profile) => {
+                self.posts.profile_told = *profile;
                 self.posts.join = now_ms + self.settings.times.rejoin_ms;
                 self.posts.has_joined = true;
             }
@@ -145,10 +157,11 @@ impl State {
     /// The next message, most urgent first.
     fn due(&mut self, now_ms: u64) -> Option<(Purpose, Event)> {
         let (worker, session) = (self.settings.worker, self.settings.session);
-        let is_joining = self.posts.is_under_way(|purpose| *purpose == Purpose::Join);
-        if self.posts.join <= now_ms && self.leaving.is_none() && !is_joining {
-            let profile = self.settings.profile.clone();
-            return Some((Purpose::Join, Event::Join { worker, session, profile }));
+        let is_joining = self.posts.is_under_way(|purpose| matches!(purpose, Purpose::Join(_)));
+        let is_due = self.posts.join <= now_ms || self.posts.profile_told != self.posts.profile;
+        if is_due && self.leaving.is_none() && !is_joining {
+            let purpose = Purpose::Join(self.posts.profile);
+            return Some((purpose, Event::Join { worker, session, profile: self.profile() }));
         }
         if !self.posts.has_joined && self.leaving.is_none() {
             // Nothing counts before it.

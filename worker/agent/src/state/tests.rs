@@ -4,6 +4,7 @@ use assay_schedule::{BatchId, Effect, EffectId, Epoch, Holder, Parent, Stage};
 
 use super::*;
 
+mod devices;
 mod flows;
 mod properties;
 
@@ -56,7 +57,7 @@ fn dispatch(attempt: u64, stage: Stage, memory_bytes: u64, session: u64) -> Inpu
 }
 
 fn revoke_in(session: u64, attempt: u64) -> Input {
-    message(Message::Revoke { attempt: AttemptId(attempt), worker: WORKER, session })
+    message(Message::Revoke { attempt: AttemptId(attempt), worker: WORKER, session, is_wrong: false })
 }
 
 fn revoke(attempt: u64) -> Input {

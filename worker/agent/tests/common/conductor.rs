@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use assay_agent::fake::results;
 use assay_agent::receipt::SignedReceipt;
-use assay_agent::wire::{self, Answer, Extra};
+use assay_agent::wire::{self, Answer, Extra, Health};
 use assay_queue::{ArtifactStore, Commit, Cursor, Mailbox, TaskQueue};
 use assay_schedule::{
-    Action, Artifact, AttemptId, BatchId, ChainId, Effect, Epoch, Event, Hash, Limits, Machine, Message,
-    Phase, Recipient, Spec, Stage, TenantId, Time, Verdict, Work,
+    Action, Artifact, AttemptId, BatchId, ChainId, Dispatch, Effect, Epoch, Event, Hash, Limits, Machine,
+    Message, Phase, Recipient, Spec, Stage, TenantId, Time, Verdict, Work,
 };
 use tokio::time::Instant;
 
@@ -28,6 +28,10 @@ pub struct Conductor {
     sessions: BTreeMap<assay_schedule::WorkerId, u64>,
     work: Vec<Effect>,
     pub receipts: Vec<SignedReceipt>,
+    /// What is wrong with workers, as they say.
+    pub healths: Vec<Health>,
+    /// Tasks that were handed out, oldest first.
+    pub dispatched: Vec<Dispatch>,
     /// Keys of parts and tasks whose results counted, in order.
     pub proved: Vec<Hash>,
     /// Keys that were handed out after their result had counted.
@@ -81,6 +85,8 @@ impl Conductor {
             sessions: BTreeMap::new(),
             work: Vec::new(),
             receipts: Vec::new(),
+            healths: Vec::new(),
+            dispatched: Vec::new(),
             proved: Vec::new(),
             again: Vec::new(),
             keys: BTreeMap::new(),
@@ -135,6 +141,7 @@ impl Conductor {
             match &effect.action {
                 Action::Message(message) => {
                     if let Message::Dispatch(dispatch) = message {
+                        self.dispatched.push(Dispatch::clone(dispatch));
                         if self.proved.contains(&dispatch.key) {
                             self.again.push(dispatch.key);
                         }
@@ -173,11 +180,11 @@ impl Conductor {
                 Ok(event) => {
                     self.step(event);
                 }
-                Err(_) => {
-                    if let Extra::Receipt(receipt) = serde_json::from_slice(&bytes).unwrap() {
-                        self.receipts.push(*receipt);
-                    }
-                }
+                Err(_) => match serde_json::from_slice(&bytes).unwrap() {
+                    Extra::Receipt(receipt) => self.receipts.push(*receipt),
+                    Extra::Health(health) => self.healths.push(health),
+                    Extra::About(_) => {}
+                },
             }
         }
         self.step(Event::Tick);

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use assay_agent::agent::{Agent, AgentConfig, Signal};
+use assay_agent::agent::{Agent, AgentConfig, AgentError, Signal};
 use assay_agent::key::WorkerKey;
 use assay_agent::receipt::SignedReceipt;
 use assay_agent::runner::{Device, Runner};
 use assay_agent::state::Times;
-use assay_agent::wire::{self, About, Answer, Extra};
+use assay_agent::wire::{self, About, Answer, Extra, Health};
 use assay_queue::{
     ArtifactStore, Commit, Cursor, Durability, EmbeddedQueue, FolderStore, QueueLimits, StoreLimits,
     TaskQueue,
@@ -35,7 +35,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A worker in a runtime of its own, so that it can be killed as a whole.
 pub struct Worker {
     runtime: Option<Runtime>,
-    task: Option<tokio::task::JoinHandle<()>>,
+    task: Option<tokio::task::JoinHandle<Result<(), AgentError>>>,
     signals: mpsc::Sender<Signal>,
     pub id: WorkerId,
 }
@@ -81,7 +81,7 @@ impl Worker {
             }
             std::thread::sleep(Duration::from_millis(10));
         };
-        let task = runtime.spawn(async move { agent.run(receiver).await.unwrap() });
+        let task = runtime.spawn(async move { agent.run(receiver).await });
         Self { runtime: Some(runtime), task: Some(task), signals, id }
     }
 
@@ -98,7 +98,12 @@ impl Worker {
 
     /// Waits until it has ended by itself.
     pub async fn ended(&mut self) {
-        tokio::time::timeout(PATIENCE, self.task.take().unwrap()).await.expect("it leaves").unwrap();
+        self.result().await.unwrap();
+    }
+
+    /// Waits until it has ended by itself, well or not.
+    pub async fn result(&mut self) -> Result<(), AgentError> {
+        tokio::time::timeout(PATIENCE, self.task.take().unwrap()).await.expect("it leaves").unwrap()
     }
 }
 
@@ -162,6 +167,7 @@ pub struct Coordinator {
     waiting: VecDeque<Event>,
     pub receipts: Vec<SignedReceipt>,
     pub abouts: Vec<About>,
+    pub healths: Vec<Health>,
     pub worker: WorkerId,
     pub session: u64,
     effects: u64,
@@ -178,6 +184,7 @@ impl Coordinator {
             waiting: VecDeque::new(),
             receipts: Vec::new(),
             abouts: Vec::new(),
+            healths: Vec::new(),
             worker: WorkerId(0),
             session: 0,
             effects: 0,
@@ -231,6 +238,7 @@ impl Coordinator {
             match serde_json::from_slice::<Extra>(bytes).unwrap() {
                 Extra::Receipt(receipt) => self.receipts.push(*receipt),
                 Extra::About(about) => self.abouts.push(about),
+                Extra::Health(health) => self.healths.push(health),
             }
         }
         self.queue.commit(self.epoch, &Commit::new(self.cursor)).await.unwrap();
@@ -319,7 +327,15 @@ impl Coordinator {
 
     pub async fn revoke(&mut self, attempt: u64) {
         let (worker, session) = (self.worker, self.session);
-        self.tell(Message::Revoke { worker, session, attempt: AttemptId(attempt) }).await;
+        let attempt = AttemptId(attempt);
+        self.tell(Message::Revoke { worker, session, attempt, is_wrong: false }).await;
+    }
+
+    /// Says that a result does not verify.
+    pub async fn refuse(&mut self, attempt: u64) {
+        let (worker, session) = (self.worker, self.session);
+        let attempt = AttemptId(attempt);
+        self.tell(Message::Revoke { worker, session, attempt, is_wrong: true }).await;
     }
 
     pub async fn deliver(&mut self, attempt: u64, key: Hash, outputs: Vec<Artifact>) {

@@ -2,10 +2,12 @@ use sp1_core_executor::SyscallCode;
 use sp1_hypercube::septic_digest::SepticDigest;
 use sp1_hypercube::{MachineVerifyingKey, SP1VerifyingKey, UntrustedConfig};
 use sp1_primitives::SP1GlobalContext;
-use sp1_prover::worker::FinalVmState;
+use sp1_prover::worker::{FinalVmState, ProofId};
 use sp1_prover_types::network_base_types::ProofMode;
 
 use super::*;
+use crate::part::unpack;
+use crate::store::DiskStore;
 
 /// A part's files as a controller would write them, on disk.
 struct Request {
@@ -69,7 +71,9 @@ impl Request {
             let piece = serde_json::json!({ "blake3": blake3::hash(bytes).to_hex().to_string() });
             inputs.push(serde_json::json!({ "artifact": { "id": format!("a{number}"), "piece": piece } }));
         }
-        inputs.push(serde_json::json!("marker"));
+        if kind == "shard" {
+            inputs.push(serde_json::json!("marker"));
+        }
         let header = serde_json::json!({
             "version": 1, "circuit": SP1_CIRCUIT_VERSION.trim(), "kind": kind, "key": "k", "inputs": inputs,
             "slices": [], "outputs": 1,
@@ -139,6 +143,28 @@ fn is_unreadable(got: Result<(), CheckError>) {
     }
 }
 
+#[tokio::test]
+async fn the_zkvms_side_reads_the_headers_that_these_tests_write() {
+    let pieces = [bincode::serialize(&common(2)).unwrap(), b"the proof to verify".to_vec()];
+    for (request, kind) in [
+        (Request::shard(&chunk(1, 100), 2), PartKind::Shard),
+        (Request::new("deferred", &pieces), PartKind::Deferred),
+        (Request::new("reduce", &pieces), PartKind::Reduce),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DiskStore::open(dir.path(), 1).unwrap();
+        let unpacked = unpack(&request.files, &ProofId::new("proof"), &store).await.unwrap();
+        assert_eq!((unpacked.kind, unpacked.key.as_str()), (kind, "k"));
+        assert_eq!(unpacked.marker, (kind == PartKind::Shard).then_some(3));
+        for (input, path) in unpacked.request.inputs.iter().zip(&request.files[1..]) {
+            assert_eq!(store.get(&input.0).unwrap(), std::fs::read(path).unwrap());
+        }
+        // Of another version it reads none, as the check.
+        request.edit("\"version\":1", "\"version\":2");
+        assert!(unpack(&request.files, &ProofId::new("again"), &store).await.is_err());
+    }
+}
+
 #[test]
 fn the_proof_of_another_shard_of_the_same_execution_is_refused() {
     let far = (5u64 << 32) + (7 << 24) + (1 << 16) + 9;
@@ -163,6 +189,26 @@ fn the_proof_of_another_shard_of_the_same_execution_is_refused() {
         let memory = Values { last_init_addr: address(64), ..values(asked.0, asked.1, 2) };
         is_refused(request.check(&memory));
     }
+}
+
+#[test]
+fn who_proves_a_shard_to_the_end_of_the_program_is_not_blamed_for_a_request_that_goes_on() {
+    let halted = |begin, end| Values { next_pc: [field(1), field(0), field(0)], ..values(begin, end, 2) };
+    let request = Request::shard(&chunk(1 << 20, 1 << 21), 2);
+    request.check(&halted(1 << 20, 1 << 21)).unwrap();
+    is_unreadable(request.check(&halted(1 << 20, (1 << 21) - 8)));
+    // It has not halted, begins elsewhere, is about other addresses, or comes after other proofs: not what was asked for.
+    is_refused(request.check(&values(1 << 20, (1 << 21) - 8, 2)));
+    is_refused(request.check(&halted((1 << 20) + 8, (1 << 21) - 8)));
+    is_refused(request.check(&halted((1 << 20) + 8, 1 << 21)));
+    is_refused(request.check(&Values { last_init_addr: address(64), ..halted(1 << 20, (1 << 21) - 8) }));
+    is_refused(request.check(&Values { deferred_proof: field(3), ..halted(1 << 20, (1 << 21) - 8) }));
+    let digest = Values { end_reconstruct_deferred_digest: [field(9); 8], ..halted(1 << 20, (1 << 21) - 8) };
+    is_refused(request.check(&digest));
+    // A shard of memory has no cycles to end early.
+    let memory = TraceData::Memory(Box::new(memory_shard(1 << 20, 0, 0)));
+    let memory = Request::shard(&memory, 2);
+    is_refused(memory.check(&halted(1 << 20, (1 << 20) - 8)));
 }
 
 #[test]
@@ -216,7 +262,7 @@ fn a_deferred_proof_is_checked_by_its_place() {
     is_refused(request.check(&Values { deferred_proof: field(8), ..right }));
 }
 
-/// Three proofs that join: each begins where the one before it ends.
+/// Three proofs that can be reduced: each begins where the one before it ends.
 fn row() -> [Values; 3] {
     let part = |number: u32| Values {
         committed_value_digest: [[field(number + 1); 4]; 8],
@@ -233,38 +279,38 @@ fn row() -> [Values; 3] {
 }
 
 #[test]
-fn a_join_states_what_follows_from_the_proofs_that_it_joins() {
+fn a_reduction_states_what_follows_from_the_proofs_that_it_reduces() {
     let row = row();
-    let joined = joined_values(&row, true).unwrap();
-    assert_eq!(joined.range().timestamp_range, (0, 300));
-    assert_eq!(joined.num_included_shard, field(3 + 4 + 5));
-    assert_eq!((joined.contains_first_shard, joined.is_complete), (field(1), field(1)));
-    assert_eq!((joined.pc_start, joined.next_pc), (row[0].pc_start, row[2].next_pc));
-    assert_eq!((joined.prev_exit_code, joined.exit_code), (row[0].prev_exit_code, row[2].exit_code));
-    assert_eq!(joined.global_cumulative_sum, SepticDigest::zero());
-    assert!(joined_values(&[], true).is_err());
+    let reduced = reduced_values(&row, true).unwrap();
+    assert_eq!(reduced.range().timestamp_range, (0, 300));
+    assert_eq!(reduced.num_included_shard, field(3 + 4 + 5));
+    assert_eq!((reduced.contains_first_shard, reduced.is_complete), (field(1), field(1)));
+    assert_eq!((reduced.pc_start, reduced.next_pc), (row[0].pc_start, row[2].next_pc));
+    assert_eq!((reduced.prev_exit_code, reduced.exit_code), (row[0].prev_exit_code, row[2].exit_code));
+    assert_eq!(reduced.global_cumulative_sum, SepticDigest::zero());
+    assert!(reduced_values(&[], true).is_err());
     // In two steps as in one.
-    let first = joined_values(&row[..2], false).unwrap();
-    let again = joined_values(&[first, row[2]], true).unwrap();
-    assert_eq!(again.as_array(), joined.as_array());
+    let first = reduced_values(&row[..2], false).unwrap();
+    let again = reduced_values(&[first, row[2]], true).unwrap();
+    assert_eq!(again.as_array(), reduced.as_array());
 }
 
 #[test]
-fn any_other_value_of_a_join_is_refused() {
-    let joined = joined_values(&row(), false).unwrap();
-    let expected = Expected::Whole(Box::new(joined));
+fn any_other_value_of_a_reduction_is_refused() {
+    let reduced = reduced_values(&row(), false).unwrap();
+    let expected = Expected::Whole(Box::new(reduced));
     // These two are checked on their own.
     let marked = Values { digest: [field(1); 8], vk_root: [field(1); 8], ..Values::default() }.as_array();
     let mut refused = 0;
-    for (number, value) in joined.as_array().into_iter().enumerate() {
-        let mut changed = joined.as_array();
+    for (number, value) in reduced.as_array().into_iter().enumerate() {
+        let mut changed = reduced.as_array();
         changed[number] = value + field(1);
         let answer = expected.check(recursion_values(&changed).unwrap());
         assert_eq!(answer.is_err(), marked[number] == field(0), "value {number}");
         refused += u32::from(answer.is_err());
     }
     assert!(refused > 100, "{refused}");
-    expected.check(&joined).unwrap();
+    expected.check(&reduced).unwrap();
 }
 
 #[test]

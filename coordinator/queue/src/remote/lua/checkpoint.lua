@@ -15,7 +15,8 @@ if upto > last then
   -- has the last record that goes, and stays if there are others after that.
   local entry = redis.call('XRANGE', KEYS[2], '0-' .. ARGV[3], '+', 'COUNT', 1)[1]
   local place, fields = tonumber(string.match(entry[1], '%-(%d+)$')), entry[2]
-  local bytes = tonumber(fields[#fields])
+  -- An entry from before it had many records has its checksum last.
+  local bytes = tonumber(fields[3] == 't' and fields[4] or fields[#fields])
   for i = 1, place - upto do
     bytes = bytes - #fields[#fields - 4 * i]
   end

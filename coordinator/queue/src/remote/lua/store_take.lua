@@ -12,8 +12,7 @@ for i = 6, #KEYS do
     fenced = fenced or scores[n]
   end
   at = at + 4 + names
-  local known = redis.call('HMGET', ARTIFACT, 'n', 'd')
-  local n, bytes = tonumber(known[1]), known[2]
+  local n = tonumber(redis.call('HGET', ARTIFACT, 'n'))
   if fenced then
     answers[#answers + 1] = {'REVOKED'}
   elseif not n then
@@ -23,7 +22,8 @@ for i = 6, #KEYS do
     if n > max then
       answers[#answers + 1] = {'LARGE', n}
     else
-      bytes = n <= room and bytes
+      -- Not read before it is known to be sent: it may be large.
+      local bytes = n <= room and redis.call('HGET', ARTIFACT, 'd')
       room = room - (bytes and #bytes or 0)
       answers[#answers + 1] = {'OK', n, bytes}
     end

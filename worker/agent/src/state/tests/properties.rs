@@ -30,6 +30,7 @@ struct World {
     /// How often the queue has each result.
     reported: BTreeMap<AttemptId, u32>,
     asked: BTreeSet<(AttemptId, Hash)>,
+    checks: BTreeSet<Device>,
     is_leaving: bool,
     has_exited: bool,
     log: Vec<Action>,
@@ -51,6 +52,7 @@ impl World {
             finished: BTreeSet::new(),
             reported: BTreeMap::new(),
             asked: BTreeSet::new(),
+            checks: BTreeSet::new(),
             is_leaving: false,
             has_exited: false,
             log: Vec::new(),
@@ -83,7 +85,11 @@ impl World {
         match action {
             Action::Post { post, event } => self.posts.push_back((post, event)),
             Action::Fetch { attempt } => self.begin(attempt, Op::Fetch),
-            Action::Run { attempt, .. } => self.begin(attempt, Op::Run),
+            Action::Run { attempt, device } => {
+                let is_out = self.bench.state.out().any(|(out, _)| out == device);
+                assert!(!is_out, "{attempt} is run on device {device}, which is out");
+                self.begin(attempt, Op::Run);
+            }
             Action::Publish { attempt } => self.begin(attempt, Op::Publish),
             Action::Seal { attempt, report, .. } => {
                 self.begin(attempt, Op::Seal);
@@ -112,6 +118,11 @@ impl World {
                 let is_lost = self.finished.contains(&attempt) && is_wanted && !is_told;
                 assert!(!is_lost, "the result of {attempt} is lost");
             }
+            Action::Health { .. } => {}
+            Action::Check { device } => {
+                let is_new = self.checks.insert(device);
+                assert!(is_new, "device {device} is looked for twice at the same time");
+            }
             Action::Session { session } => {
                 // Of its own accord, too, after long silence.
                 assert!(session == self.session || session == self.session + 1);
@@ -121,7 +132,7 @@ impl World {
         }
     }
 
-    /// Slots, controllers and memory.
+    /// Slots, controllers and memory; nothing runs on a device that is out, but for what is being stopped.
     fn check(&self) {
         let busy = |controllers: bool| {
             let busy = self.ops.iter().filter(move |(attempt, op)| {
@@ -175,7 +186,12 @@ impl World {
                     Failure::OutOfMemory,
                     Failure::Transient("x".into()),
                     Failure::Permanent("y".into()),
+                    Failure::Device(DeviceFault::Allocation),
+                    Failure::Device(DeviceFault::Sticky("z".into())),
+                    Failure::Device(DeviceFault::Hung("z".into())),
+                    Failure::Device(DeviceFault::Lost("z".into())),
                 ];
+                let variant = choice / 16 % 8;
                 self.asked.retain(|(asker, _)| *asker != attempt);
                 let result = if is_good { Ok(()) } else { Err(errors[usize::from(variant)].clone()) };
                 Input::Ended { attempt, result }
@@ -298,6 +314,20 @@ impl World {
                 self.is_leaving = true;
                 self.unwanted.extend(self.dispatched.keys());
                 self.give(Input::Leave);
+            }
+            27 => {
+                // The leader is told nothing of this: it may come for anything that has run.
+                if let Some(attempt) = Self::pick(self.dispatched.clone().into_keys(), choice) {
+                    self.unwanted.insert(attempt);
+                    let session = self.session;
+                    self.give(message(Message::Revoke { attempt, worker: WORKER, session, is_wrong: true }));
+                }
+            }
+            30 => {
+                if let Some(device) = self.checks.pop_first() {
+                    self.give(Input::Checked { device, is_there: choice.is_multiple_of(2) });
+                }
+                assert!(!self.give(Input::Checked { device: Device::Cpu, is_there: true }));
             }
             _ => {
                 self.now += u64::from(choice) * 20;

@@ -2,9 +2,11 @@
 //!
 //! * `check`: every plan against the CPU at sizes around its blocks, and a proof; small, for compute-sanitizer.
 //! * `repeat`: the same sums, transform and tree N times, bit-equal.
-//! * `figures`: a Markdown table of times against arkworks in the same run.
+//! * `figures`: a Markdown table of times against arkworks in the same run, with energy where the driver tells the power.
 //!
 //! Nothing falls back to the CPU here: an error ends the program with status 1.
+
+mod energy;
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -22,6 +24,7 @@ use assay_kernels::device::{
 use assay_kernels::groth16::{prove_with, setup, silent, synthetic, Check, ProvingKey, ToxicWaste};
 use assay_kernels::merkle::{MerkleTree, Rows};
 use assay_kernels::msm::{msm, G1Point, G2Point, Point};
+use energy::Meter;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
@@ -194,12 +197,30 @@ fn best<T>(mut run: impl FnMut() -> Result<T>) -> Result<Duration> {
     Ok(best)
 }
 
-fn row(what: &str, ours: Duration, theirs: Option<Duration>, bound: Option<f64>) {
+/// What one row says of an operation on the GPU.
+struct Cost {
+    time: Duration,
+    joules: Option<f64>,
+}
+
+/// Times an operation, then repeats it for its energy.
+fn cost<T>(meter: Option<&Meter>, mut run: impl FnMut() -> Result<T>) -> Result<Cost> {
+    let time = best(&mut run)?;
+    let joules = match meter {
+        Some(meter) => meter.joules(|| run().map(|done| drop(std::hint::black_box(done))))?,
+        None => None,
+    };
+    Ok(Cost { time, joules })
+}
+
+fn row(what: &str, ours: &Cost, theirs: Option<Duration>, bound: Option<f64>) {
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+    let seconds = ours.time.as_secs_f64();
     let peer = theirs.map_or("not measured".into(), |time| format!("{:.1}", milliseconds(time)));
-    let ratio = theirs.map_or("".into(), |time| format!("{:.1}", time.as_secs_f64() / ours.as_secs_f64()));
-    let share = bound.map_or("".into(), |bound| format!("{:.0} %", 100.0 * bound / ours.as_secs_f64()));
-    println!("| {what} | {:.3} | {peer} | {ratio} | {share} |", milliseconds(ours));
+    let ratio = theirs.map_or(String::new(), |time| format!("{:.1}", time.as_secs_f64() / seconds));
+    let share = bound.map_or(String::new(), |bound| format!("{:.0} %", 100.0 * bound / seconds));
+    let joules = ours.joules.map_or("not told".into(), |joules| format!("{joules:.3}"));
+    println!("| {what} | {:.3} | {peer} | {ratio} | {share} | {joules} |", milliseconds(ours.time));
 }
 
 /// Largest size at which arkworks is timed too: beyond, its minutes would be the run's.
@@ -208,6 +229,8 @@ const PEER_LOG: u32 = 20;
 fn figures(least: u32, most: u32) -> Result<()> {
     let backend = backend()?;
     let device = Gpu::open()?;
+    let meter = Meter::start();
+    let meter = meter.as_ref();
     let (integers, products) =
         (rate(&device, "bench_integer_kernel", 8)?, rate(&device, "bench_product_kernel", 2)?);
     println!(
@@ -215,25 +238,28 @@ fn figures(least: u32, most: u32) -> Result<()> {
         integers / 1e9,
         products / 1e9
     );
-    println!("| operation | GPU, ms | arkworks, this machine's CPU, ms | ratio | of the product rate |\n|---|---|---|---|---|");
+    println!(
+        "| operation | GPU, ms | arkworks, this machine's CPU, ms | ratio | of the product rate | GPU, J |"
+    );
+    println!("|---|---|---|---|---|---|");
     for log in least..=most {
         for witness in [false, true] {
-            msm_row::<G1Point>(&device, log, witness, products, "G1", 10.0)?;
+            msm_row::<G1Point>(&device, meter, log, witness, products, "G1", 10.0)?;
         }
         if log <= most.saturating_sub(2) {
-            msm_row::<G2Point>(&device, log, false, products, "G2", 28.0)?;
+            msm_row::<G2Point>(&device, meter, log, false, products, "G2", 28.0)?;
         }
-        ntt_row(&device, log, products)?;
+        ntt_row(&device, meter, log, products)?;
     }
     for log in [16, 20].into_iter().filter(|log| *log <= most) {
         let ((_folder, key), system, z) = proving_key((1 << log) - 2)?;
         let [r, s] = [scalars(2, false)[0], scalars(2, false)[1]];
-        let there = best(|| Ok(backend.prove_with(&key, &system, &z, r, s, &silent)?))?;
+        let there = cost(meter, || Ok(backend.prove_with(&key, &system, &z, r, s, &silent)?))?;
         let start = Instant::now();
         prove_with(&key, &system, &z, r, s, &silent)?;
         row(
             &format!("Groth16 2^{log} from host memory (peer: our CPU path)"),
-            there,
+            &there,
             Some(start.elapsed()),
             None,
         );
@@ -259,6 +285,7 @@ fn rate(device: &Gpu, kernel: &'static str, per_round: u32) -> Result<f64> {
 /// Scalars and points on the device; `products` a second bound it by the additions into buckets, `per_addition` each.
 fn msm_row<P: DevicePoint>(
     device: &Gpu,
+    meter: Option<&Meter>,
     log: u32,
     witness: bool,
     products: f64,
@@ -268,7 +295,7 @@ fn msm_row<P: DevicePoint>(
     let (stored, affine) = points::<P>(1 << log);
     let z = scalars(1 << log, witness);
     let (bases, numbers) = (device.upload(&encode_points(&stored))?, device.upload(&encode(&z))?);
-    let time = best(|| {
+    let ours = cost(meter, || {
         let sorted = SortedScalars::new(device, &numbers, z.len(), MsmPlan::default())?;
         Ok(sorted.sum::<_, P>(device, &bases)?)
     })?;
@@ -280,16 +307,16 @@ fn msm_row<P: DevicePoint>(
     // Windows of about log + 1 bits less 4: 254 / (log - 3) additions a point at the least.
     let bound = f64::from(1u32 << log) * 254.0 / f64::from(log - 3) * per_addition / products;
     let kind = if witness { "witness-like" } else { "uniform" };
-    row(&format!("MSM {group} 2^{log} {kind}"), time, peer, (!witness).then_some(bound));
+    row(&format!("MSM {group} 2^{log} {kind}"), &ours, peer, (!witness).then_some(bound));
     Ok(())
 }
 
-fn ntt_row(device: &Gpu, log: u32, products: f64) -> Result<()> {
+fn ntt_row(device: &Gpu, meter: Option<&Meter>, log: u32, products: f64) -> Result<()> {
     let values = scalars(1 << log, false);
     let domain = DeviceDomain::new(device, 1 << log)?;
     let scale = domain.scale(device, Fr::from(1u64 << log).inverse().ok_or("a size")?, Fr::from(1u64))?;
     let buffer = device.upload(&encode(&values))?;
-    let time = best(|| {
+    let ours = cost(meter, || {
         domain.interpolate(device, &buffer, Some(&scale))?;
         device.download(&buffer, 0..32)?;
         Ok(())
@@ -304,6 +331,6 @@ fn ntt_row(device: &Gpu, log: u32, products: f64) -> Result<()> {
         theirs.unwrap_or_default()
     });
     let bound = f64::from(1u32 << log) * f64::from(log) / 2.0 / products;
-    row(&format!("NTT 2^{log}"), time, peer, Some(bound));
+    row(&format!("NTT 2^{log}"), &ours, peer, Some(bound));
     Ok(())
 }

@@ -1,0 +1,213 @@
+//! `assay bench`: each part of a batch's way once, in the processes that `assay prove` uses, nothing taken from a cache.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use assay_lvm::guests;
+use assay_lvm_core::VkHash;
+use assay_worker::stages::{
+    self as worker, BlockProgram, FileRef, Groth16ProveJob, Groth16SetupJob, KeysJob, KeysOutcome,
+    ProofOutcome, ProveFoldJob, ProveRunJob, WrapJob,
+};
+
+use super::session::{Session, Tell};
+use super::setup::error;
+use super::{Fault, Place};
+use crate::bench::{BatchFigures, Figures, Sampler, VERSION};
+use crate::error::Error;
+use crate::job::{fold_public_values, Job};
+use crate::machine::Machine;
+use crate::progress::{Board, Step, View};
+use crate::report::ZKVM_VERSION;
+
+/// What the view shows, in this order.
+const STEPS: [&str; 7] = ["keys", "core", "compressed", "fold", "wrap", "groth16-setup", "groth16"];
+
+/// Measures batches, each with whether it is linked to a history; proofs are verified as for `assay prove`. Files go below the
+/// cache and are removed.
+///
+/// # Errors
+/// [`Error::Stage`], [`Error::Interrupted`].
+pub fn bench(place: &Place<'_>, jobs: &[(Job, bool)]) -> Result<Figures, Error> {
+    let mut batches = Vec::new();
+    for (job, is_linked) in jobs {
+        let folder = tempfile::tempdir_in(place.cache.root())
+            .map_err(|e| Error::Stage { stage: "start".to_owned(), reason: e.to_string() })?;
+        let mut run = Run::new(place, job, folder.path());
+        let measured = run.measure(*is_linked);
+        run.session.close();
+        run.view.close();
+        batches.push(measured.map_err(|fault| error("bench", fault))?);
+    }
+    let gpus = assay_agent::devices::gpus().into_iter().map(|(_, name)| name).collect();
+    Ok(Figures {
+        version: VERSION,
+        unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        versions: [env!("CARGO_PKG_VERSION").to_owned(), ZKVM_VERSION.to_owned()],
+        cuda: cfg!(feature = "cuda"),
+        machine: Machine::here(),
+        gpus,
+        batches,
+    })
+}
+
+struct Run<'a> {
+    job: &'a Job,
+    folder: &'a Path,
+    cancel: &'a AtomicBool,
+    session: Session,
+    view: View,
+    peak_bytes: u64,
+    start_seconds: f64,
+}
+
+impl<'a> Run<'a> {
+    fn new(place: &'a Place<'_>, job: &'a Job, folder: &'a Path) -> Self {
+        let title = format!("bench of batch {}: {} run(s)", job.summary.id, job.runs.len());
+        let board = Board::new(title, STEPS.map(|step| (step.to_owned(), None)));
+        Self {
+            job,
+            folder,
+            cancel: &place.cancel,
+            session: Session::new(&place.program, place.config, place.cache, "bench"),
+            view: View::new(board),
+            peak_bytes: 0,
+            start_seconds: 0.0,
+        }
+    }
+
+    fn measure(&mut self, is_linked: bool) -> Result<BatchFigures, Fault> {
+        let (outcome, _) = self.run(0, &worker::Job::Keys(KeysJob {}))?;
+        let worker::Outcome::Keys(keys) = outcome else { return Err(unexpected()) };
+        let runs = self.inputs()?;
+        let sampler = Sampler::start();
+        let (core, core_seconds) = self.prove_runs(1, &runs, worker::Until::Core)?;
+        let (compressed, compressed_seconds) = self.prove_runs(2, &runs, worker::Until::Compressed)?;
+        let mut figures = BatchFigures {
+            batch: self.job.summary.clone(),
+            cycles: core.iter().map(|proof| proof.cycles).sum(),
+            shards: core.iter().map(|proof| proof.shards).sum(),
+            start_seconds: 0.0,
+            core_seconds,
+            compressed_seconds,
+            fold_seconds: None,
+            wrap_seconds: None,
+            groth16_seconds: None,
+            peak_memory_bytes: 0,
+            gpu: None,
+        };
+        if is_linked {
+            self.finish(&keys, &compressed, &mut figures)?;
+        } else {
+            let text = "this batch is not linked to a history: there is no proof to fold or to wrap";
+            self.view.note(text);
+        }
+        figures.gpu = sampler.and_then(Sampler::stop);
+        (figures.start_seconds, figures.peak_memory_bytes) = (self.start_seconds, self.peak_bytes);
+        Ok(figures)
+    }
+
+    /// Folds at genesis, wraps, and makes the Groth16 proof.
+    fn finish(
+        &mut self,
+        keys: &KeysOutcome,
+        runs: &[ProofOutcome],
+        figures: &mut BatchFigures,
+    ) -> Result<(), Fault> {
+        let genesis = self.job.parent_commitment;
+        let (block, fold) = (VkHash(keys.block.vk_words), VkHash(keys.fold.vk_words));
+        let job = worker::Job::ProveFold(ProveFoldJob {
+            runs: runs.iter().map(|proof| proof.proof.clone()).collect(),
+            previous: None,
+            genesis_commitment: genesis.into(),
+            block_programs: BlockProgram::all_of(&guests::code_control_group(genesis, block, fold)),
+            until: worker::Until::Compressed,
+            delegated: 0,
+            output: self.folder.join("fold.proof"),
+        });
+        let (outcome, seconds) = self.run(3, &job)?;
+        let worker::Outcome::ProveFold(folded) = outcome else { return Err(unexpected()) };
+        figures.fold_seconds = Some(seconds);
+
+        let wrap = WrapJob { fold: folded.proof, output: self.folder.join("wrap.proof") };
+        let (outcome, seconds) = self.run(4, &worker::Job::Wrap(wrap))?;
+        let worker::Outcome::Wrap(wrapped) = outcome else { return Err(unexpected()) };
+        figures.wrap_seconds = Some(seconds);
+
+        // Made once for all batches, and read and checked by a process once.
+        self.run(5, &worker::Job::Groth16Setup(Groth16SetupJob {}))?;
+        let job = worker::Job::Groth16Prove(Groth16ProveJob {
+            wrap: wrapped.proof,
+            fold_public_values: fold_public_values(self.job, genesis, block, fold).encode().to_vec().into(),
+            fold_program: keys.fold.vk_words,
+            output_dir: self.folder.join("groth16"),
+        });
+        let (_, seconds) = self.run(6, &job)?;
+        figures.groth16_seconds = Some(seconds);
+        Ok(())
+    }
+
+    fn inputs(&self) -> Result<Vec<FileRef>, Fault> {
+        let write = |(number, run): (usize, &crate::job::Run)| {
+            Ok(FileRef::write(&self.folder.join(format!("run-{number}.input")), &run.input)?)
+        };
+        self.job.runs.iter().enumerate().map(write).collect()
+    }
+
+    /// Proves all runs; returns the proofs and the seconds of all together.
+    fn prove_runs(
+        &mut self,
+        at: usize,
+        runs: &[FileRef],
+        until: worker::Until,
+    ) -> Result<(Vec<ProofOutcome>, f64), Fault> {
+        let (mut proofs, mut sum) = (Vec::new(), 0.0);
+        for (number, run) in runs.iter().enumerate() {
+            let output: PathBuf = self.folder.join(format!("run-{number}-{at}.proof"));
+            let job = ProveRunJob { run: run.clone(), until, delegated: 0, output };
+            let (outcome, seconds) = self.run(at, &worker::Job::ProveRun(job))?;
+            let worker::Outcome::ProveRun(proof) = outcome else { return Err(unexpected()) };
+            proofs.push(proof);
+            sum += seconds;
+        }
+        Ok((proofs, sum))
+    }
+
+    /// Runs a job as step `at` of the view; returns its seconds, the start of an engine left out, too.
+    fn run(&mut self, at: usize, job: &worker::Job) -> Result<(worker::Outcome, f64), Fault> {
+        self.view.begin(at);
+        let (view, peak_bytes) = (&mut self.view, &mut self.peak_bytes);
+        let (mut start_ms, mut begun_ms) = (0, 0);
+        let began = view.now();
+        let outcome = self.session.run(job, self.cancel, &mut |tell| match tell {
+            Tell::Progress(progress) => {
+                match (progress.phase.as_str(), progress.done) {
+                    ("start node", 0) => begun_ms = progress.elapsed_ms,
+                    ("start node", _) => start_ms += progress.elapsed_ms.saturating_sub(begun_ms),
+                    _ => {}
+                }
+                *peak_bytes = (*peak_bytes).max(progress.peak_rss_bytes);
+                view.advance(at, &progress.phase, progress.done, progress.total);
+            }
+            Tell::Memory(bytes) => {
+                *peak_bytes = (*peak_bytes).max(bytes);
+                view.memory(bytes);
+                view.tick_stage(at);
+            }
+        });
+        let took = view.now().saturating_sub(began);
+        let step = match &outcome {
+            Ok(_) => Step::Done { took, peak_bytes: *peak_bytes },
+            Err(_) => Step::Failed,
+        };
+        view.end(at, step);
+        let start_seconds = start_ms as f64 / 1e3;
+        self.start_seconds += start_seconds;
+        Ok((outcome?, took.as_secs_f64() - start_seconds))
+    }
+}
+
+fn unexpected() -> Fault {
+    Fault::Failed("the stage's process answered something else than was asked for".to_owned())
+}

@@ -1,0 +1,95 @@
+//! The zkVM's provers on the GPU that this process can see.
+//!
+//! Device memory, streams and pinned buffers belong to a scope of `sp1-gpu-cudart`, which lasts as long as the future that it was
+//! given to. [`start`] builds the provers in such a future and keeps it waiting: the scope, and with it everything on the
+//! device, lives until the process ends.
+
+use std::sync::Arc;
+
+use sp1_core_machine::riscv::RiscvAir;
+use sp1_gpu_cudart::{cuda_memory_info, TaskScope};
+use sp1_gpu_prover::{
+    new_cuda_prover, CudaProverCoreComponents, CudaProverRecursionComponents, CudaProverWrapComponents,
+    CudaShardProver, RECURSION_TRACE_ALLOCATION, SHRINK_TRACE_ALLOCATION, WRAP_TRACE_ALLOCATION,
+};
+use sp1_primitives::{SP1Field, SP1GlobalContext, SP1OuterGlobalContext};
+use sp1_prover::worker::SP1Worker;
+use sp1_prover::{
+    CoreSC, ReadyWrapProverBuilder, RecursionSC, SP1ProverComponents, CORE_LOG_STACKING_HEIGHT,
+};
+use tokio::sync::oneshot;
+
+use crate::components::{assemble, Folders, Provers};
+use crate::error::WorkerError;
+use crate::keys::BoundedKeys;
+use crate::queue::LocalQueue;
+use crate::settings::Settings;
+use crate::store::DiskStore;
+
+type CudaCore = CudaShardProver<SP1GlobalContext, CudaProverCoreComponents>;
+type CudaRecursion = CudaShardProver<SP1GlobalContext, CudaProverRecursionComponents>;
+
+/// GPU provers whose proving keys, which are in device memory, are bounded.
+pub(crate) struct CudaComponents;
+
+impl SP1ProverComponents for CudaComponents {
+    type CoreProver = BoundedKeys<SP1GlobalContext, CoreSC, CudaCore>;
+    type RecursionProver = BoundedKeys<SP1GlobalContext, RecursionSC, CudaRecursion>;
+    type WrapProver = CudaShardProver<SP1OuterGlobalContext, CudaProverWrapComponents>;
+    type WrapProverBuilder = ReadyWrapProverBuilder<Self>;
+}
+
+/// Bytes of memory of the first visible GPU, or what its driver says instead.
+pub(crate) fn memory_bytes() -> Result<u64, String> {
+    cuda_memory_info().map(|(_, total)| total as u64).map_err(|error| error.to_string())
+}
+
+/// Compiles the recursion programs and starts the crate's prover engine on the GPU.
+///
+/// # Errors
+/// [`WorkerError::Gpu`] if the provers cannot be built there, [`WorkerError::Internal`] if the engine does not start.
+pub(crate) async fn start(
+    settings: &Settings,
+    folders: Folders,
+    store: DiskStore,
+    queue: LocalQueue,
+) -> Result<SP1Worker<DiskStore, LocalQueue, CudaComponents>, WorkerError> {
+    let (done, built) = oneshot::channel();
+    let settings = settings.clone();
+    let scoped = sp1_gpu_cudart::spawn(move |scope| async move {
+        let provers = provers(&settings, &folders, scope).await;
+        let worker = assemble::<CudaComponents>(&settings, provers, store, queue).await;
+        // Nobody is there any more if the process ends.
+        let _ = done.send(worker);
+        std::future::pending::<()>().await;
+    });
+    match built.await {
+        Ok(worker) => worker.map_err(|e| WorkerError::internal(format!("node does not start: {e:#}"))),
+        Err(_) => Err(WorkerError::Gpu {
+            reason: match scoped.await {
+                Ok(()) => "the provers were not built".to_owned(),
+                Err(error) => error.to_string(),
+            },
+        }),
+    }
+}
+
+async fn provers(settings: &Settings, folders: &Folders, scope: TaskScope) -> Provers<CudaComponents> {
+    let width = settings.provers;
+    let verifier = CudaComponents::core_verifier(RiscvAir::<SP1Field>::machine());
+    let cells = settings.element_threshold as usize + (1 << CORE_LOG_STACKING_HEIGHT);
+    let core = new_cuda_prover(&verifier, cells, width, false, false, scope.clone()).await;
+    let verifier = CudaComponents::compress_verifier();
+    let compress =
+        new_cuda_prover(&verifier, RECURSION_TRACE_ALLOCATION, width, false, false, scope.clone()).await;
+    let verifier = CudaComponents::shrink_verifier();
+    let shrink = new_cuda_prover(&verifier, SHRINK_TRACE_ALLOCATION, 1, false, false, scope.clone()).await;
+    let verifier = CudaComponents::wrap_verifier();
+    let wrap = new_cuda_prover(&verifier, WRAP_TRACE_ALLOCATION, 1, false, false, scope).await;
+    Provers {
+        core: BoundedKeys::new(core, settings.keys_cached, None),
+        compress: BoundedKeys::new(compress, settings.keys_cached, Some(folders.recursion.clone())),
+        shrink: BoundedKeys::new(shrink, 1, Some(folders.shrink.clone())),
+        wrap: ReadyWrapProverBuilder::new(Arc::new(wrap)),
+    }
+}
