@@ -19,8 +19,8 @@ impl Dice {
         u64::from_le_bytes(*self.0.first_chunk().unwrap()) % sides
     }
 
-    /// Somewhere in what a process does with a block.
-    pub(crate) fn moment(&mut self) {
-        std::thread::sleep(Duration::from_millis(self.roll(40)));
+    /// Waits until somewhere in what a process does in so many milliseconds.
+    pub(crate) fn moment(&mut self, millis: u64) {
+        std::thread::sleep(Duration::from_millis(self.roll(millis)));
     }
 }

@@ -48,7 +48,7 @@ fn signed<'a>(files: &'a Files, node: &Node, dice: &mut Dice) -> Signers<'a> {
         let mut left = 6;
         let mut kill = || {
             left -= 1;
-            dice.moment();
+            dice.moment(300);
             if left > 0 {
                 dice.roll(4) as usize
             } else {
@@ -84,7 +84,7 @@ fn twenty_claims_over_two_epochs_are_paid_out_whoever_is_killed_whenever() {
         let hash = backend.miner().unwrap().mine(1, &open_script()).unwrap()[0];
         let victim = dice.roll(12) as usize;
         if let Some(party) = parties.get_mut(victim) {
-            dice.moment();
+            dice.moment(40);
             party.kill();
             away[victim] = away[victim].max(dice.roll(3));
         }

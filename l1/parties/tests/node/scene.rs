@@ -149,7 +149,7 @@ impl Scene {
         self.mine_unseen();
         let victim = self.dice.roll(12) as usize;
         if let Some(party) = self.parties.values_mut().nth(victim).filter(|party| party.is_running()) {
-            self.dice.moment();
+            self.dice.moment(40);
             party.kill();
             party.restart();
         }
