@@ -38,8 +38,8 @@ test-slow: setup-tests bitcoind ## Tests that take minutes: zkVM proofs, the who
 bitcoind: setup ## Build bitcoind from the source in the crate registry (15 to 25 CPU minutes, once)
 	scripts/bitcoind.sh
 
-test-node: bitcoind ## Tests of settlement on a real bitcoind (regtest, started and ended by each test)
-	BITCOIND_EXE="$$(scripts/bitcoind.sh)" cargo test --release --locked -p assay-l1 -- --ignored bitcoind
+test-node: bitcoind ## Tests on a real bitcoind (regtest, one for each test): settlement, the contract's parties as processes, every attack
+	BITCOIND_EXE="$$(scripts/bitcoind.sh)" cargo test --release --locked -p assay-l1 -p assay-l1-parties -- --ignored bitcoind
 
 test-e2e: build ## The main job in a fresh folder: prove BATCHES (2) sample batches, kill and resume, verify
 	scripts/e2e.sh $(ASSAY) $(BATCHES)

@@ -2,18 +2,26 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "../../tests/common/chain.rs"]
+mod chain;
+#[path = "common/contract.rs"]
+mod contract;
+#[path = "common/files.rs"]
+mod files;
+#[path = "common/rollup.rs"]
+mod rollup;
 #[path = "service/world.rs"]
 mod world;
 
 use std::cell::Cell;
 
 use assay_l1::graph::contract::build::TxRole;
-use assay_l1::graph::terms::claim_digest;
 use assay_l1_parties::service::batches::ProvedBatch;
 use assay_l1_parties::service::watch::Stage;
-use assay_l1_parties::service::Stop;
-use assay_l1_parties::{CODE_ROOT, DIGEST};
-use world::{honest, World, CLAIMS};
+use assay_l1_parties::CODE_ROOT;
+use contract::CLAIMS;
+use rollup::{honest, with_digest};
+use world::World;
 
 /// Blocks in which a run must come to its end.
 const BLOCKS_MAX: u32 = 120;
@@ -22,21 +30,22 @@ const BLOCKS_MAX: u32 = 120;
 fn an_epoch_is_claimed_and_paid_out_while_its_services_are_restarted_every_few_blocks() {
     let world = World::new();
     for batch in 0..CLAIMS {
-        world.batches().put(&honest(batch)).unwrap();
+        world.setup.files.batches().put(&honest(batch)).unwrap();
     }
     let mined = world.play(BLOCKS_MAX, 9, |mined| mined.contains(&TxRole::PayOut));
     for claim in 0..CLAIMS {
         assert!(mined.contains(&TxRole::OptimisticAcceptance(claim)), "{mined:?}");
         assert!(!mined.contains(&TxRole::Challenge(claim)), "nobody challenges what is right");
-        assert_eq!(world.stages(claim), [Stage::Unmade, Stage::Claimed, Stage::Accepted]);
+        assert_eq!(
+            world.shown.lock().unwrap().stages(claim),
+            [Stage::Unmade, Stage::Claimed, Stage::Accepted]
+        );
     }
-    let mut watch = world.watch();
-    watch.pass(&Stop::default()).unwrap();
-    let now = watch.snapshot();
+    let now = world.watch().look();
     assert!(now.epochs[0].opened.is_some() && now.epochs[0].paid_out.is_some(), "{now:?}");
     assert!(now.wallets[0].coins > 0, "{now:?}");
     // No next epoch is signed: the one thing that people should look at.
-    let alarms = &world.shown.lock().unwrap().1;
+    let alarms = &world.shown.lock().unwrap().alarms;
     assert!(alarms.iter().all(|alarm| alarm.contains("epoch")) && !alarms.is_empty(), "{alarms:?}");
 }
 
@@ -46,15 +55,15 @@ fn a_batch_that_is_not_proved_for_the_epoch_is_neither_published_nor_claimed_and
     let other_key = ProvedBatch { verifying_key: Some([8; 32]), ..honest(0) };
     let mut other_programs = honest(0);
     other_programs.values[CODE_ROOT] = [8; 32];
-    other_programs.values[DIGEST] = claim_digest(&other_programs.values[..DIGEST]);
+    other_programs.values = with_digest(other_programs.values);
     for wrong in [other_key, other_programs] {
         let world = World::new();
-        world.batches().put(&wrong).unwrap();
+        world.setup.files.batches().put(&wrong).unwrap();
         let (coins, looks) = (world.data_coins(), Cell::new(0));
         let mined = world.play(BLOCKS_MAX, 4, |_| looks.replace(looks.get() + 1) == 12);
         assert!(mined.is_empty(), "{mined:?}");
         assert_eq!(world.data_coins(), coins, "data was paid for");
-        world.batches().put(&honest(0)).unwrap();
+        world.setup.files.batches().put(&honest(0)).unwrap();
         world.play(BLOCKS_MAX, 9, |mined| mined.contains(&TxRole::Claim(0)));
         assert_ne!(world.data_coins(), coins);
     }
@@ -77,8 +86,8 @@ fn funding_gives_an_operator_what_its_epochs_take() {
 fn a_claim_whose_proof_does_not_verify_is_challenged_and_the_operator_answers() {
     let world = World::new();
     let bad = ProvedBatch { proof: b"no proof".to_vec(), ..honest(0) };
-    world.batches().put(&bad).unwrap();
-    world.batches().put(&honest(1)).unwrap();
+    world.setup.files.batches().put(&bad).unwrap();
+    world.setup.files.batches().put(&honest(1)).unwrap();
     // Without verifier leaves nothing on the chain says that the assertion is wrong.
     let mined = world.play(BLOCKS_MAX, 11, |mined| {
         mined.contains(&TxRole::Acceptance(0)) && mined.contains(&TxRole::OptimisticAcceptance(1))
@@ -88,24 +97,24 @@ fn a_claim_whose_proof_does_not_verify_is_challenged_and_the_operator_answers() 
         assert!(mined.contains(&role), "{role} of {mined:?}");
     }
     assert!(!mined.contains(&TxRole::Challenge(1)));
-    let stages = world.stages(0);
+    let stages = world.shown.lock().unwrap().stages(0);
     assert_eq!(stages[..3], [Stage::Unmade, Stage::Claimed, Stage::Challenged]);
     assert_eq!(stages[stages.len() - 2..], [Stage::Asserted, Stage::Accepted], "{stages:?}");
-    let alarms = &world.shown.lock().unwrap().1;
+    let alarms = &world.shown.lock().unwrap().alarms;
     assert!(alarms.iter().any(|alarm| alarm.starts_with("claim 0 of epoch 0 is challenged")), "{alarms:?}");
 }
 
 #[test]
 fn a_claim_that_does_not_continue_the_one_before_costs_the_collateral() {
     let world = World::new();
-    world.batches().put(&honest(0)).unwrap();
+    world.setup.files.batches().put(&honest(0)).unwrap();
     // Signed by somebody with the operator's keys: its own machine would not.
     world.cheat(1);
     let mined = world.play(BLOCKS_MAX, 13, |mined| mined.contains(&TxRole::DisproveInput(1)));
     assert!(mined.contains(&TxRole::Claim(1)), "{mined:?}");
     assert!(!mined.contains(&TxRole::PayOut));
-    assert_eq!(world.stages(1).last(), Some(&Stage::Slashed));
-    let alarms = &world.shown.lock().unwrap().1;
+    assert_eq!(world.shown.lock().unwrap().stages(1).last(), Some(&Stage::Slashed));
+    let alarms = &world.shown.lock().unwrap().alarms;
     for part in ["claim 1 of epoch 0 does not start where", "the collateral of epoch 0 was slashed"] {
         assert!(alarms.iter().any(|alarm| alarm.starts_with(part)), "{alarms:?}");
     }

@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A node of its own on regtest: default policy, no wallet, no peers, a free loopback port, a folder that goes with it.
 pub(crate) struct Node {
     exe: PathBuf,
+    args: &'static [&'static str],
     dir: tempfile::TempDir,
     port: u16,
     child: Option<Child>,
@@ -26,8 +27,13 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut node = Self { exe: executable(), dir, port: free_port(), child: None, backend: None };
+        Self::start_with(&[])
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn start_with(args: &'static [&'static str]) -> Self {
+        let (exe, dir) = (executable(), tempfile::tempdir().unwrap());
+        let mut node = Self { exe, args, dir, port: free_port(), child: None, backend: None };
         node.restart(Stop::Clean);
         node
     }
@@ -39,6 +45,12 @@ impl Node {
 
     pub(crate) fn rpc(&self) -> Arc<Bitcoind> {
         Arc::clone(self.backend.as_ref().unwrap())
+    }
+
+    /// How the programs of this project are told of it.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let cookie = self.dir.path().join("regtest/.cookie").display().to_string();
+        vec!["--bitcoind".into(), format!("http://127.0.0.1:{}", self.port), "--cookie".into(), cookie]
     }
 
     /// Its process.
@@ -80,6 +92,7 @@ impl Node {
             .arg(format!("-datadir={}", self.dir.path().display()))
             .arg(format!("-rpcport={}", self.port))
             .args(["-regtest", "-server", "-listen=0", "-connect=0", "-dnsseed=0", "-printtoconsole=0"])
+            .args(self.args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -139,7 +152,9 @@ fn executable() -> PathBuf {
     if let Some(exe) = std::env::var_os("BITCOIND_EXE") {
         return exe.into();
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/bitcoind.sh");
+    let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let mut scripts = folders.map(|folder| folder.join("scripts/bitcoind.sh"));
+    let script = scripts.find(|script| script.exists()).expect("the repository has scripts/bitcoind.sh");
     let output = Command::new(script).arg("--path").output().unwrap();
     let exe = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
     assert!(exe.exists(), "there is no {}: run `make bitcoind`, or set BITCOIND_EXE", exe.display());

@@ -39,6 +39,11 @@ impl Follower {
         self.height
     }
 
+    /// The last block.
+    pub(super) fn hash(&self) -> Option<BlockHash> {
+        self.hashes.back().copied()
+    }
+
     /// Blocks that can be taken back.
     pub(super) fn depth(&self) -> usize {
         self.hashes.len() - 1

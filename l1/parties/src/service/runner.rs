@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_l1::{BackendError, BitcoinBackend, Class};
-use bitcoin::Amount;
+use bitcoin::{Amount, BlockHash};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +125,8 @@ pub(super) struct Runner<M, S> {
     is_dirty: bool,
     /// Tip at which fees were last asked for.
     priced: Option<u32>,
+    /// Block up to which everything was last said to be done.
+    done: Option<BlockHash>,
     /// What was last said of an epoch that is not taken.
     complaint: String,
 }
@@ -189,6 +191,7 @@ impl<M: Machine, S: Shell> Runner<M, S> {
             is_restarted: true,
             is_dirty: true,
             priced: None,
+            done: None,
             complaint: String::new(),
         };
         if runner.stored.graphs.len() < graphs.len() {
@@ -240,7 +243,14 @@ impl<M: Machine, S: Shell> Runner<M, S> {
             self.is_restarted = false;
         }
         self.work()?;
-        self.save()
+        self.save()?;
+        let last = self.stored.follower.hash();
+        if self.done != last {
+            let height = self.stored.follower.height();
+            last.inspect(|hash| tracing::debug!("done with block {hash} at height {height}"));
+            self.done = last;
+        }
+        Ok(())
     }
 
     fn work(&mut self) -> Result<(), ServiceError> {

@@ -1,0 +1,133 @@
+//! Everyone's files in one folder, and the live view.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use assay_l1::graph::transactions::wallet_script;
+use assay_l1::{BitcoinBackend, KeyRole, OperatorSecret};
+use assay_l1_parties::service::batches::BatchDir;
+use assay_l1_parties::service::watch::{Snapshot, Stage, Watch, WatchArgs};
+use assay_l1_parties::service::Stop;
+use bitcoin::{Address, Amount, ScriptBuf};
+use clap::Args;
+
+use crate::rollup::TRUNK;
+
+#[derive(Debug, clap::Parser)]
+#[command(no_binary_name = true)]
+struct Line<A: Args> {
+    #[command(flatten)]
+    args: A,
+}
+
+/// Arguments as their command reads them.
+pub(crate) fn parse<A: Args>(words: Vec<String>) -> A {
+    <Line<A> as clap::Parser>::try_parse_from(words).unwrap().args
+}
+
+/// The folder. A party's state is in one of its own name, its secret beside it.
+pub(crate) struct Files(tempfile::TempDir);
+
+impl Files {
+    pub(crate) fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("epochs")).unwrap();
+        Self(root)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A path as an argument.
+    pub(crate) fn word(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    pub(crate) fn batches(&self) -> BatchDir {
+        BatchDir::new(&self.path("batches"))
+    }
+
+    /// A party's secret; made if there is none.
+    pub(crate) fn secret(&self, name: &str) -> OperatorSecret {
+        OperatorSecret::load_or_create(&self.path(&format!("{name}.secret"))).unwrap()
+    }
+
+    /// Where coins of a party's key lie.
+    pub(crate) fn script(&self, name: &str, role: KeyRole) -> ScriptBuf {
+        wallet_script(self.secret(name).public_key(&TRUNK, role))
+    }
+
+    /// The confirmed coins of all keys of a party.
+    pub(crate) fn money(&self, backend: &dyn BitcoinBackend, name: &str) -> Amount {
+        let roles = [KeyRole::Operator, KeyRole::Wallet, KeyRole::Envelope];
+        let coins = roles.map(|role| backend.utxos(&self.script(name, role)).unwrap());
+        coins.iter().flatten().map(|coin| coin.txout.value).sum()
+    }
+
+    fn shared(&self) -> Vec<String> {
+        let words = [("--epochs", "epochs"), ("--policy", "policy.toml"), ("--peers", "peers.toml")];
+        let words = words.into_iter().flat_map(|(name, file)| [name.to_owned(), self.word(file)]);
+        words.chain(["--finality", "3", "--poll-ms", "5"].map(str::to_owned)).collect()
+    }
+
+    /// The arguments of a party's service but for the node.
+    pub(crate) fn words(&self, name: &str) -> Vec<String> {
+        let own = ["--dir", &self.word(name), "--secret", &self.word(&format!("{name}.secret"))];
+        let fees = ["--fee-rate-max", "100"];
+        let words = own.into_iter().chain(fees).map(str::to_owned);
+        let extra = match name {
+            "operator" => ["--batches".to_owned(), self.word("batches")],
+            _ => ["--lookback-blocks".to_owned(), "50".to_owned()],
+        };
+        self.shared().into_iter().chain(words).chain(extra).collect()
+    }
+
+    /// A live view, from the first block on, of trunk and operator's wallet.
+    pub(crate) fn watch(&self, backend: &Arc<dyn BitcoinBackend>) -> Shown {
+        let fees = self.script("operator", KeyRole::Wallet);
+        let fees = Address::from_script(&fees, backend.network()).unwrap();
+        let words = ["--wallet".to_owned(), format!("fees={fees}"), "--once".to_owned()];
+        let args: WatchArgs = parse(self.shared().into_iter().chain(words).collect());
+        let watch = Watch::open(&args, Arc::clone(backend)).unwrap();
+        Shown { watch, stages: Vec::new(), alarms: BTreeSet::new() }
+    }
+}
+
+/// What a live view shows as time goes by.
+pub(crate) struct Shown {
+    watch: Watch,
+    /// Place of the epoch, claim, and what became of it, as it came.
+    stages: Vec<(u32, u32, Stage)>,
+    /// All alarms that were ever shown.
+    pub(crate) alarms: BTreeSet<String>,
+}
+
+impl Shown {
+    pub(crate) fn look(&mut self) -> Snapshot {
+        self.watch.pass(&Stop::default()).unwrap();
+        let now = self.watch.snapshot();
+        for epoch in &now.epochs {
+            for claim in &epoch.claims {
+                if self.of(epoch.place, claim.claim).last() != Some(&claim.stage) {
+                    self.stages.push((epoch.place, claim.claim, claim.stage));
+                }
+            }
+        }
+        self.alarms.extend(now.alarms.iter().cloned());
+        now
+    }
+
+    fn of(&self, place: u32, claim: u32) -> Vec<Stage> {
+        let its = self.stages.iter().filter(|(epoch, number, _)| (*epoch, *number) == (place, claim));
+        its.map(|(_, _, stage)| *stage).collect()
+    }
+
+    /// The stages that a claim of the first epoch went through.
+    pub(crate) fn stages(&self, claim: u32) -> Vec<Stage> {
+        self.of(0, claim)
+    }
+}

@@ -1,0 +1,87 @@
+//! The rollup of these tests: batches with their state as they are claimed, and its judge. A proof is right if it says so.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::sync::Arc;
+
+use assay_l1::envelope::{scan::scan, tag, Kind};
+use assay_l1::graph::terms::claim_digest;
+use assay_l1::{BackendError, BitcoinBackend};
+use assay_l1_parties::service::batches::ProvedBatch;
+use assay_l1_parties::service::{Execution, Judge};
+use assay_l1_parties::{Values, DIGEST};
+
+pub(crate) const TRUNK: [u8; 32] = [7; 32];
+pub(crate) const CODE: [u8; 32] = [2; 32];
+pub(crate) const VERIFYING_KEY: [u8; 32] = [9; 32];
+const PROOF: &[u8] = b"proof";
+/// Blocks before a claim's in which a forced transaction may still be left out.
+const GRACE_BLOCKS: u32 = 2;
+
+/// The state after so many batches.
+pub(crate) fn state(batches: u32) -> [u8; 32] {
+    blake3::hash(&batches.to_le_bytes()).into()
+}
+
+/// The values with the digest that they have.
+pub(crate) fn with_digest(mut values: Values) -> Values {
+    values[DIGEST] = claim_digest(&values[..DIGEST]);
+    values
+}
+
+/// A batch that is right where nobody forces anything.
+pub(crate) fn honest(batch: u32) -> ProvedBatch {
+    taking(batch, 0)
+}
+
+/// A batch after which the rollup has taken so many forced transactions in. Its data: the state that it leads to, its number, theirs.
+pub(crate) fn taking(batch: u32, forced: u32) -> ProvedBatch {
+    let data = [state(batch + 1).as_slice(), &batch.to_le_bytes(), &forced.to_le_bytes()].concat();
+    let values = [state(batch), state(batch + 1), blake3::hash(&data).into(), CODE, [0; 32]];
+    let values = with_digest(values);
+    ProvedBatch { verifying_key: Some(VERIFYING_KEY), values, proof: PROOF.to_vec(), data }
+}
+
+/// The rollup, as a vigilante sees it.
+#[derive(Default)]
+pub(crate) struct Rollup {
+    /// Where forced transactions are looked for; nowhere if there is none.
+    node: Option<Arc<dyn BitcoinBackend>>,
+}
+
+impl Rollup {
+    pub(crate) fn on(node: Arc<dyn BitcoinBackend>) -> Self {
+        Self { node: Some(node) }
+    }
+
+    /// Forced transactions in the blocks up to `height`.
+    fn forced(&self, height: u32) -> Result<usize, BackendError> {
+        let Some(node) = &self.node else { return Ok(0) };
+        let mut count = 0;
+        for height in 1..=height {
+            let block = node.block(&node.block_hash(height)?)?;
+            let envelopes = scan(&block, &tag(&TRUNK)).into_iter().filter_map(|found| found.envelope.ok());
+            count += envelopes.filter(|(_, envelope)| envelope.kind == Kind::Forced).count();
+        }
+        Ok(count)
+    }
+}
+
+impl Judge for Rollup {
+    fn batch_hash(&mut self, data: &[u8]) -> Result<[u8; 32], String> {
+        Ok(blake3::hash(data).into())
+    }
+
+    fn execute(&mut self, _: &Values, data: &[u8], height: u32) -> Result<Execution, String> {
+        let new_root = *data.first_chunk().ok_or("too short")?;
+        let taken = u32::from_le_bytes(*data.last_chunk().ok_or("too short")?);
+        Ok(match self.forced(height.saturating_sub(GRACE_BLOCKS)) {
+            Ok(due) => Execution::Done { new_root, has_messages: taken as usize >= due },
+            Err(_) => Execution::NotYet,
+        })
+    }
+
+    fn verify(&mut self, _: &Values, proof: &[u8]) -> bool {
+        proof == PROOF
+    }
+}

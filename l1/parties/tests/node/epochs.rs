@@ -1,0 +1,130 @@
+//! Two epochs in a row, everybody killed again and again.
+
+use assay_l1::KeyRole;
+use assay_l1_parties::service::watch::Stage;
+use assay_l1_parties::{Alarm, EpochIndex};
+use assay_l1_signer::policy::Policy;
+use bitcoin::Amount;
+
+use crate::chain::{open_script, Harness};
+use crate::contract::policy;
+use crate::dice::Dice;
+use crate::files::Files;
+use crate::node::Node;
+use crate::process::Party;
+use crate::rollup::honest;
+use crate::scene::ALL;
+use crate::signers::Signers;
+
+/// Claims in each of the two epochs.
+const CLAIMS: u32 = 10;
+/// What the operator pays for all of it, at most.
+const COST_MAX: Amount = Amount::from_sat(400_000);
+
+fn short_policy(files: &Files) -> Policy {
+    Policy {
+        claims: CLAIMS,
+        challenge_blocks: 6,
+        assert_blocks: 6,
+        disprove_blocks: 6,
+        claim_timeout_blocks: 10,
+        collateral_blocks: 10 * CLAIMS as u16 + 25,
+        ..policy(&files.secret("operator"))
+    }
+}
+
+/// Coins for everybody, and two epochs, signed by three signers who are killed meanwhile, the collector as well.
+fn signed<'a>(files: &'a Files, node: &Node, dice: &mut Dice) -> Signers<'a> {
+    let mut signers = Signers::start(files, node.words(), &short_policy(files));
+    let backend = node.backend();
+    let fund = |name: &str, more: &[(&str, &str)]| signers.fund(backend.as_ref(), name, more);
+    let first = fund("operator", &[]).unwrap();
+    let second = fund("operator", &[("--epoch", "1"), ("--coins", "0"), ("--data-sat", "0")]).unwrap();
+    for name in ["v1", "v2"] {
+        fund(name, &[("--party", "vigilante")]);
+    }
+    let announced = signers.spec(1, &second);
+    for (epoch, coin, next) in [(0, &first, announced.as_str()), (1, &second, "bb".repeat(32).as_str())] {
+        let mut left = 6;
+        let mut kill = || {
+            left -= 1;
+            dice.moment(300);
+            if left > 0 {
+                dice.roll(4) as usize
+            } else {
+                usize::MAX
+            }
+        };
+        signers.sign(epoch, coin, next, &mut kill);
+    }
+    signers
+}
+
+#[test]
+#[ignore = "needs bitcoind: make test-node"]
+fn twenty_claims_over_two_epochs_are_paid_out_whoever_is_killed_whenever() {
+    let mut dice = Dice::new();
+    let node = Node::start();
+    let backend = node.backend();
+    let files = Files::new();
+    let mut signers = signed(&files, &node, &mut dice);
+    for batch in 0..2 * CLAIMS {
+        files.batches().put(&honest(batch)).unwrap();
+    }
+    let before = files.money(backend.as_ref(), "operator");
+    let mut parties = ALL.map(|name| {
+        let role = if name == "operator" { name } else { "vigilante" };
+        Party::start(name, [vec![role.to_owned()], node.words(), files.words(name)].concat())
+    });
+    let mut view = files.watch(&backend);
+    // Blocks that a party stays away.
+    let mut away = [0; 3];
+    let mut paid_out = 0;
+    for _ in 0..250 {
+        let hash = backend.miner().unwrap().mine(1, &open_script()).unwrap()[0];
+        let victim = dice.roll(12) as usize;
+        if let Some(party) = parties.get_mut(victim) {
+            dice.moment(40);
+            party.kill();
+            away[victim] = away[victim].max(dice.roll(3));
+        }
+        if victim == 11 {
+            signers.kill(dice.roll(3) as usize);
+        }
+        for (party, away) in parties.iter_mut().zip(&mut away) {
+            if !party.is_running() && *away == 0 {
+                party.restart();
+            }
+            *away = away.saturating_sub(1);
+            if party.is_running() {
+                party.wait_for_block(&hash);
+            }
+        }
+        let now = view.look();
+        paid_out = now.epochs.iter().filter(|epoch| epoch.paid_out.is_some()).count();
+        if paid_out == 2 {
+            break;
+        }
+    }
+    let now = view.look();
+    assert_eq!(paid_out, 2, "{now:?}");
+    let claims: Vec<Stage> =
+        now.epochs.iter().flat_map(|epoch| epoch.claims.iter().map(|claim| claim.stage)).collect();
+    assert_eq!(claims, [Stage::Accepted; 2 * CLAIMS as usize]);
+    assert!(now.epochs.iter().all(|epoch| epoch.slashed.is_none()));
+    assert_eq!(now.epochs[0].halted, None);
+    // No third epoch is signed: that is what people should look at, and nothing else.
+    let end = format!("{:?}", Alarm::Halted(EpochIndex(1)));
+    for party in &mut parties {
+        assert!(party.alarms().iter().all(|alarm| *alarm == end), "{:?}", party.alarms());
+    }
+    let kills: Vec<u32> = parties.iter().chain(&signers.signers).map(|party| party.kills).collect();
+    println!("killed: {kills:?}; blocks: {}", backend.tip().unwrap().height);
+    assert!(kills.iter().all(|kills| *kills > 0), "{kills:?}");
+    let collaterals = backend.utxos(&files.script("operator", KeyRole::Operator)).unwrap();
+    let collaterals = collaterals.iter().filter(|coin| coin.txout.value.to_sat() == 1_000_000).count();
+    assert_eq!(collaterals, 2);
+    let cost = before.checked_sub(files.money(backend.as_ref(), "operator"));
+    println!("the operator paid {cost:?}");
+    assert!(cost.is_some_and(|cost| cost < COST_MAX), "{cost:?}");
+}
