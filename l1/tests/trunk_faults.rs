@@ -137,7 +137,7 @@ fn a_claim_under_way_waits_for_those_before_it_on_bitcoind() {
 #[test]
 fn what_was_begun_is_finished_without_the_claims_request() {
     let dir = tempfile::tempdir().unwrap();
-    let mut harness = InProcess::new();
+    let harness = InProcess::new();
     let backend = harness.backend();
     assert!(!Trunk::has_claims(dir.path()).unwrap());
     let mut trunk = open(dir.path(), Arc::clone(&backend));
