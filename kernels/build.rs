@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Each is a module of its own, compiled beside the others.
-const SOURCES: [&str; 4] = ["bench", "msm", "ntt", "poseidon2"];
+pub(crate) const SOURCES: [&str; 4] = ["bench", "msm", "ntt", "poseidon2"];
 /// Compiled to PTX once, and from there for each generation: A100, H100 and H200, B200. Others take the PTX.
 const CODE: &str = "arch=compute_80,code=[compute_80,sm_80,sm_90,sm_100]";
 /// What decides which nvcc is taken.
@@ -33,7 +33,7 @@ fn main() {
 }
 
 /// The compiler, by environment variables; `None` if none is wanted.
-fn find_nvcc(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<PathBuf>, String> {
+pub(crate) fn find_nvcc(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<PathBuf>, String> {
     let works = |nvcc: &PathBuf| {
         Command::new(nvcc).arg("--version").output().is_ok_and(|output| output.status.success())
     };
@@ -56,7 +56,7 @@ fn find_nvcc(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<PathB
 ///
 /// # Errors
 /// Why they are empty though there is a compiler.
-fn compile_all(nvcc: Option<&Path>, sources: &Path, out: &Path) -> Result<(), String> {
+pub(crate) fn compile_all(nvcc: Option<&Path>, sources: &Path, out: &Path) -> Result<(), String> {
     let image = |name: &str| out.join(name).with_extension("fatbin");
     let compile = |nvcc| {
         SOURCES
