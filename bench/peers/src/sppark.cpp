@@ -5,6 +5,7 @@
 #include <ec/xyzz_t.hpp>
 #include <msm/pippenger.hpp>
 
+using namespace alt_bn128;
 using bucket_t = xyzz_t<fp_t>;
 using point_t = jacobian_t<fp_t>;
 using affine_t = bucket_t::affine_t;
