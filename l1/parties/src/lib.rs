@@ -48,3 +48,8 @@ pub use sender::Sender;
 pub use types::{ClaimId, EpochIndex, Height, TxId, Values, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
 pub use view::{lineage, slashed_claim, Coin, Confirmed, Readiness, Standing, View};
 pub use vigilante::{Vigilante, VigilanteWeak};
+
+/// Tests of decoders measure what they allocate.
+#[cfg(test)]
+#[global_allocator]
+static MEMORY: assay_l1_fuzz::Memory = assay_l1_fuzz::Memory;
