@@ -1,5 +1,7 @@
 //! A chain, an epoch signed by two attesters, and the services on it.
 
+pub(crate) mod takeover;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
