@@ -5,9 +5,10 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/assay/target
 BATCH ?= sample
 BATCHES ?= 2
+SECONDS ?= 60
 ASSAY := $(CARGO_TARGET_DIR)/release/assay
 
-.PHONY: help setup setup-tests build prove verify test test-slow test-node test-e2e test-cluster test-contract bitcoind lint clippy doc bench cuda gpu cuda-gate guests ci
+.PHONY: help setup setup-tests build prove verify test test-slow test-node test-e2e test-cluster test-contract fuzz bitcoind lint clippy doc bench cuda gpu cuda-gate guests ci
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +41,10 @@ bitcoind: setup ## Build bitcoind from the source in the crate registry (15 to 2
 
 test-node: bitcoind ## Tests on a real bitcoind (regtest, one for each test): settlement, the contract's parties as processes, every attack
 	BITCOIND_EXE="$$(scripts/bitcoind.sh)" cargo test --release --locked -p assay-l1 -p assay-l1-parties -- --ignored bitcoind
+
+fuzz: setup-tests ## Every decoder of l1 on changed encodings, SECONDS (60) each (ASSAY_FUZZ_SEED=N: other ones)
+	ASSAY_FUZZ_SECONDS=$(SECONDS) cargo test --release --locked -p assay-l1-light -p assay-l1 -p assay-l1-signer \
+	  -p assay-l1-parties -- --nocapture changed
 
 test-e2e: build ## The main job in a fresh folder: prove BATCHES (2) sample batches, kill and resume, verify
 	scripts/e2e.sh $(ASSAY) $(BATCHES)

@@ -11,6 +11,7 @@ done < <(grep -oE '`[a-z0-9_./-]+/[a-zA-Z0-9_./-]*`' ARCHITECTURE.md | tr -d '`'
 # layer of each folder: an edge may only point to a lower number
 layer() {
   case "$1" in
+    l1/fuzz) echo -1 ;;
     lvm/core | l1/light | kernels | worker/features) echo 0 ;;
     lvm | l1 | worker/circuit | worker/outer | coordinator/schedule | coordinator/queue | coordinator/telemetry) echo 1 ;;
     worker/zkvm | worker/agent | coordinator/service | l1/signer) echo 2 ;;
@@ -23,6 +24,7 @@ layer() {
 folder() {
   case "$1" in
     assay-lvm-core) echo lvm/core ;;
+    assay-l1-fuzz) echo l1/fuzz ;;
     assay-l1-light) echo l1/light ;;
     assay-chaos) echo coordinator/chaos ;;
     assay-schedule) echo coordinator/schedule ;;

@@ -41,3 +41,8 @@ pub use keys::{KeyError, KeyRole, OperatorSecret};
 pub use store::StoreError;
 pub use trunk::{ClaimInput, ClaimReceipt, EpochReceipt, Trunk, TrunkConfig, TrunkError, TxReceipt};
 pub use wallet::{Wallet, WalletError};
+
+/// Tests of decoders measure what they allocate.
+#[cfg(test)]
+#[global_allocator]
+static MEMORY: assay_l1_fuzz::Memory = assay_l1_fuzz::Memory;

@@ -1,9 +1,12 @@
 //! A wallet of one taproot key: enough to pay fees, without a wallet in the node.
 
+use std::collections::BTreeSet;
+
 use bitcoin::constants::COINBASE_MATURITY;
 use bitcoin::key::Keypair;
 use bitcoin::{
-    absolute, transaction, Address, Amount, FeeRate, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness,
+    absolute, transaction, Address, Amount, FeeRate, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut,
+    Witness,
 };
 
 use crate::backend::{BackendError, BitcoinBackend, Utxo};
@@ -75,8 +78,8 @@ impl Wallet {
             .map_or_else(|_| self.script.to_hex_string(), |address| address.to_string())
     }
 
-    /// A signed transaction that pays `outputs` from confirmed coins, with change last if it is worth an output. On regtest,
-    /// blocks are mined to the wallet if it is short.
+    /// A signed transaction that pays `outputs` from confirmed coins, with change last if it is worth an output; and its fee. On
+    /// regtest, blocks are mined to the wallet if it is short.
     ///
     /// # Errors
     /// `InsufficientFunds` with the address to fund; `Backend`.
@@ -86,29 +89,63 @@ impl Wallet {
         outputs: &[TxOut],
         rate: FeeRate,
     ) -> Result<(Transaction, Amount), WalletError> {
-        match self.try_pay(backend, outputs, rate) {
-            Err(WalletError::InsufficientFunds { .. }) if backend.miner().is_some() => {
-                if let Some(miner) = backend.miner() {
-                    miner.mine(COINBASE_MATURITY + 1, &self.script)?;
-                }
-                self.try_pay(backend, outputs, rate)
+        self.pay_or_mine(backend, (outputs, rate), None)
+    }
+
+    /// As [`pay`](Self::pay), without the coins in `taken`, and always with change last: a child that spends it can raise the
+    /// fee.
+    ///
+    /// # Errors
+    /// As for [`pay`](Self::pay).
+    pub fn pay_with_change(
+        &self,
+        backend: &dyn BitcoinBackend,
+        outputs: &[TxOut],
+        rate: FeeRate,
+        taken: &BTreeSet<OutPoint>,
+    ) -> Result<(Transaction, Amount), WalletError> {
+        self.pay_or_mine(backend, (outputs, rate), Some(taken))
+    }
+
+    /// `with_change`: coins that are not to be spent, where there has to be change.
+    fn pay_or_mine(
+        &self,
+        backend: &dyn BitcoinBackend,
+        payment: (&[TxOut], FeeRate),
+        with_change: Option<&BTreeSet<OutPoint>>,
+    ) -> Result<(Transaction, Amount), WalletError> {
+        match (self.try_pay(backend, payment, with_change), backend.miner()) {
+            (Err(WalletError::InsufficientFunds { .. }), Some(miner)) => {
+                miner.mine(COINBASE_MATURITY + 1, &self.script)?;
+                self.try_pay(backend, payment, with_change)
             }
-            other => other,
+            (other, _) => other,
         }
+    }
+
+    /// Confirmed coins that the next block can spend, large ones first.
+    ///
+    /// # Errors
+    /// The node's.
+    pub fn coins(&self, backend: &dyn BitcoinBackend) -> Result<Vec<Utxo>, BackendError> {
+        let next = backend.tip()?.height + 1;
+        let mature = |coin: &Utxo| !coin.coinbase || next.saturating_sub(coin.height) >= COINBASE_MATURITY;
+        let mut coins = backend.utxos(&self.script)?;
+        coins.retain(|coin| mature(coin));
+        // The outpoint makes the order total.
+        coins.sort_by_key(|coin| (std::cmp::Reverse(coin.txout.value), coin.outpoint));
+        Ok(coins)
     }
 
     fn try_pay(
         &self,
         backend: &dyn BitcoinBackend,
-        outputs: &[TxOut],
-        rate: FeeRate,
+        (outputs, rate): (&[TxOut], FeeRate),
+        with_change: Option<&BTreeSet<OutPoint>>,
     ) -> Result<(Transaction, Amount), WalletError> {
-        let next = backend.tip()?.height + 1;
-        let mature = |coin: &Utxo| !coin.coinbase || next.saturating_sub(coin.height) >= COINBASE_MATURITY;
-        let mut coins = backend.utxos(&self.script)?;
-        coins.retain(|coin| mature(coin));
-        // Large coins first: few inputs. The outpoint makes the order total.
-        coins.sort_by_key(|coin| (std::cmp::Reverse(coin.txout.value), coin.outpoint));
+        // Large coins first: few inputs.
+        let mut coins = self.coins(backend)?;
+        coins.retain(|coin| with_change.is_none_or(|taken| !taken.contains(&coin.outpoint)));
         let paid: Amount = outputs.iter().map(|output| output.value).sum();
         let (mut chosen, mut have) = (Vec::new(), Amount::ZERO);
         let mut need = paid;
@@ -119,28 +156,30 @@ impl Wallet {
                 rate.fee_vb(draft(&chosen, outputs, Some(&[0; 64])).vsize() as u64)
                     .unwrap_or(Amount::MAX_MONEY)
             };
-            need = paid + fee(outputs);
+            let change = TxOut { value: DUST, script_pubkey: self.script.clone() };
+            let with = [outputs, &[change]].concat();
+            need = paid + if with_change.is_some() { DUST + fee(&with) } else { fee(outputs) };
             if have < need {
                 continue;
             }
-            let change = TxOut { value: DUST, script_pubkey: self.script.clone() };
-            let with_change = [outputs, &[change]].concat();
-            let left = have.checked_sub(paid + fee(&with_change)).filter(|left| *left >= DUST);
+            let left = have.checked_sub(paid + fee(&with)).filter(|left| *left >= DUST);
             let outputs = match left {
                 Some(left) => {
-                    let mut outputs = with_change;
+                    let mut outputs = with;
                     outputs.last_mut().expect("change was added").value = left;
                     outputs
                 }
                 None => outputs.to_vec(),
             };
             let fee = have - outputs.iter().map(|output| output.value).sum::<Amount>();
-            return Ok((self.signed(&chosen, &outputs), fee));
+            return Ok((self.spend(&chosen, &outputs), fee));
         }
         Err(WalletError::InsufficientFunds { address: self.address(backend), need, have })
     }
 
-    fn signed(&self, coins: &[Utxo], outputs: &[TxOut]) -> Transaction {
+    /// A signed transaction of these outputs of the wallet's; what is left is its fee. It can be replaced (BIP125).
+    #[must_use]
+    pub fn spend(&self, coins: &[Utxo], outputs: &[TxOut]) -> Transaction {
         let mut tx = draft(coins, outputs, None);
         let spent: Vec<TxOut> = coins.iter().map(|coin| coin.txout.clone()).collect();
         for index in 0..tx.input.len() {

@@ -14,3 +14,6 @@ mod messages;
 mod proofs;
 #[path = "light/support.rs"]
 mod support;
+
+#[global_allocator]
+static MEMORY: assay_l1_fuzz::Memory = assay_l1_fuzz::Memory;

@@ -120,4 +120,41 @@ mod tests {
             assert_eq!(digit(item), expected, "{item:?}");
         }
     }
+
+    /// A witness with `values` of these sizes, the first one on top, and all that lies above.
+    fn witness(values: &[(ValueSize, u8)]) -> Witness {
+        let mut items = Vec::new();
+        for (size, fill) in values.iter().rev() {
+            for digit in (0..size.digits() as u8).rev() {
+                let value = (digit ^ fill) % 16;
+                items.push(vec![*fill; 20]);
+                items.push(if value == 0 { Vec::new() } else { vec![value] });
+            }
+        }
+        items.extend([vec![1; 64], vec![2; 64], vec![3; 100], vec![4; 33]]);
+        Witness::from_slice(&items)
+    }
+
+    #[test]
+    fn a_changed_witness_is_read_as_what_its_evidence_says_or_not_at_all() {
+        use bitcoin::consensus::encode::{deserialize, serialize};
+        let sizes = [ValueSize::Bytes16, ValueSize::Bytes32];
+        let claim = [1, 2, 3, 4, 5].map(|fill| (ValueSize::Bytes32, fill));
+        let corpus = [witness(&claim), witness(&[(sizes[0], 6), (sizes[1], 7)])].map(|one| serialize(&one));
+        let above = |items: Vec<Vec<u8>>| {
+            Witness::from_slice(&[items, vec![vec![1], vec![2], vec![3], vec![4]]].concat())
+        };
+        // The `bitcoin` crate begins a witness with up to 16 MB; an item has 24 bytes beside its own, in three lists.
+        assay_l1_fuzz::Target::new("evidence", &corpus).memory(20 << 20, 64).run(|bytes| {
+            let Ok(witness) = deserialize::<Witness>(bytes) else { return false };
+            if let Some(claim) = SignedClaim::read(&witness) {
+                assert_eq!(SignedClaim::read(&above(claim.items(&[0, 1, 2, 3, 4]))), Some(claim));
+                return true;
+            }
+            let Some(slot) = read_slot(&witness, &sizes) else { return false };
+            let items = slot.iter().rev().flat_map(|value| value.items.clone()).collect();
+            assert_eq!(read_slot(&above(items), &sizes), Some(slot));
+            true
+        });
+    }
 }

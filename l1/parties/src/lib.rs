@@ -50,3 +50,8 @@ pub use types::{
 };
 pub use view::{lineage, slashed_claim, Coin, Confirmed, Readiness, Standing, View};
 pub use vigilante::{Vigilante, VigilanteWeak};
+
+/// Tests of decoders measure what they allocate.
+#[cfg(test)]
+#[global_allocator]
+static MEMORY: assay_l1_fuzz::Memory = assay_l1_fuzz::Memory;

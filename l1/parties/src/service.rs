@@ -11,8 +11,7 @@
 //! * SIGTERM and SIGINT end a service between two steps.
 //!
 //! Entry points: [`operator::run`], [`vigilante::run`], [`backup::run`], each with its `clap` arguments; each pass by pass:
-//! [`operator::OperatorService`], [`vigilante::VigilanteService`]. What only the
-//! rollup can do, executing batches and verifying proofs, is a [`Judge`] of the caller.
+//! [`operator::OperatorService`], [`vigilante::VigilanteService`], [`backup::BackupService`]. What only the rollup can do, executing batches and verifying proofs, is a [`Judge`] of the caller.
 //!
 //! Non-goals: making epochs (the signers' crate), proving, mining.
 

@@ -129,4 +129,26 @@ mod tests {
         std::fs::write(&path, &damaged).unwrap();
         assert_eq!(BlockLog::open(&path).unwrap().1.len(), 1);
     }
+
+    #[test]
+    fn a_changed_log_gives_a_beginning_of_itself() {
+        let genesis = genesis_block(Network::Regtest);
+        let mut other = genesis.clone();
+        other.txdata.push(genesis.txdata[0].clone());
+        let record = |block: &Block| {
+            let body = serialize(block);
+            [&(body.len() as u32).to_le_bytes(), &checksum(&body), body.as_slice()].concat()
+        };
+        let corpus = [record(&genesis), [record(&genesis), record(&other)].concat()];
+        // The `bitcoin` crate begins a witness with up to 16 MB.
+        assay_l1_fuzz::Target::new("block-log", &corpus).memory(20 << 20, 24).run(|bytes| {
+            let (blocks, good) = parse(bytes);
+            assert_eq!(blocks.iter().flat_map(record).collect::<Vec<u8>>(), bytes[..good]);
+            // Behind the checksum there is a decoder, too.
+            let body = bytes.get(PREFIX_BYTES..).unwrap_or_default();
+            let sealed = [&(body.len() as u32).to_le_bytes(), &checksum(body), body].concat();
+            assert!(parse(&sealed).1 == 0 || parse(&sealed).0.len() == 1);
+            !blocks.is_empty()
+        });
+    }
 }

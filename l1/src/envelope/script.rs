@@ -89,7 +89,7 @@ pub fn decode(script: &Script, tag: &Tag) -> Option<Result<(XOnlyPublicKey, Enve
         return None;
     }
     let rest = script.instructions().skip(5);
-    Some(body(header, rest).and_then(|envelope| {
+    Some(body(header, rest, script.len()).and_then(|envelope| {
         let canonical = encode(&author, tag, &envelope);
         if canonical.as_script() == script {
             Ok((author, envelope))
@@ -109,9 +109,11 @@ pub(crate) fn decode_any_tag(script: &Script) -> Option<Result<(XOnlyPublicKey, 
     decode(script, &tag)
 }
 
+/// `script_len`: the script holds every byte of the body, so that allocation is bounded by it, not by what the header announces.
 fn body<'a>(
     header: &[u8],
     pushes: impl Iterator<Item = Result<Instruction<'a>, bitcoin::script::Error>>,
+    script_len: usize,
 ) -> Result<Envelope, EnvelopeError> {
     let header: &[u8; HEADER_BYTES] = header.try_into().map_err(|_| EnvelopeError::Length {
         what: "envelope header",
@@ -130,7 +132,7 @@ fn body<'a>(
     if codec == Codec::Plain && plain_len != stored_len {
         return Err(EnvelopeError::Script { detail: "plain body with two lengths" });
     }
-    let mut stored = Vec::with_capacity(stored_len as usize);
+    let mut stored = Vec::with_capacity((stored_len as usize).min(script_len));
     for item in pushes {
         match item.map_err(|_| EnvelopeError::Script { detail: "script is cut short" })? {
             Instruction::PushBytes(bytes) => stored.extend_from_slice(bytes.as_bytes()),

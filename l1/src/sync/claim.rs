@@ -256,4 +256,29 @@ mod tests {
             assert_eq!(digit(item), expected, "{item:?}");
         }
     }
+
+    #[test]
+    fn a_changed_spend_is_a_claim_only_with_the_keys_of_its_connector() {
+        use bitcoin::consensus::encode::{deserialize, serialize};
+        let terms = terms();
+        let script = claim_connector(&terms, 1, Some(&keys(1))).txout().script_pubkey;
+        let corpus = [serialize(&claim_tx(1, &values()))];
+        // The `bitcoin` crate begins a witness with up to 16 MB.
+        let target = assay_l1_fuzz::Target::new("claim", &corpus).cases(1_500).memory(20 << 20, 24);
+        target.run(|bytes| {
+            let Ok(tx) = deserialize::<Transaction>(bytes) else { return false };
+            let _ = connector_script(&tx);
+            let _ = mark(&tx);
+            for input in 0..tx.input.len() {
+                match read_spend(&tx, input, (&terms, 1), &script) {
+                    Ok(Spend::Claim { keys: read, .. }) => assert_eq!(*read, keys(1)),
+                    Ok(Spend::Reconfiguration { .. }) => {
+                        panic!("the leaf of the next epoch is not in the corpus")
+                    }
+                    Err(_) => return false,
+                }
+            }
+            true
+        });
+    }
 }

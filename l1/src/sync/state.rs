@@ -180,3 +180,89 @@ pub(super) fn decode_terms(terms: &str, dir: &Path) -> Result<EpochTerms, StoreE
         detail: "epoch terms do not decode".to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash;
+    use bitcoin::BlockHash;
+
+    use super::*;
+    use crate::envelope::message::tests::values;
+    use crate::envelope::message::Message;
+    use crate::envelope::pack::pack;
+    use crate::graph::terms::tests::terms;
+    use crate::sync::records::Place;
+
+    fn config() -> SyncConfig {
+        let terms = terms();
+        SyncConfig { dir: "a folder".into(), terms, root: None, start_height: 5, confirmations: 2 }
+    }
+
+    /// With something in every field.
+    fn full() -> State {
+        let (config, mut state) = (config(), State::new(&config()));
+        let txid = Txid::all_zeros();
+        let author = config.terms.operator_key;
+        let terms = hex::encode(config.terms.encode());
+        let hash = |byte| BlockHash::from_byte_array([byte; 32]);
+        assert!(state.window.push(hash(1), hash(0)) && state.window.push(hash(2), hash(1)));
+        let place = Place { height: 5, block: hash(1), txid, vin: 0 };
+        let noise: Vec<u8> = (0..99u32).flat_map(|at| *blake3::hash(&at.to_le_bytes()).as_bytes()).collect();
+        let batch = Message::Batch { epoch: 0, claim: 1, batch_hash: [5; 32], data: noise };
+        for message in [batch, Message::Epoch(Box::new(config.terms.clone()))] {
+            for envelope in pack(&message, 1_000).unwrap() {
+                state.records.add((place, txid), author, &envelope).unwrap();
+            }
+        }
+        let connector_script = ScriptBuf::from_bytes(vec![0x51, 0x20, 7]);
+        state.add_root(Root {
+            txid,
+            height: 5,
+            connector_script: connector_script.clone(),
+            author: Some(author),
+        });
+        state.trunk = Some(TrunkState {
+            terms: terms.clone(),
+            connector: OutPoint::new(txid, 0),
+            connector_script,
+            claim: 1,
+            key_hashes: vec![hex::encode([3; 32])],
+            commitment: [4; 32],
+            author: None,
+            is_linked: true,
+            has_ended: false,
+        });
+        state.find(6, txid, FindingKind::Envelope { detail: "malformed".to_owned() });
+        state.pending.push_back(Event::Epoch { terms, txid, height: 6 });
+        let (batches, data) = state.records.sources(0, 1);
+        let values = values().fields().map(hex::encode);
+        let pending =
+            PendingClaim { epoch: 0, claim: 1, txid, height: 6, values, is_linked: true, batches, data };
+        state.pending.push_back(Event::Claim(Box::new(pending)));
+        state
+    }
+
+    #[test]
+    fn a_changed_state_is_read_as_what_it_says_or_refused() {
+        let corpus = [State::new(&config()), full()].map(|state| serde_json::to_vec_pretty(&state).unwrap());
+        assay_l1_fuzz::Target::new("sync-state", &corpus).run(|bytes| {
+            let Ok(state) = serde_json::from_slice::<State>(bytes) else { return false };
+            let again: State = serde_json::from_slice(&serde_json::to_vec(&state).unwrap()).unwrap();
+            assert_eq!(again, state);
+            if state.check(&config()).is_err() {
+                return false;
+            }
+            for event in &state.pending {
+                if let Event::Claim(claim) = event {
+                    let _ = claim.values();
+                }
+            }
+            for terms in state.trunk.iter().map(|trunk| &trunk.terms) {
+                let _ = decode_terms(terms, Path::new("a folder"));
+            }
+            let _ = state.records.terms(&config().terms.id());
+            let _ = state.records.sources(0, 1);
+            true
+        });
+    }
+}

@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use super::support::block;
 
 pub(crate) const TAG: Tag = *b"assaytag";
-const PEG_IN: [u8; 4] = [0x51, 1, 2, 3];
+pub(crate) const PEG_IN: [u8; 4] = [0x51, 1, 2, 3];
 
 pub(crate) fn rules() -> Rules {
     Rules { tag: TAG, peg_in: Some(PEG_IN.to_vec()) }
@@ -40,7 +40,7 @@ pub(crate) fn leaf(kind: u8, codec: u8, body: &[u8]) -> Vec<u8> {
     script
 }
 
-fn reveal(scripts: &[Vec<u8>], outputs: &[(u64, &[u8])]) -> Transaction {
+pub(crate) fn reveal(scripts: &[Vec<u8>], outputs: &[(u64, &[u8])]) -> Transaction {
     let control = [[0xc0].as_slice(), &[9; 32]].concat();
     let input = |(index, script): (usize, &Vec<u8>)| TxIn {
         previous_output: OutPoint::new(Txid::from_byte_array([8; 32]), index as u32),
@@ -60,7 +60,7 @@ fn reveal(scripts: &[Vec<u8>], outputs: &[(u64, &[u8])]) -> Transaction {
     }
 }
 
-fn deposit(to: u8, vout: u32) -> Vec<u8> {
+pub(crate) fn deposit(to: u8, vout: u32) -> Vec<u8> {
     leaf(4, 0, &Body::Deposit { recipient: [to; 20], vout }.encode())
 }
 

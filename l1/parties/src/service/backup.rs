@@ -47,20 +47,49 @@ pub fn run_on(
     judge: &mut dyn Judge,
     stop: &Stop,
 ) -> Result<(), ServiceError> {
-    let secret = OperatorSecret::load_or_create(&args.operator_secret)?;
-    let mut watch = args.watch.clone();
-    watch.party.dir = args.watch.party.dir.join("watch");
-    let mut party = args.watch.party.clone();
-    party.dir = args.watch.party.dir.join("operator");
-    party.secret = args.operator_secret.clone();
-    let operator = OperatorArgs { party, batches: args.batches.clone() };
-    let mut operator = OperatorService::open(&operator, Arc::clone(&backend))?;
-    let mut watch = VigilanteService::open_backup(&watch, backend, judge, &secret)?;
+    let mut service = BackupService::open(args, backend, judge)?;
     tracing::info!("the backup operator watches");
     while !stop.is_stopped() {
-        watch.pass(stop)?;
-        operator.pass(stop)?;
+        service.pass(stop)?;
         stop.sleep(args.watch.party.poll());
     }
     Ok(())
+}
+
+/// The backup operator with its files and its node, for callers with a loop of their own.
+pub struct BackupService<'a> {
+    watch: VigilanteService<'a>,
+    operator: OperatorService,
+}
+
+impl<'a> BackupService<'a> {
+    /// Takes its directory and goes on where it was.
+    ///
+    /// # Errors
+    /// What is wrong with the files; the node's.
+    pub fn open(
+        args: &BackupArgs,
+        backend: Arc<dyn BitcoinBackend>,
+        judge: &'a mut dyn Judge,
+    ) -> Result<Self, ServiceError> {
+        let secret = OperatorSecret::load_or_create(&args.operator_secret)?;
+        let mut watch = args.watch.clone();
+        watch.party.dir = args.watch.party.dir.join("watch");
+        let mut party = args.watch.party.clone();
+        party.dir = args.watch.party.dir.join("operator");
+        party.secret = args.operator_secret.clone();
+        let operator = OperatorArgs { party, batches: args.batches.clone() };
+        let operator = OperatorService::open(&operator, Arc::clone(&backend))?;
+        let watch = VigilanteService::open_backup(&watch, backend, judge, &secret)?;
+        Ok(Self { watch, operator })
+    }
+
+    /// Does everything that there is to do now. A node that does not answer is no error.
+    ///
+    /// # Errors
+    /// What it cannot go on with.
+    pub fn pass(&mut self, stop: &Stop) -> Result<(), ServiceError> {
+        self.watch.pass(stop)?;
+        self.operator.pass(stop)
+    }
 }

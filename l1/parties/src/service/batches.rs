@@ -194,4 +194,21 @@ mod tests {
         std::fs::write(batches.path(&[1; 32]), &bytes).unwrap();
         assert_eq!(batches.get(&[1; 32]).unwrap(), Some(old));
     }
+
+    #[test]
+    fn a_changed_batch_is_read_as_what_it_encodes_or_refused() {
+        let empty = ProvedBatch { proof: Vec::new(), data: Vec::new(), ..batch() };
+        // Without the checksum, which any change would break.
+        let corpus = [batch(), empty].map(|batch| {
+            let bytes = batch.encode();
+            bytes[..bytes.len() - SUM_BYTES].to_vec()
+        });
+        assay_l1_fuzz::Target::new("batch", &corpus).run(|bytes| {
+            assert_eq!(ProvedBatch::decode(bytes), None);
+            let sealed = [bytes, blake3::hash(bytes).as_bytes()].concat();
+            let Some(batch) = ProvedBatch::decode(&sealed) else { return false };
+            assert_eq!(batch.encode(), sealed);
+            true
+        });
+    }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use assay_l1::StoreError;
 use assay_l1_signer::store::file;
+use bincode::Options;
 use serde::de::DeserializeOwned;
 use serde::Serialize;
 
@@ -40,7 +41,13 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreE
         return Err(format(path, "the checksum does not fit"));
     }
     let content = content.strip_prefix(&MARK).ok_or_else(|| format(path, "another version"))?;
-    bincode::deserialize(content).map(Some).map_err(|error| format(path, error))
+    decode(content).map(Some).map_err(|error| format(path, error))
+}
+
+/// The content of a file: all of it.
+pub(super) fn decode<T: DeserializeOwned>(content: &[u8]) -> bincode::Result<T> {
+    // As `bincode::serialize` writes it; that one's counterpart would take more than it reads.
+    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(BYTES_MAX).deserialize(content)
 }
 
 /// A directory that no other process works on.

@@ -34,6 +34,13 @@ impl Follower {
         Ok(Self { height, hashes: [backend.block_hash(height)?].into() })
     }
 
+    /// False for what no chain can have led to: a stored one may be anything.
+    pub(super) fn is_valid(&self) -> bool {
+        !self.hashes.is_empty()
+            && self.hashes.len() <= KNOWN_BLOCKS
+            && self.depth() as u64 <= u64::from(self.height)
+    }
+
     /// Height of the last block.
     pub(super) fn height(&self) -> u32 {
         self.height

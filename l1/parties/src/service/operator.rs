@@ -15,7 +15,7 @@ use assay_l1::wots::guard::{GuardError, UseGuard};
 use assay_l1::wots::KeyId;
 use assay_l1::{BitcoinBackend, KeyRole, OperatorSecret, Wallet};
 use bitcoin::secp256k1::XOnlyPublicKey;
-use bitcoin::{FeeRate, Script};
+use bitcoin::Script;
 use clap::Args;
 
 use super::args::{keys, PartyArgs};
@@ -97,12 +97,11 @@ fn open(
     let trunk_id = trunk_of(&contract);
     let keys = keys(&secret, &trunk_id);
     let author = secret.keypair(&trunk_id, KeyRole::Envelope);
-    let rate_max = FeeRate::from_sat_per_kwu(party.fee_rate_max.saturating_mul(250));
     let publisher = Publisher::open(
         dir.file("data"),
         (Wallet::new(author), author),
         tag(&trunk_id),
-        rate_max,
+        party.fee_policy(),
         backend.as_ref(),
     )?;
     let address = |script: &Script| node::address(backend.as_ref(), script);

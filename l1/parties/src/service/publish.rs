@@ -1,9 +1,13 @@
 //! Data and proofs of batches on the chain: envelopes, one batch after the other, each until it is final.
 //!
 //! A batch's transactions (a commit, then a reveal for each envelope) are made once and on disk before the first is sent; a
-//! later run sends the same ones. Reveals wait for the commit's block, so that nothing has unconfirmed relatives.
-//!
-//! Limit: a publication is paid at the rate of the moment it is made, and not raised.
+//! later run sends the same ones. Reveals wait for the commit's block, so that nothing has unconfirmed relatives but the children that
+//! [`raise`] a transaction's fee when it is stuck; these, too, are on disk before they are sent.
+
+mod plan;
+mod raise;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -14,104 +18,28 @@ use assay_l1::envelope::script::{commit_output, reveal_transaction};
 use assay_l1::envelope::{Envelope, Tag, BODY_BYTES_MAX};
 use assay_l1::graph::connector::LeafSpend;
 use assay_l1::graph::transactions::{leaf_witness, sign_leaf};
-use assay_l1::{BackendError, BitcoinBackend, StoreError, TxState, Wallet, WalletError};
-use bitcoin::consensus::encode::{deserialize, serialize};
+use assay_l1::{BackendError, BitcoinBackend, StoreError, Utxo, Wallet, WalletError};
 use bitcoin::key::Keypair;
-use bitcoin::{Amount, BlockHash, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
+use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use serde::{Deserialize, Serialize};
 
 use super::batches::ProvedBatch;
 use super::error::ServiceError;
 use super::file;
-use crate::fees::DUST;
+use super::node;
+use crate::fees::{FeePolicy, Market, DUST};
+use plan::{Part, Plan, Publication};
+use raise::{is_stuck, Raise};
 
 /// Blocks on top of a publication after which it is forgotten.
 const DEEP_BLOCKS: u32 = 1_000;
 /// Blocks in a row in which a commit is refused for its coins, after which others are taken.
 const REFUSALS_MAX: u32 = 10;
-/// Blocks before a publication was made in which it is looked for after a restart.
-const REORG_BLOCKS: u32 = 100;
 
-/// A publication as it is on disk.
-#[derive(Debug, Serialize, Deserialize)]
-struct Plan {
-    /// Height of the tip when it was made.
-    since: u32,
-    /// Epoch and claim that its messages name.
-    place: (u32, u32),
-    /// Commit, then reveals; consensus encoding.
-    txs: Vec<Vec<u8>>,
-    /// Where each is in the chain, as far as was known when this was written.
-    confirmed: Vec<Option<Place>>,
-}
-
-/// Height and hash of a block.
-type Place = (u32, BlockHash);
-
-/// A publication on its way, or done.
-#[derive(Debug)]
-struct Publication {
-    since: u32,
-    place: (u32, u32),
-    txs: Vec<(Txid, Transaction)>,
-    confirmed: Vec<Option<Place>>,
-    /// True if what is confirmed is on disk.
-    is_noted: bool,
-    /// When it was last sent.
-    sent: Option<u32>,
-    /// How often the commit was refused for its coins.
-    refused: u32,
-    /// What was last said of it.
-    said: Option<bool>,
-}
-
-impl Publication {
-    /// From its plan, which is believed.
-    fn of(plan: &Plan) -> Result<Self, String> {
-        let read = |bytes: &Vec<u8>| deserialize::<Transaction>(bytes).map(|tx| (tx.compute_txid(), tx));
-        let txs = plan.txs.iter().map(read).collect::<Result<Vec<_>, _>>();
-        let txs = txs.map_err(|error| error.to_string())?;
-        if plan.confirmed.len() != txs.len() {
-            return Err("as many places as transactions".to_owned());
-        }
-        let (since, place, confirmed) = (plan.since, plan.place, plan.confirmed.clone());
-        Ok(Self { since, place, txs, confirmed, is_noted: true, sent: None, refused: 0, said: None })
-    }
-
-    fn plan(&self) -> Plan {
-        let txs = self.txs.iter().map(|(_, tx)| serialize(tx)).collect();
-        Plan { since: self.since, place: self.place, txs, confirmed: self.confirmed.clone() }
-    }
-
-    /// Asks the chain whether it still is where it was, and where what was not in a block is now.
-    fn look_up(&mut self, backend: &dyn BitcoinBackend) -> Result<(), BackendError> {
-        // Another branch may have it in an earlier block.
-        let since = self.since.saturating_sub(REORG_BLOCKS);
-        for ((txid, _), confirmed) in self.txs.iter().zip(&mut self.confirmed) {
-            if let Some((height, hash)) = confirmed {
-                match backend.block_hash(*height) {
-                    Ok(active) if active == *hash => continue,
-                    Ok(_) | Err(BackendError::NotFound { .. }) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            self.is_noted = false;
-            *confirmed = backend.transaction(txid, since)?.and_then(|record| match record.state {
-                TxState::Confirmed { height, block_hash, .. } => Some((height, block_hash)),
-                TxState::Mempool => None,
-            });
-        }
-        Ok(())
-    }
-
-    /// True if the commit is in a block.
-    fn is_begun(&self) -> bool {
-        self.confirmed.first().is_some_and(Option::is_some)
-    }
-
-    fn is_done(&self) -> bool {
-        self.confirmed.iter().all(Option::is_some)
-    }
+/// What children of forgotten publications have cost; on disk.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Spent {
+    sat: u64,
 }
 
 /// Publishes batches.
@@ -120,11 +48,15 @@ pub(super) struct Publisher {
     wallet: Wallet,
     author: Keypair,
     tag: Tag,
-    rate_max: FeeRate,
+    policy: FeePolicy,
     queue: VecDeque<([u8; 32], (u32, u32))>,
     by_root: BTreeMap<[u8; 32], Publication>,
     /// Tip at which there was no money.
     unpaid: Option<u32>,
+    /// What children of forgotten publications have cost.
+    spent: Amount,
+    /// Highest block that a reorganisation took out.
+    disconnected_max: u32,
 }
 
 /// What became known of a batch's data: the state that it starts at, and whether all of it is in blocks.
@@ -136,7 +68,7 @@ impl Publisher {
         dir: PathBuf,
         (wallet, author): (Wallet, Keypair),
         tag: Tag,
-        rate_max: FeeRate,
+        policy: FeePolicy,
         backend: &dyn BitcoinBackend,
     ) -> Result<Self, ServiceError> {
         let storage = |source| StoreError::Storage { path: dir.clone(), source };
@@ -156,7 +88,21 @@ impl Publisher {
             publication.look_up(backend)?;
             by_root.insert(root, publication);
         }
-        Ok(Self { dir, wallet, author, tag, rate_max, queue: VecDeque::new(), by_root, unpaid: None })
+        let spent = file::read::<Spent>(&dir.join("spent"))?.unwrap_or_default();
+        let spent = Amount::from_sat(spent.sat).min(Amount::MAX_MONEY);
+        let queue = VecDeque::new();
+        Ok(Self {
+            dir,
+            wallet,
+            author,
+            tag,
+            policy,
+            queue,
+            by_root,
+            unpaid: None,
+            spent,
+            disconnected_max: 0,
+        })
     }
 
     /// Script of the coins that pay for data.
@@ -187,22 +133,22 @@ impl Publisher {
         let hash = block.block_hash();
         let ids: BTreeSet<Txid> = block.txdata.iter().map(Transaction::compute_txid).collect();
         for publication in open {
-            for ((txid, _), confirmed) in publication.txs.iter().zip(&mut publication.confirmed) {
-                if ids.contains(txid) {
-                    *confirmed = Some((height, hash));
-                    publication.is_noted = false;
-                }
+            for part in publication.parts.iter_mut().filter(|part| ids.contains(&part.txid)) {
+                part.confirmed = Some((height, hash));
+                publication.is_noted = false;
             }
         }
     }
 
     /// Takes note of a block that left the chain.
     pub(super) fn disconnected(&mut self, height: u32) {
+        // The first one was the tip: from there on what is lost can be mined again.
+        self.disconnected_max = self.disconnected_max.max(height);
         for publication in self.by_root.values_mut() {
-            for confirmed in
-                publication.confirmed.iter_mut().filter(|one| one.is_some_and(|(at, _)| at >= height))
-            {
-                *confirmed = None;
+            let lost = |part: &&mut Part| part.confirmed.is_some_and(|(at, _)| at >= height);
+            for part in publication.parts.iter_mut().filter(lost) {
+                part.confirmed = None;
+                part.lost = self.disconnected_max;
                 publication.is_noted = false;
             }
         }
@@ -233,18 +179,92 @@ impl Publisher {
         if self.by_root.values().all(Publication::is_done) {
             self.begin_next((backend, height), load)?;
         }
+        let open = |one: &Publication| !one.is_done() && one.sent != Some(height);
+        if self.by_root.values().any(open) {
+            self.raise(backend, &node::market(backend, height)?)?;
+        }
         for (root, publication) in &mut self.by_root {
-            if publication.is_done() {
-                if !publication.is_noted {
-                    file::write(&path(&self.dir, root), &publication.plan())?;
-                    publication.is_noted = true;
-                }
-            } else if publication.sent != Some(height) {
+            // What is to be sent is on disk; where a transaction is can be found out again.
+            if !publication.is_noted && publication.is_done() {
+                note(&self.dir, root, publication)?;
+            }
+            if open(publication) {
                 send(publication, backend)?;
                 publication.sent = Some(height);
             }
         }
         Ok(())
+    }
+
+    /// Has children pay for what is stuck, and writes them down.
+    fn raise(&mut self, backend: &dyn BitcoinBackend, market: &Market) -> Result<(), ServiceError> {
+        let mut due: Vec<([u8; 32], usize)> = Vec::new();
+        for (root, publication) in self.by_root.iter().filter(|(_, one)| one.sent != Some(market.at.0)) {
+            let stuck = |index: &usize| {
+                let part = &publication.parts[*index];
+                is_stuck(part, publication.waits_since(*index), &self.policy, market)
+            };
+            due.extend(publication.due().into_iter().filter(stuck).map(|index| (*root, index)));
+        }
+        if due.is_empty() {
+            return Ok(());
+        }
+        let coins = self.wallet.coins(backend)?;
+        for (root, index) in due {
+            let taken = self.taken((backend, market.at.0), &coins, Some((&root, index)))?;
+            let Some(publication) = self.by_root.get(&root) else { continue };
+            let part = &publication.parts[index];
+            let own = part.child.as_ref().map_or(Amount::ZERO, |child| child.fee);
+            let committed = self.committed().checked_sub(own).unwrap_or(Amount::ZERO);
+            let (policy, wallet) = (&self.policy, &self.wallet);
+            let raise = Raise { policy, market, wallet, coins: &coins, taken: &taken, committed };
+            match raise.child(part) {
+                Ok(None) => {}
+                Ok(Some(child)) => {
+                    let (txid, fee) = (part.txid, child.fee);
+                    tracing::warn!("data {txid} is stuck: a child pays {fee} for it");
+                    let Some(publication) = self.by_root.get_mut(&root) else { continue };
+                    publication.parts[index].child = Some(child);
+                    note(&self.dir, &root, publication)?;
+                }
+                Err(error) => tracing::error!("data {} is stuck, and stays so: {error}", part.txid),
+            }
+        }
+        Ok(())
+    }
+
+    /// What all children cost, those of forgotten publications included.
+    fn committed(&self) -> Amount {
+        self.spent + self.by_root.values().map(Publication::raised).sum::<Amount>()
+    }
+
+    /// Those of `coins` that children spend, `but` one's.
+    fn taken(
+        &self,
+        (backend, tip): (&dyn BitcoinBackend, u32),
+        coins: &[Utxo],
+        but: Option<(&[u8; 32], usize)>,
+    ) -> Result<BTreeSet<OutPoint>, BackendError> {
+        let confirmed: BTreeSet<OutPoint> = coins.iter().map(|coin| coin.outpoint).collect();
+        let mut taken = BTreeSet::new();
+        for (root, publication) in &self.by_root {
+            for (index, part) in publication.parts.iter().enumerate() {
+                let Some(child) = part.child.as_ref().filter(|_| but != Some((root, index))) else {
+                    continue;
+                };
+                let mut inputs = child.tx.input.iter().map(|input| input.previous_output);
+                if !inputs.any(|input| confirmed.contains(&input)) {
+                    continue;
+                }
+                // A transaction that was mined without its child needs none any more, but a mempool may have it still.
+                let is_live =
+                    part.confirmed.is_none() || backend.transaction(&child.tx.compute_txid(), tip)?.is_some();
+                if is_live {
+                    taken.extend(child.tx.input.iter().map(|input| input.previous_output));
+                }
+            }
+        }
+        Ok(taken)
     }
 
     /// Begins the first of the queue. What is wrong with one batch, or no money, keeps nobody from answering challenges.
@@ -281,16 +301,25 @@ impl Publisher {
 
     fn forget_deep(&mut self, height: u32) -> Result<(), ServiceError> {
         let deep = |one: &Publication| {
-            one.confirmed.iter().all(|at| at.is_some_and(|(at, _)| height.saturating_sub(at) > DEEP_BLOCKS))
+            let is_deep = |(at, _)| height.saturating_sub(at) > DEEP_BLOCKS;
+            one.parts.iter().all(|part| part.confirmed.is_some_and(is_deep))
         };
-        let old: Vec<[u8; 32]> =
-            self.by_root.iter().filter(|(_, one)| deep(one)).map(|(root, _)| *root).collect();
-        old.iter().try_for_each(|root| self.forget(root).map(drop))
+        let old = self.by_root.iter().filter(|(_, one)| deep(one));
+        let old: Vec<_> = old.map(|(root, one)| (*root, one.raised())).collect();
+        for (root, raised) in old {
+            if raised > Amount::ZERO {
+                // First: what a kill lets it count twice is not spent twice.
+                self.spent += raised;
+                file::write(&self.dir.join("spent"), &Spent { sat: self.spent.to_sat() })?;
+            }
+            self.forget(&root)?;
+        }
+        Ok(())
     }
 
     /// Publications whose coins are spent by others are made anew.
     fn forget_spent(&mut self) -> Result<(), ServiceError> {
-        let spent = |one: &Publication| !one.is_begun() && one.refused >= REFUSALS_MAX;
+        let spent = |one: &Publication| one.begun().is_none() && one.refused >= REFUSALS_MAX;
         let spent: Vec<[u8; 32]> =
             self.by_root.iter().filter(|(_, one)| spent(one)).map(|(root, _)| *root).collect();
         for root in spent {
@@ -329,8 +358,7 @@ impl Publisher {
             Message::ClaimData { epoch, claim, values, proof: batch.proof.clone() },
         ];
         let unfit = |detail: String| ServiceError::Batch { batch: hex::encode(prev_commitment), detail };
-        let estimate = super::node::market(backend, since)?.estimate;
-        let rate = estimate.min(self.rate_max);
+        let rate = node::market(backend, since)?.estimate.min(self.policy.ceiling);
         let mut spends = Vec::new();
         for message in &messages {
             let envelopes = pack(message, BODY_BYTES_MAX).map_err(|error| unfit(error.to_string()))?;
@@ -340,20 +368,24 @@ impl Publisher {
             }
         }
         let outputs: Vec<TxOut> = spends.iter().map(|spend| spend.txout.clone()).collect();
-        let (commit, _) = self.wallet.pay(backend, &outputs, rate)?;
-        let commit_txid = commit.compute_txid();
+        let taken = match self.by_root.values().any(Publication::has_children) {
+            true => self.taken((backend, since), &self.wallet.coins(backend)?, None)?,
+            false => BTreeSet::new(),
+        };
+        let (commit, fee) = self.wallet.pay_with_change(backend, &outputs, rate, &taken)?;
+        let commit = Part::new(commit, fee);
+        let commit_txid = commit.txid;
         let reveal = |(vout, spend): (usize, &LeafSpend)| {
             let mut tx = self.reveal(OutPoint::new(commit_txid, vout as u32));
             let signature = sign_leaf(&tx, 0, std::slice::from_ref(&spend.txout), spend, &self.author);
             tx.input[0].witness = leaf_witness(&signature, spend);
-            tx
+            Part::new(tx, spend.txout.value.checked_sub(DUST).unwrap_or(Amount::ZERO))
         };
         let reveals = spends.iter().enumerate().map(reveal);
-        let txs: Vec<Transaction> = [commit].into_iter().chain(reveals).collect();
-        let confirmed = vec![None; txs.len()];
-        let plan = Plan { since, place: (epoch, claim), txs: txs.iter().map(serialize).collect(), confirmed };
-        file::write(&path(&self.dir, &prev_commitment), &plan)?;
-        Publication::of(&plan).map_err(unfit)
+        let parts = [commit].into_iter().chain(reveals).collect();
+        let mut publication = Publication::new(since, (epoch, claim), parts);
+        note(&self.dir, &prev_commitment, &mut publication)?;
+        Ok(publication)
     }
 
     /// The output of the commit for an envelope, worth its own reveal.
@@ -375,23 +407,36 @@ fn path(dir: &Path, root: &[u8; 32]) -> PathBuf {
     dir.join(format!("{}.data", hex::encode(root)))
 }
 
-/// Sends the commit, or, once that is in a block, the reveals.
+/// Writes a publication down as it is.
+fn note(dir: &Path, root: &[u8; 32], publication: &mut Publication) -> Result<(), StoreError> {
+    file::write(&path(dir, root), &publication.plan())?;
+    publication.is_noted = true;
+    Ok(())
+}
+
+/// Sends the commit, or, once that is in a block, the reveals; each with its child.
 fn send(publication: &mut Publication, backend: &dyn BitcoinBackend) -> Result<(), BackendError> {
-    let is_begun = publication.is_begun();
-    let due = publication.txs.iter().zip(&publication.confirmed).enumerate();
-    let due = due.filter(|(index, (_, confirmed))| confirmed.is_none() && (is_begun || *index == 0));
     let mut refused = false;
-    for (_, ((txid, tx), _)) in due {
-        match backend.broadcast(tx) {
-            Ok(()) => {}
-            // The mempool may be full now, or the commit's block gone; the next block brings another try.
-            Err(BackendError::Rejected { reason, .. }) => {
-                refused |= reason.contains("missing");
-                tracing::warn!("data {txid} is not taken: {reason}");
+    for index in publication.due() {
+        let Part { txid, tx, child, .. } = &publication.parts[index];
+        let sent = match child {
+            None => backend.broadcast(tx),
+            Some(child) => backend.broadcast_package(&[tx.clone(), child.tx.clone()]),
+        };
+        // The mempool may be full now, or the commit's block gone; the next block brings another try.
+        let reason = match sent {
+            Ok(()) => continue,
+            Err(BackendError::Rejected { reason, .. }) => reason,
+            Err(BackendError::PackageRejected { reason, transactions }) => {
+                // Without its parent a child misses an input, too.
+                let own = transactions.into_iter().find(|(refused, _)| refused == txid);
+                own.map_or_else(|| format!("with its child: {reason}"), |(_, reason)| reason)
             }
             Err(error) => return Err(error),
-        }
+        };
+        refused |= reason.contains("missing");
+        tracing::warn!("data {txid} is not taken: {reason}");
     }
-    publication.refused = if refused && !is_begun { publication.refused + 1 } else { 0 };
+    publication.refused = if refused && publication.begun().is_none() { publication.refused + 1 } else { 0 };
     Ok(())
 }

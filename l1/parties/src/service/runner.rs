@@ -1,10 +1,13 @@
 //! One machine with its files, its node and its shell.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use assay_l1::{BackendError, BitcoinBackend, Class};
+use assay_l1::{BackendError, BitcoinBackend, Class, StoreError};
 use bitcoin::{Amount, BlockHash};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -169,6 +172,10 @@ impl<M: Machine, S: Shell> Runner<M, S> {
                 }
                 if stored.trunk_id != trunk_id {
                     return Err(foreign("trunk"));
+                }
+                if !stored.follower.is_valid() {
+                    let detail = "its place in the chain cannot be".to_owned();
+                    return Err(StoreError::Format { path: dir.file("state"), detail }.into());
                 }
                 check_graphs(&stored.graphs, &graphs)?;
                 stored

@@ -120,13 +120,18 @@ impl Actor {
         self.untold.push(values);
     }
 
-    /// The machine as it comes back from its stored state.
-    pub(crate) fn restart(&mut self) {
+    /// The machine's state as it is stored.
+    pub(crate) fn stored(&self) -> Vec<u8> {
         let stored = match &self.machine {
             Machine::Operator(machine) => bincode::serialize(machine),
             Machine::Vigilante(machine) => bincode::serialize(machine),
         };
-        let stored = stored.expect("the state can be stored");
+        stored.expect("the state can be stored")
+    }
+
+    /// The machine as it comes back from its stored state.
+    pub(crate) fn restart(&mut self) {
+        let stored = self.stored();
         self.machine = match &self.machine {
             Machine::Operator(_) => {
                 Machine::Operator(bincode::deserialize(&stored).expect("what was stored"))

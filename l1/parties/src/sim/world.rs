@@ -157,6 +157,12 @@ impl World {
         &self.chain
     }
 
+    /// The states of all parties as they are stored, by name.
+    #[must_use]
+    pub fn states(&self) -> Vec<(&'static str, Vec<u8>)> {
+        self.actors.iter().map(|actor| (actor.name, actor.stored())).collect()
+    }
+
     /// Runs to the end.
     ///
     /// # Errors

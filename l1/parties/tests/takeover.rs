@@ -1,0 +1,58 @@
+//! A backup operator goes on with a trunk whose operator stays away, on Core's consensus code: timeout, report, the attesters'
+//! consent and signatures, the next batch.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(dead_code, reason = "the world has more than this test needs")]
+
+#[path = "service/world.rs"]
+mod world;
+
+use assay_l1::graph::contract::build::TxRole;
+use assay_l1_parties::service::watch::Stage;
+use assay_l1_signer::handover::Place;
+use world::takeover::Backup;
+use world::{honest, World};
+
+#[test]
+fn a_backup_ends_a_trunk_that_stopped_has_its_own_epoch_signed_and_claims_the_next_batch() {
+    let world = World::new();
+    let backup = Backup::new(&world);
+    world.batches().put(&honest(0)).unwrap();
+    let mined = world.play(40, 9, |mined| mined.contains(&TxRole::Claim(0)));
+    assert!(!mined.contains(&TxRole::OptimisticAcceptance(0)), "what is left open is the backup's to finish");
+    // The operator is not seen again. Somebody proves the next batches.
+    (1..3).for_each(|batch| world.batches().put(&honest(batch)).unwrap());
+
+    backup.play(80, 7, || backup.report().is_some());
+    let mined = backup.mined();
+    for role in [TxRole::ClaimTimeout(1), TxRole::OptimisticAcceptance(0)] {
+        assert!(mined.contains(&role), "{role} of {mined:?}");
+    }
+    let place = |claim| Place { place: 0, epoch: 0, claim };
+    let report = backup.report().unwrap();
+    assert_eq!((report.stopped_before, report.goes_on_at), (place(1), place(1)));
+    // Without signatures there is nothing that it could claim with.
+    let mut blocks = 0;
+    backup.play(10, 3, || {
+        blocks += 1;
+        blocks == 8
+    });
+    assert_eq!(backup.snapshot().epochs.len(), 1);
+
+    backup.have_signed();
+    let accepted = |claim: usize| {
+        let now = backup.snapshot();
+        now.epochs.get(1).is_some_and(|epoch| epoch.claims[claim].stage == Stage::Accepted)
+    };
+    backup.play(80, 7, || accepted(0) && accepted(1));
+    let now = backup.snapshot();
+    let [first, second] = now.epochs.as_slice() else { panic!("{now:?}") };
+    assert_eq!((first.claims[0].stage, first.claims[1].stage), (Stage::Accepted, Stage::Unmade));
+    assert_eq!(first.halted.map(|(claim, _)| claim), Some(1));
+    assert_eq!((second.epoch, second.slashed), (1, None));
+
+    // The operator comes back and finds that it has nothing to say.
+    backup.play_operator(6);
+    let now = backup.snapshot();
+    assert!(accepted(0) && accepted(1) && now.epochs.iter().all(|epoch| epoch.slashed.is_none()), "{now:?}");
+}
