@@ -4,13 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 #![allow(dead_code, reason = "the world has more than this test needs")]
 
-#[path = "service/world.rs"]
+#[path = "takeover/world.rs"]
 mod world;
 
 use assay_l1::graph::contract::build::TxRole;
 use assay_l1_parties::service::watch::Stage;
 use assay_l1_signer::handover::Place;
-use world::takeover::Backup;
+use world::backup::Backup;
 use world::{honest, World};
 
 #[test]

@@ -1,7 +1,5 @@
 //! A chain in this process with a signed epoch, and the services on it.
 
-pub(crate) mod takeover;
-
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
