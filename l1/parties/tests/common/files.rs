@@ -74,6 +74,11 @@ impl Files {
         words.chain(["--finality", "3", "--poll-ms", "5"].map(str::to_owned)).collect()
     }
 
+    /// A chain in this process as an argument, for whoever is handed one that is open already.
+    pub(crate) fn chain(&self) -> Vec<String> {
+        vec!["--regtest-dir".to_owned(), self.word("chain")]
+    }
+
     /// The arguments of a party's service but for the node.
     pub(crate) fn words(&self, name: &str) -> Vec<String> {
         let own = ["--dir", &self.word(name), "--secret", &self.word(&format!("{name}.secret"))];
@@ -91,7 +96,7 @@ impl Files {
         let fees = self.script("operator", KeyRole::Wallet);
         let fees = Address::from_script(&fees, backend.network()).unwrap();
         let words = ["--wallet".to_owned(), format!("fees={fees}"), "--once".to_owned()];
-        let args: WatchArgs = parse(self.shared().into_iter().chain(words).collect());
+        let args: WatchArgs = parse(self.chain().into_iter().chain(self.shared()).chain(words).collect());
         let watch = Watch::open(&args, Arc::clone(backend)).unwrap();
         Shown { watch, stages: Vec::new(), alarms: BTreeSet::new() }
     }

@@ -39,6 +39,10 @@ impl World {
         Arc::clone(&self.backend) as Arc<dyn BitcoinBackend>
     }
 
+    fn words(&self, name: &str) -> Vec<String> {
+        [self.setup.files.chain(), self.setup.files.words(name)].concat()
+    }
+
     /// A live view that has shown nothing yet.
     pub(crate) fn watch(&self) -> Shown {
         self.setup.files.watch(&self.backend())
@@ -57,7 +61,8 @@ impl World {
             ("--data-sat", "70000".to_owned()),
         ];
         let words = words.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
-        let funded = fund::fund(&parse(words.collect()), self.backend.as_ref()).unwrap();
+        let args = parse(files.chain().into_iter().chain(words).collect());
+        let funded = fund::fund(&args, self.backend.as_ref()).unwrap();
         let record = self.backend.transaction(&funded.txid.parse().unwrap(), 0).unwrap().unwrap();
         (funded, record.tx.output)
     }
@@ -98,8 +103,8 @@ impl World {
         restart: u32,
         done: impl Fn(&BTreeSet<TxRole>) -> bool,
     ) -> BTreeSet<TxRole> {
-        let operator: OperatorArgs = parse(self.setup.files.words("operator"));
-        let watch: VigilanteArgs = parse(self.setup.files.words("vigilante"));
+        let operator: OperatorArgs = parse(self.words("operator"));
+        let watch: VigilanteArgs = parse(self.words("vigilante"));
         let stop = Stop::default();
         let mut left = blocks_max;
         loop {
