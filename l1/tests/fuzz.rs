@@ -217,7 +217,7 @@ fn changed_queues_open_as_they_are_kept_or_not_at_all() {
     queue.consume(1).unwrap();
     drop(queue);
     let corpus = [full, std::fs::read(&path).unwrap()];
-    Target::new("queue", &corpus).cases(4_000).run(|bytes| {
+    Target::new("queue", &corpus).cases(800).run(|bytes| {
         std::fs::write(&path, bytes).unwrap();
         let Ok(mut queue) = MessageQueue::open(config()) else { return false };
         let count = queue.waiting().len();
@@ -243,7 +243,7 @@ fn a_changed_record_of_used_keys_never_lets_a_key_sign_twice_unless_it_says_less
     let bytes = std::fs::read(&path).unwrap();
     let name = format!("{}/1/0/digest", hex::encode([7; 32]));
     let corpus = [bytes];
-    Target::new("used-keys", &corpus).cases(2_000).run(|bytes| {
+    Target::new("used-keys", &corpus).cases(800).run(|bytes| {
         std::fs::write(&path, bytes).unwrap();
         let Ok(mut guard) = UseGuard::open(&path) else { return false };
         let says = serde_json::from_slice::<serde_json::Value>(bytes).unwrap();

@@ -39,7 +39,7 @@ fn change<M: Machine>(name: &str, parties: &[&str]) {
     let corpus: Vec<Vec<u8>> = states(parties).iter().map(|state| file_of::<M>(state)).collect();
     assert!(corpus.len() >= 2);
     // A list begins with room for what it announces, 1 MiB at most; maps cost several times their bytes.
-    Target::new(name, &corpus).cases(2_000).memory(8 << 20, 48).run(|bytes| {
+    Target::new(name, &corpus).cases(500).memory(8 << 20, 48).run(|bytes| {
         let Ok(stored) = file::decode::<Stored<M>>(bytes) else { return false };
         let written = bincode::serialize(&stored).unwrap();
         let again = bincode::serialize(&file::decode::<Stored<M>>(&written).unwrap()).unwrap();

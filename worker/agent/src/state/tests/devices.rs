@@ -295,12 +295,16 @@ fn a_worker_that_has_no_place_left_leaves_when_its_results_are_told() {
     bench.join();
     bench.start(1);
     bench.start(2);
-    bench.fail(1, lost());
-    bench.fail(2, lost());
+    let mut events = Vec::new();
+    for attempt in [1, 2] {
+        let actions = bench.fail(attempt, lost());
+        events.extend(bench.post_all(actions));
+    }
     assert!(bench.state.is_useless());
-    bench.step(Input::Sealed { attempt: AttemptId(1) });
-    let actions = bench.step(Input::Sealed { attempt: AttemptId(2) });
-    let mut events = bench.post_all(actions);
+    for attempt in [1, 2] {
+        let actions = bench.step(Input::Sealed { attempt: AttemptId(attempt) });
+        events.extend(bench.post_all(actions));
+    }
     let actions = bench.wait(100);
     events.extend(bench.post_all(actions));
     assert!(events.iter().any(|event| matches!(event, Event::Leave { .. })), "{events:?}");
