@@ -2,7 +2,7 @@
 
 use super::dispatch::outputs_max;
 use super::Machine;
-use crate::batch::NodeState;
+use crate::batch::{Failure, NodeState};
 use crate::mark::mark;
 use crate::spec::TEXT_BYTES_MAX;
 use crate::worker::AttemptPhase;
@@ -131,14 +131,15 @@ impl Machine {
         if !entry.condemned_by.contains(&worker) {
             entry.condemned_by.push(worker);
         }
+        let stage = entry.stage;
         if entry.condemned_by.len() >= 2 || entry.failures + 1 >= failures_max {
-            self.reject(batch, node, reason);
+            self.give_up(batch, Failure::Rejected { stage, reason });
         } else {
             self.retry(id, Setback::Failure(reason));
         }
     }
 
-    /// Takes an attempt back and puts its task into the queue again, or sets it aside at the limit.
+    /// Takes an attempt back and puts its task into the queue again, or ends the batch at the limit.
     pub(super) fn retry(&mut self, id: AttemptId, setback: Setback) {
         let (batch, node, worker) = self.place(id);
         self.take_back(id, matches!(setback, Setback::Wrong));
@@ -163,8 +164,9 @@ impl Machine {
             }
             Setback::Yield => (1, None),
         };
+        let stage = entry.stage;
         if let Some(reason) = reason {
-            self.set_aside(batch, node, reason);
+            self.set_aside(batch, stage, reason);
             return;
         }
         let is_alone = entry.attempts.is_empty() && entry.state == NodeState::Running;

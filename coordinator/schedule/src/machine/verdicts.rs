@@ -79,11 +79,7 @@ impl Machine {
                 mark("result not comparable");
                 // Who made it may have done what was asked of it: no strike.
                 let reason = shorten(format!("the result cannot be checked: {reason}"));
-                if self.is_anothers_fault(batch, node) {
-                    self.blame(batch, node, &reason);
-                } else {
-                    self.retry(id, Setback::Failure(reason));
-                }
+                self.retry(id, Setback::Failure(reason));
             }
         }
         Ok(())
@@ -112,7 +108,9 @@ impl Machine {
                 self.lose(batch, producer);
             }
             Need::Payload => {
-                self.reject(batch, node, "the payload is lost".into());
+                let stage = self.node(batch, node).stage;
+                let reason = "the payload is lost".into();
+                self.give_up(batch, Failure::Rejected { stage, reason });
             }
             Need::PreviousFold => {
                 let spec = &self.batch(batch).spec;
