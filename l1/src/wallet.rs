@@ -123,7 +123,8 @@ impl Wallet {
         }
     }
 
-    /// Confirmed coins that the next block can spend, large ones first.
+    /// Confirmed coins that the next block can spend, large ones first; among equals the oldest, which the fewest
+    /// reorganisations take away.
     ///
     /// # Errors
     /// The node's.
@@ -133,7 +134,7 @@ impl Wallet {
         let mut coins = backend.utxos(&self.script)?;
         coins.retain(|coin| mature(coin));
         // The outpoint makes the order total.
-        coins.sort_by_key(|coin| (std::cmp::Reverse(coin.txout.value), coin.outpoint));
+        coins.sort_by_key(|coin| (std::cmp::Reverse(coin.txout.value), coin.height, coin.outpoint));
         Ok(coins)
     }
 
