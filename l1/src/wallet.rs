@@ -206,3 +206,22 @@ fn draft(coins: &[Utxo], outputs: &[TxOut], signature: Option<&[u8; 64]>) -> Tra
         output: outputs.to_vec(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::secp256k1::{Secp256k1, SecretKey};
+
+    use super::*;
+    use crate::backend::InProcessRegtest;
+
+    #[test]
+    fn of_coins_of_one_value_the_oldest_comes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let chain = InProcessRegtest::open(dir.path()).unwrap();
+        let key = SecretKey::from_slice(&[7; 32]).unwrap();
+        let wallet = Wallet::new(Keypair::from_secret_key(&Secp256k1::new(), &key));
+        chain.miner().unwrap().mine(COINBASE_MATURITY + 20, wallet.script()).unwrap();
+        let heights: Vec<u32> = wallet.coins(&chain).unwrap().iter().map(|coin| coin.height).collect();
+        assert_eq!(heights, (1..=21).collect::<Vec<u32>>());
+    }
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::sys::{self, Exit};
@@ -24,6 +24,9 @@ const LOG_BYTES_MAX: u64 = 16 << 20;
 const LOG_TAIL_BYTES: u64 = 16 << 10;
 /// How often a child that is to end is looked at.
 const POLL: Duration = Duration::from_millis(10);
+/// How long the last words of a dead child are waited for. They come at once, except when somebody who left its group holds
+/// its standard error open.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Ticks per second in /proc, the same on every Linux this runs on.
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -79,6 +82,8 @@ pub(super) struct Process {
     heard: Receiver<Heard>,
     waker: Waker,
     log: Arc<Mutex<Log>>,
+    /// The thread that copies standard error to the log.
+    copier: Option<JoinHandle<()>>,
     exit: Option<Exit>,
     was_killed: bool,
 }
@@ -113,11 +118,11 @@ impl Process {
             thread::spawn(move || forward_lines(stdout, &sender));
         }
         let log: Arc<Mutex<Log>> = Arc::default();
-        if let Some(stderr) = child.stderr.take() {
+        let copier = child.stderr.take().map(|stderr| {
             let log = log.clone();
-            thread::spawn(move || copy_to_log(stderr, &log));
-        }
-        Ok(Self { id, input: Some(input), heard, waker, log, exit: None, was_killed: false })
+            thread::spawn(move || copy_to_log(stderr, &log))
+        });
+        Ok(Self { id, input: Some(input), heard, waker, log, copier, exit: None, was_killed: false })
     }
 
     /// Sends standard error to a new file from now on; one that is there is emptied.
@@ -169,7 +174,8 @@ impl Process {
         self.was_killed
     }
 
-    /// Ends the child: closes its input, gives it `grace` to leave, kills the group, and says what it used.
+    /// Ends the child: closes its input, gives it `grace` to leave, kills the group, waits for its last words in the log, and
+    /// says what it used.
     pub(super) fn end(&mut self, grace: Duration) -> Option<Exit> {
         drop(self.input.take());
         let deadline = Instant::now() + grace;
@@ -188,8 +194,17 @@ impl Process {
             // What it has left behind goes with it; as long as it is not reaped its number is its own.
             sys::kill_group(self.id);
             self.exit = sys::reap(self.id).ok();
+            self.await_last_words();
         }
         self.exit
+    }
+
+    fn await_last_words(&mut self) {
+        let deadline = Instant::now() + LAST_WORDS;
+        while self.copier.as_ref().is_some_and(|copier| !copier.is_finished()) && Instant::now() < deadline {
+            thread::sleep(POLL);
+        }
+        self.copier = None;
     }
 
     /// What its group uses now; `None` where /proc does not say.
@@ -344,6 +359,23 @@ mod tests {
         assert!(matches!(child.listen(Duration::from_millis(1)), Heard::Nothing));
         let exit = child.end(Duration::from_secs(60)).unwrap();
         assert_eq!((exit.status.code(), child.was_killed()), (Some(0), false));
+    }
+
+    #[test]
+    fn the_last_words_are_in_the_log_when_the_child_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut child = shell("read x; echo why >&2; exit 7");
+        child.log_to(Some(&path)).unwrap();
+        let log = Arc::clone(&child.log);
+        let held = log.lock().unwrap();
+        thread::scope(|scope| {
+            let ending = scope.spawn(|| child.end(Duration::from_secs(60)));
+            thread::sleep(Duration::from_millis(200));
+            drop(held);
+            assert_eq!(ending.join().unwrap().unwrap().status.code(), Some(7));
+        });
+        assert_eq!(last_line(&path).as_deref(), Some("why"));
     }
 
     #[test]
