@@ -1,13 +1,14 @@
 //! A child process: its own process group, lines in and out, standard error to a log that can be exchanged.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::sys::{self, Exit};
@@ -20,13 +21,12 @@ const UNREAD_LINES_MAX: usize = 1 << 16;
 const UNHEARD_LINES_MAX: usize = 1 << 12;
 /// Size of one log.
 const LOG_BYTES_MAX: u64 = 16 << 20;
+/// What is copied to a log at once: a child that writes without end must not hold anybody up.
+const LOG_TURN_BYTES: usize = 1 << 20;
 /// The part of a log that is searched for the last line.
 const LOG_TAIL_BYTES: u64 = 16 << 10;
 /// How often a child that is to end is looked at.
 const POLL: Duration = Duration::from_millis(10);
-/// How long the last words of a dead child are waited for. They come at once, except when somebody who left its group holds
-/// its standard error open.
-const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Ticks per second in /proc, the same on every Linux this runs on.
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -58,11 +58,35 @@ pub(super) struct GroupUse {
     pub cpu: Duration,
 }
 
-/// Where standard error goes now.
-#[derive(Default)]
+/// A child's standard error and where it goes now. Who holds it can copy: nothing is between the pipe and the file.
 struct Log {
+    pipe: PipeReader,
     file: Option<File>,
     bytes: u64,
+}
+
+impl Log {
+    /// Copies what there is. False when the pipe has ended.
+    fn copy(&mut self) -> io::Result<bool> {
+        let mut buffer = [0u8; 8192];
+        for _ in 0..LOG_TURN_BYTES / buffer.len() {
+            if !sys::wait_readable(self.pipe.as_fd(), Some(Duration::ZERO))? {
+                break;
+            }
+            let n = self.pipe.read(&mut buffer)?;
+            if n == 0 {
+                return Ok(false);
+            }
+            if self.bytes + n as u64 <= LOG_BYTES_MAX {
+                self.bytes += n as u64;
+                // A log that cannot be written must not stop the task.
+                if let Some(file) = &mut self.file {
+                    let _ = file.write_all(&buffer[..n]);
+                }
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// Ends the wait of [`Process::listen`].
@@ -82,8 +106,6 @@ pub(super) struct Process {
     heard: Receiver<Heard>,
     waker: Waker,
     log: Arc<Mutex<Log>>,
-    /// The thread that copies standard error to the log.
-    copier: Option<JoinHandle<()>>,
     exit: Option<Exit>,
     was_killed: bool,
 }
@@ -91,12 +113,14 @@ pub(super) struct Process {
 impl Process {
     /// Starts a program in a process group of its own.
     pub(super) fn start(program: &Program) -> io::Result<Self> {
+        let (pipe, stderr) = io::pipe()?;
+        let readable = pipe.try_clone()?;
         let mut child = Command::new(&program.path)
             .args(&program.arguments)
             .envs(program.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .process_group(0)
             .spawn()?;
         let id = child.id();
@@ -117,15 +141,14 @@ impl Process {
         if let Some(stdout) = child.stdout.take() {
             thread::spawn(move || forward_lines(stdout, &sender));
         }
-        let log: Arc<Mutex<Log>> = Arc::default();
-        let copier = child.stderr.take().map(|stderr| {
-            let log = log.clone();
-            thread::spawn(move || copy_to_log(stderr, &log))
-        });
-        Ok(Self { id, input: Some(input), heard, waker, log, copier, exit: None, was_killed: false })
+        let log = Arc::new(Mutex::new(Log { pipe, file: None, bytes: 0 }));
+        let copied = Arc::clone(&log);
+        thread::spawn(move || copy_to_log(&readable, &copied));
+        Ok(Self { id, input: Some(input), heard, waker, log, exit: None, was_killed: false })
     }
 
-    /// Sends standard error to a new file from now on; one that is there is emptied.
+    /// Sends standard error to a new file from now on; one that is there is emptied. What was written before goes where it
+    /// went until now.
     pub(super) fn log_to(&self, path: Option<&Path>) -> io::Result<()> {
         let file = match path {
             Some(path) => {
@@ -136,7 +159,9 @@ impl Process {
             }
             None => None,
         };
-        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Log { file, bytes: 0 };
+        let mut log = self.log();
+        log.copy()?;
+        (log.file, log.bytes) = (file, 0);
         Ok(())
     }
 
@@ -174,8 +199,8 @@ impl Process {
         self.was_killed
     }
 
-    /// Ends the child: closes its input, gives it `grace` to leave, kills the group, waits for its last words in the log, and
-    /// says what it used.
+    /// Ends the child: closes its input, gives it `grace` to leave, kills the group, copies its last words to the log, and says
+    /// what it used.
     pub(super) fn end(&mut self, grace: Duration) -> Option<Exit> {
         drop(self.input.take());
         let deadline = Instant::now() + grace;
@@ -194,17 +219,13 @@ impl Process {
             // What it has left behind goes with it; as long as it is not reaped its number is its own.
             sys::kill_group(self.id);
             self.exit = sys::reap(self.id).ok();
-            self.await_last_words();
+            let _ = self.log().copy();
         }
         self.exit
     }
 
-    fn await_last_words(&mut self) {
-        let deadline = Instant::now() + LAST_WORDS;
-        while self.copier.as_ref().is_some_and(|copier| !copier.is_finished()) && Instant::now() < deadline {
-            thread::sleep(POLL);
-        }
-        self.copier = None;
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What its group uses now; `None` where /proc does not say.
@@ -258,21 +279,12 @@ fn forward_lines(stdout: impl Read, sender: &SyncSender<Heard>) {
     let _ = sender.send(Heard::Ended);
 }
 
-fn copy_to_log(mut stderr: impl Read, log: &Mutex<Log>) {
-    let mut buffer = [0u8; 8192];
-    while let Ok(n) = stderr.read(&mut buffer) {
-        if n == 0 {
-            return;
-        }
-        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        if log.bytes + n as u64 <= LOG_BYTES_MAX {
-            log.bytes += n as u64;
-            // A log that cannot be written must not stop the task.
-            if let Some(file) = &mut log.file {
-                let _ = file.write_all(&buffer[..n]);
-            }
-        }
-    }
+fn copy_to_log(readable: &PipeReader, log: &Mutex<Log>) {
+    let copy = || {
+        sys::wait_readable(readable.as_fd(), None)?;
+        log.lock().unwrap_or_else(PoisonError::into_inner).copy()
+    };
+    while matches!(copy(), Ok(true)) {}
 }
 
 /// Sums over the processes of a group.

@@ -1,11 +1,13 @@
-//! The system calls that the standard library does not offer: signals to process groups, and waiting with resource use.
+//! The system calls that the standard library does not offer: signals to process groups, waiting with resource use, and
+//! for pipes.
 #![allow(
     unsafe_code,
-    reason = "kill, waitid and wait4 have no safe counterpart among the crates the zkVM shares"
+    reason = "kill, waitid, wait4 and poll have no safe counterpart among the crates the zkVM shares"
 )]
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -27,6 +29,26 @@ pub(super) fn kill_group(leader: u32) {
     if leader > 1 {
         // SAFETY: kill takes no pointers and touches no memory of this process.
         unsafe { libc::kill(-leader, libc::SIGKILL) };
+    }
+}
+
+/// Waits until a pipe has bytes or has ended, for ever or for `patience`. False if it has neither.
+pub(super) fn wait_readable(pipe: BorrowedFd<'_>, patience: Option<Duration>) -> io::Result<bool> {
+    let mut wanted = libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let milliseconds =
+        patience.map_or(-1, |patience| i32::try_from(patience.as_millis()).unwrap_or(i32::MAX));
+    loop {
+        // SAFETY: `wanted` is one writable pollfd, and the borrow keeps its descriptor open.
+        match unsafe { libc::poll(&mut wanted, 1, milliseconds) } {
+            0 => return Ok(false),
+            1.. => return Ok(true),
+            _ => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
     }
 }
 
