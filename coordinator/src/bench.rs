@@ -97,7 +97,7 @@ impl Figures {
         text += " |\n|---|";
         text += &"---:|".repeat(self.batches.len());
         text += "\n";
-        let rows: [(&str, fn(&BatchFigures) -> String); 13] = [
+        let rows: [Row; 13] = [
             ("guest cycles", |b| b.cycles.to_string()),
             ("shards", |b| b.shards.to_string()),
             ("core proving, MHz", |b| format!("{:.4}", b.core_mhz())),
@@ -123,6 +123,9 @@ impl Figures {
         text
     }
 }
+
+/// A row of the table: its name, and a batch's cell in it.
+type Row = (&'static str, fn(&BatchFigures) -> String);
 
 fn number(seconds: Option<f64>) -> String {
     seconds.map_or(NOT_MEASURED.to_owned(), |seconds| format!("{seconds:.1}"))

@@ -1,5 +1,7 @@
 //! The runner finds what it is for, and the same seed finds the same.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use assay_l1_fuzz::{memory, Memory, Mutator, Target};

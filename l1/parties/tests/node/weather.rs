@@ -79,7 +79,7 @@ fn a_second_claim_in_the_place_of_one_is_refused_and_after_a_reorganisation_it_i
     scene.node.reorganise(2);
     scene.settle();
     assert_eq!(scene.mined(TxRole::Claim(0)), None);
-    scene.backend().miner().unwrap().mine_exactly(&[second.clone()], &open_script()).unwrap();
+    scene.backend().miner().unwrap().mine_exactly(std::slice::from_ref(&second), &open_script()).unwrap();
     scene.settle();
     assert_eq!(scene.mined(TxRole::Claim(0)).unwrap().1, &second);
     scene.until_mined(3, TxRole::Challenge(0));
