@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 
 use assay_l1::{BitcoinBackend, InProcessRegtest};
@@ -88,9 +89,12 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// Takes the rewards of blocks that replace others, so that no test spends them by chance.
+/// Takes the rewards of blocks that replace others, so that no test spends them by chance. Another one each time: a second
+/// branch at the same place must not be the first one's blocks.
 pub(crate) fn branch_script() -> ScriptBuf {
-    ScriptBuf::new_p2wsh(&WScriptHash::from_raw_hash(sha256::Hash::hash(&[0x52])))
+    static BRANCHES: AtomicU32 = AtomicU32::new(0);
+    let number = BRANCHES.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+    ScriptBuf::new_p2wsh(&WScriptHash::from_raw_hash(sha256::Hash::hash(&number)))
 }
 
 /// A script that anyone can spend with [`open_witness`], and that nodes relay.

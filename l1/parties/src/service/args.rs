@@ -38,7 +38,8 @@ pub struct PartyArgs {
     /// Secret file of this party: its keys come from it. Made if there is none
     #[arg(long, value_name = "FILE")]
     pub secret: PathBuf,
-    /// First block to look into: at most the one in which the first epoch opens, or the wallet got its coins
+    /// First block to look into: at most the one in which the first epoch opens, the wallet got its coins, or the first
+    /// batch's data was published
     #[arg(long, default_value_t = 1, value_name = "HEIGHT")]
     pub start_height: u32,
     /// Confirmations after which a block counts as final

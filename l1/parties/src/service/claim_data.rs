@@ -1,4 +1,4 @@
-//! A claim's data and proof, looked for in the blocks up to the claim's, newest first: content decides, not who published it.
+//! A claim's data and proof, looked for in blocks, newest first: content decides, not who published it.
 
 use assay_l1::envelope::message::Message;
 use assay_l1::envelope::scan::{scan, Assembler};

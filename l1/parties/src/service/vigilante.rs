@@ -26,7 +26,7 @@ use crate::event::{Effect, Event, Fault};
 use crate::types::{ClaimId, Height, Values, NEW_ROOT};
 use crate::vigilante::Vigilante;
 
-/// Blocks after a claim's that are waited before its data counts as missing.
+/// Blocks after a claim's that are waited before its data counts as missing: a reorganisation may put it behind its claim.
 const DATA_PATIENCE_BLOCKS: u32 = 4;
 
 /// `assay l1 vigilante`: looks into every claim, challenges and disproves what is wrong.
@@ -35,7 +35,7 @@ pub struct VigilanteArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented by its type")]
     pub party: PartyArgs,
-    /// Blocks before a claim in which its data is looked for
+    /// Blocks before a claim in which its data is looked for first; what is not there is looked for from the start height on
     #[arg(long, default_value_t = 1_008, value_name = "BLOCKS")]
     pub lookback_blocks: u32,
 }
@@ -118,6 +118,7 @@ fn open<'a>(
         judge,
         tag: tag(&trunk_id),
         lookback: args.lookback_blocks,
+        start_height: party.start_height,
         handover: dir.file("handover.json"),
         checks: BTreeMap::new(),
     };
@@ -151,6 +152,7 @@ struct VigilanteShell<'a> {
     judge: &'a mut dyn Judge,
     tag: Tag,
     lookback: u32,
+    start_height: u32,
     handover: PathBuf,
     checks: BTreeMap<ClaimId, Check>,
 }
@@ -187,7 +189,12 @@ impl Shell for VigilanteShell<'_> {
                 self.checks.remove(&claim);
                 continue;
             };
-            let blocks = (made, made.saturating_sub(self.lookback));
+            let patient = tip < made + DATA_PATIENCE_BLOCKS;
+            let near = made.saturating_sub(self.lookback);
+            // An operator with many batches has published the last ones long before their claims: before data counts as missing,
+            // every block is looked through, once.
+            let bottom = if patient { near } else { near.min(self.start_height) };
+            let blocks = (tip.min(made + DATA_PATIENCE_BLOCKS), bottom);
             let found = match find(world.backend, blocks, &self.tag, &values, self.judge) {
                 // A reorganisation that the machine has not heard of, or a pruned block: later, perhaps.
                 Err(BackendError::NotFound { what }) => {
@@ -196,7 +203,6 @@ impl Shell for VigilanteShell<'_> {
                 }
                 other => other?,
             };
-            let patient = tip < made + DATA_PATIENCE_BLOCKS;
             if let Some(faults) = faults((&values, made), &found, patient, self.judge) {
                 self.checks.remove(&claim);
                 events.push(Event::Verdict { claim, values, faults });

@@ -24,11 +24,12 @@ const COST_MAX: Amount = Amount::from_sat(400_000);
 fn short_policy(files: &Files) -> Policy {
     Policy {
         claims: CLAIMS,
-        challenge_blocks: 6,
+        // Some data is found only after the patience for it, by vigilantes who stay away for two blocks now and then.
+        challenge_blocks: 10,
         assert_blocks: 6,
         disprove_blocks: 6,
         claim_timeout_blocks: 10,
-        collateral_blocks: 10 * CLAIMS as u16 + 25,
+        collateral_blocks: 10 * CLAIMS as u16 + 30,
         ..policy(&files.secret("operator"))
     }
 }

@@ -89,9 +89,9 @@ fn a_proof_that_does_not_verify_is_challenged_and_raises_an_alarm_and_an_answer_
     batches.put(&ProvedBatch { proof: b"no proof".to_vec(), ..honest(0) }).unwrap();
     batches.put(&honest(1)).unwrap();
     scene.start(&ALL);
-    // The operator believes its prover, and its service answers.
+    // The operator believes its prover, and its service answers. A good proof may come a few blocks late: that is waited for.
     scene.until_mined(20, TxRole::Claim(0));
-    scene.until_mined(3, TxRole::Challenge(0));
+    scene.until_mined(8, TxRole::Challenge(0));
     scene.assert_alarmed(&faulty(0, Fault::Proof));
     scene.until_mined(40, TxRole::Acceptance(0));
     scene.assert_alarmed(&format!("{:?}", Alarm::Accepted(claim(0))));

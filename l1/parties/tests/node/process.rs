@@ -187,7 +187,7 @@ impl Drop for Party {
         self.kill();
         if std::thread::panicking() {
             let lines = self.lines();
-            let last = lines.len().saturating_sub(40);
+            let last = lines.len().saturating_sub(400);
             eprintln!("---- {}\n{}", self.name, lines[last..].join("\n"));
         }
     }
