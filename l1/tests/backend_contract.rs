@@ -441,6 +441,23 @@ fn bitcoind_without_a_wallet_mines_to_any_script() {
 
 #[test]
 #[ignore = "needs bitcoind: make test-node"]
+fn bitcoind_scans_for_several_who_ask_at_once() {
+    let node = Node::start();
+    let backend = node.backend();
+    backend.miner().unwrap().mine(150, &open_script()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    assert_eq!(backend.utxos(&open_script()).unwrap().len(), 150);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs bitcoind: make test-node"]
 fn bitcoind_invalidates_a_block_and_reconsiders_it() {
     let node = Node::start();
     let backend = node.backend();

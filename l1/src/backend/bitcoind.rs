@@ -1,6 +1,7 @@
 //! A bitcoind over JSON-RPC: no wallet and no transaction index needed.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use bitcoin::block::{Header, Version};
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
@@ -22,6 +23,10 @@ use super::{
 const RPC_NOT_FOUND: i64 = -5;
 /// Core: a parameter is out of range; here: no such height.
 const RPC_INVALID_PARAMETER: i64 = -8;
+/// How long the scan of somebody else at the same node is waited for; on mainnet one takes minutes.
+const SCAN_PATIENCE: Duration = Duration::from_secs(900);
+/// Between two attempts at a scan.
+const SCAN_POLL: Duration = Duration::from_millis(50);
 /// Core: the transaction's inputs are missing or spent.
 const RPC_MISSING_INPUTS: i64 = -25;
 /// Core: rejected by consensus or policy.
@@ -198,6 +203,21 @@ impl Bitcoind {
             Err(error) => Err(error),
         }
     }
+
+    /// Scans the coins. A node makes one scan at a time.
+    fn scan(&self, descriptor: &str) -> Result<Scan, BackendError> {
+        let deadline = Instant::now() + SCAN_PATIENCE;
+        loop {
+            match self.rpc.call_as("scantxoutset", json!(["start", [descriptor]])) {
+                Err(BackendError::Rpc { code: RPC_INVALID_PARAMETER, message, .. })
+                    if message.starts_with("Scan already in progress") && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(SCAN_POLL);
+                }
+                answer => return answer,
+            }
+        }
+    }
 }
 
 impl BitcoinBackend for Bitcoind {
@@ -314,8 +334,7 @@ impl BitcoinBackend for Bitcoind {
     }
 
     fn utxos(&self, script: &Script) -> Result<Vec<Utxo>, BackendError> {
-        let descriptor = format!("raw({})", script.to_hex_string());
-        let scan: Scan = self.rpc.call_as("scantxoutset", json!(["start", [descriptor]]))?;
+        let scan = self.scan(&format!("raw({})", script.to_hex_string()))?;
         if !scan.success {
             let detail = "the scan was aborted".to_owned();
             return Err(BackendError::Malformed { method: "scantxoutset".to_owned(), detail });
