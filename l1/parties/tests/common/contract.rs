@@ -38,6 +38,8 @@ use crate::rollup::{state, CODE, TRUNK, VERIFYING_KEY};
 pub(crate) const CLAIMS: u32 = 2;
 /// What of a slashed collateral goes to the sink.
 pub(crate) const TO_SINK: Amount = Amount::from_sat(400_000);
+/// Seed of the collector's identity, which the peers file names.
+pub(crate) const COLLECTOR: [u8; 32] = [20; 32];
 /// Coins that anyone can spend, and what each holds.
 const SPARES: usize = 16;
 const SPARE: Amount = Amount::from_sat(300_000);
@@ -50,15 +52,15 @@ fn public(byte: u8) -> PublicKey {
     PublicKey::from_secret_key(&Secp256k1::new(), &secret(byte))
 }
 
-fn identities() -> Vec<Identity> {
+pub(crate) fn identities() -> Vec<Identity> {
     let mut all: Vec<_> = [21, 22].map(|byte| Identity::from_bytes(&[byte; 32]).unwrap()).to_vec();
     all.sort_by_key(Identity::id);
     all
 }
 
 /// Secrets of the attesters, in the order of their identities: for the epoch and for a hand-over.
-const EPOCH: [u8; 2] = [31, 32];
-const RECOVERY: [u8; 2] = [41, 42];
+pub(crate) const EPOCH: [u8; 2] = [31, 32];
+pub(crate) const RECOVERY: [u8; 2] = [41, 42];
 
 fn aggregate(secrets: [u8; 2]) -> Attesters {
     Attesters::new(secrets.map(public)).unwrap()
@@ -267,7 +269,7 @@ fn write_epoch(
         key: identity.id(),
         address: "127.0.0.1:1".to_owned(),
     };
-    let collector = Identity::from_bytes(&[20; 32]).unwrap().id();
+    let collector = Identity::from_bytes(&COLLECTOR).unwrap().id();
     let peers = Peers { operator: collector, signers: identities().iter().map(peer).collect() };
     std::fs::write(files.path("peers.toml"), toml::to_string(&peers).unwrap()).unwrap();
 }
