@@ -14,7 +14,12 @@ use clap::Parser;
 
 #[derive(Debug, Parser)]
 enum Command {
-    Sync(SyncArgs),
+    Sync {
+        #[command(flatten)]
+        args: SyncArgs,
+        #[arg(long)]
+        terms: String,
+    },
     Inspect(InspectArgs),
 }
 
@@ -63,11 +68,11 @@ fn a_trunk_is_read_and_shown_by_the_commands() {
         "--root",
         &root,
     ]);
-    let Command::Sync(args) = parsed.unwrap() else { panic!() };
+    let Command::Sync { args, terms } = parsed.unwrap() else { panic!() };
     for _ in 0..2 {
         // From the start both times.
         let mut out = Vec::new();
-        let report = run_sync(&args, &mut Counter(0), &mut out).unwrap();
+        let report = run_sync(&args, &terms, &mut Counter(0), &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!((report.executed, text.lines().count()), (2, 4), "{text}");
         assert!(text.starts_with("epoch 0 opened by "), "{text}");

@@ -5,7 +5,7 @@ mod parties;
 
 use std::io::{sink, stdout, Write};
 
-use assay_l1::sync::command::{run_inspect, run_sync, CommandError, SyncArgs};
+use assay_l1::sync::command::{run_inspect, run_sync, CommandError};
 use assay_l1_signer::picture::run_graph;
 use assay_lvm::{sample, Chain};
 use serde_json::json;
@@ -38,36 +38,30 @@ fn failed(error: CommandError) -> Error {
 
 fn sync(flags: L1SyncArgs) -> Result<(), Error> {
     let genesis = genesis(&flags.genesis)?;
-    let (terms, root) = match (flags.terms, &flags.claim) {
-        (Some(terms), _) => (terms, flags.root),
+    let mut args = flags.sync;
+    let terms = match (flags.terms, &flags.claim) {
+        (Some(terms), _) => terms,
         (None, Some(path)) => {
             let settlement =
                 verify::read_claim(path)?.claim.settlement.filter(|settlement| settlement.epoch == 0);
             let terms = settlement.as_ref().and_then(|settlement| settlement.epoch_terms.clone());
             let terms = terms.ok_or_else(|| Error::ClaimWithoutTerms { path: path.clone() })?;
             let txid = settlement.and_then(|settlement| settlement.reconfiguration_txid.parse().ok());
-            (terms, flags.root.or(txid))
+            args.root = args.root.or(txid);
+            terms
         }
         (None, None) => unreachable!("clap wants one of --claim and --terms"),
     };
-    let batches = flags.dir.join("batches");
-    if flags.from_genesis {
+    let batches = args.dir.join("batches");
+    if args.from_genesis {
         Replay::clear(&batches)?;
     }
     let mut replay = Replay::open(genesis, &batches)?;
-    let args = SyncArgs {
-        node: flags.node,
-        terms,
-        root,
-        dir: flags.dir.join("reader"),
-        from_genesis: flags.from_genesis,
-        start_height: flags.start_height,
-        confirmations: flags.confirmations,
-    };
+    args.dir.push("reader");
     let mut nowhere = sink();
     let mut terminal = stdout();
     let out: &mut dyn Write = if flags.json { &mut nowhere } else { &mut terminal };
-    let report = run_sync(&args, &mut replay, out).map_err(failed)?;
+    let report = run_sync(&args, &terms, &mut replay, out).map_err(failed)?;
     let state = replay.state();
     let state_root = state.as_ref().map(|state| state.state_root.to_string());
     if flags.json {

@@ -8,10 +8,9 @@ use assay_l1::envelope::pack::pack;
 use assay_l1::envelope::script::commit_output;
 use assay_l1::envelope::BODY_BYTES_MAX;
 use assay_l1::graph::transactions::{leaf_witness, sign_leaf};
-use assay_l1::{InProcessRegtest, KeyRole, OperatorSecret};
+use assay_l1::{EpochParams, InProcessRegtest, KeyRole, OperatorSecret};
 use assay_l1_light::message::Body;
 use assay_l1_parties::CODE_ROOT;
-use assay_l1_signer::policy::VerifierSet;
 use assay_lvm::core::{Block, BlockAttributes};
 use assay_lvm::{sample, Batch};
 use bitcoin::hashes::{sha256, Hash};
@@ -25,29 +24,10 @@ const RULES: ForcedRules = ForcedRules { grace_blocks: 3, window_blocks: 10 };
 
 fn policy(verifier_commitment: [u8; 32]) -> Policy {
     let secret = OperatorSecret::from_bytes([1; 32]);
-    Policy {
-        trunk_id: TRUNK,
-        operator_key: secret.public_key(&TRUNK, KeyRole::Operator),
-        sink: secret.public_key(&TRUNK, KeyRole::Wallet),
-        start_commitment: sample::genesis_state().unwrap().commitment(),
-        code_root: [2; 32],
-        verifier_commitment,
-        verifier: VerifierSet::None,
-        claims: 2,
-        collateral_sat: 1_000_000,
-        challenge_deposit_sat: 20_000,
-        slashed_to_sink_sat: 400_000,
-        assert_words: 1,
-        assert_hashes: 1,
-        cadence_blocks: 2,
-        collateral_blocks: 75,
-        challenge_blocks: 10,
-        assert_blocks: 8,
-        disprove_blocks: 8,
-        claim_timeout_blocks: 18,
-        sink_blocks: 200,
-        handover_blocks: 5,
-    }
+    let key = |role| secret.public_key(&TRUNK, role);
+    let start_commitment = sample::genesis_state().unwrap().commitment();
+    let params = EpochParams { start_commitment, code_root: [2; 32], verifier_commitment };
+    Policy::regtest(TRUNK, key(KeyRole::Operator), key(KeyRole::Wallet), params)
 }
 
 /// What a right claim about a batch signs.

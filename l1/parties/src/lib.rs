@@ -6,7 +6,7 @@
 //! same states and effects. Keys and the contract ([`Context`]) are given with each step and are no part of the state.
 //!
 //! # How a shell uses it
-//! 1. Take the next event, call `step`; store the state (it is `serde`); then carry the effects out.
+//! 1. Take the next event, call [`Machine::step`]; store the state (it is `serde`); then carry the effects out.
 //! 2. After a restart: load the state, step [`Event::Restarted`]: everything that may have been lost comes again. Effects are
 //!    idempotent: a package that is known is not sent twice, a one-time key signs the same value again.
 //! 3. Blocks in order, disconnected ones from the top; [`Event::Rejected`] for what the node refuses.
@@ -43,7 +43,7 @@ mod vigilante;
 pub use contract::Contract;
 pub use event::{Alarm, Block, Effect, Event, Fault, FeeTrouble, Reject};
 pub use operator::{Operator, OperatorWeak, BATCHES_MAX};
-pub use party::{Context, Keys, StepError};
+pub use party::{Context, Keys, Machine, StepError};
 pub use sender::Sender;
 pub use types::{
     ClaimId, EpochIndex, Height, TxId, Values, BATCH_HASH, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT,

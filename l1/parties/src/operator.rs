@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::contract::{ContractError, Epoch, Fill, Origin};
 use crate::event::{Alarm, Effect, Event};
 use crate::fees::FeePolicy;
-use crate::party::{Context, Party, StepError};
+use crate::party::{Context, Machine, Party, StepError};
 use crate::sender::{Draft, Sender, Want};
 use crate::types::{ClaimId, EpochIndex, Height, TxId, Values, CODE_ROOT, NEW_ROOT, PREV_ROOT};
 use crate::view::{Readiness, Standing, View};
@@ -95,34 +95,22 @@ impl Operator {
         self.weak = weak;
     }
 
-    /// What it has seen.
-    #[must_use]
-    pub fn view(&self) -> &View {
-        &self.party.view
-    }
-
     /// Batches that it keeps: proved, and no claim about them is settled.
     #[must_use]
     pub fn batches_waiting(&self) -> usize {
         self.batches.len()
     }
 
-    /// What it sends.
-    #[must_use]
-    pub fn sender(&self) -> &Sender {
-        &self.party.sender
-    }
-
     #[cfg(feature = "simulate")]
     pub(crate) fn sender_mut(&mut self) -> &mut Sender {
         &mut self.party.sender
     }
+}
 
-    /// Takes an event; what to do about it. The same events give the same states and effects.
-    ///
-    /// # Errors
-    /// `Height`; then nothing has changed.
-    pub fn step(&mut self, context: Context<'_>, event: &Event) -> Result<Vec<Effect>, StepError> {
+impl Machine for Operator {
+    const NAME: &'static str = "operator";
+
+    fn step(&mut self, context: Context<'_>, event: &Event) -> Result<Vec<Effect>, StepError> {
         let mut effects = Vec::new();
         #[cfg(feature = "simulate")]
         if let (Event::Disconnected(height), true) = (event, self.weak.forget_reorgs) {
@@ -142,6 +130,16 @@ impl Operator {
         Ok(effects)
     }
 
+    fn view(&self) -> &View {
+        &self.party.view
+    }
+
+    fn sender(&self) -> &Sender {
+        &self.party.sender
+    }
+}
+
+impl Operator {
     fn learn(&mut self, context: Context<'_>, event: &Event, effects: &mut Vec<Effect>) {
         match event {
             Event::BatchProved(values) => {

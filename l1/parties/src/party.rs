@@ -1,9 +1,11 @@
 //! What all machines share: the view of the chain, the sender, and alarms that are raised once.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 
 use bitcoin::key::Keypair;
 use bitcoin::ScriptBuf;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::Contract;
@@ -42,6 +44,26 @@ pub enum StepError {
         /// The block's.
         got: Height,
     },
+}
+
+/// A machine, as its shells see it: what they step and store.
+pub trait Machine: Clone + PartialEq + Debug + Serialize + DeserializeOwned {
+    /// Name in the state file: the states of different machines are not mixed up.
+    const NAME: &'static str;
+
+    /// Takes an event; what to do about it. The same events give the same states and effects.
+    ///
+    /// # Errors
+    /// `Height`; then nothing has changed.
+    fn step(&mut self, context: Context<'_>, event: &Event) -> Result<Vec<Effect>, StepError>;
+
+    /// What it has seen.
+    #[must_use]
+    fn view(&self) -> &View;
+
+    /// What it sends.
+    #[must_use]
+    fn sender(&self) -> &Sender;
 }
 
 /// View, sender and alarms.

@@ -21,7 +21,7 @@ use crate::event::{Alarm, Effect, Event, Fault};
 use crate::evidence::{read_slot, SignedValue};
 use crate::fees::FeePolicy;
 use crate::operator::collected;
-use crate::party::{Context, Party, StepError};
+use crate::party::{Context, Machine, Party, StepError};
 use crate::sender::{Draft, Sender, Want};
 use crate::types::{ClaimId, EpochIndex, Height, TxId, Values, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
 use crate::view::{lineage, Standing, View};
@@ -96,28 +96,16 @@ impl Vigilante {
         self.weak = weak;
     }
 
-    /// What it has seen.
-    #[must_use]
-    pub fn view(&self) -> &View {
-        &self.party.view
-    }
-
-    /// What it sends.
-    #[must_use]
-    pub fn sender(&self) -> &Sender {
-        &self.party.sender
-    }
-
     #[cfg(feature = "simulate")]
     pub(crate) fn sender_mut(&mut self) -> &mut Sender {
         &mut self.party.sender
     }
+}
 
-    /// Takes an event; what to do about it. The same events give the same states and effects.
-    ///
-    /// # Errors
-    /// `Height`; then nothing has changed.
-    pub fn step(&mut self, context: Context<'_>, event: &Event) -> Result<Vec<Effect>, StepError> {
+impl Machine for Vigilante {
+    const NAME: &'static str = "vigilante";
+
+    fn step(&mut self, context: Context<'_>, event: &Event) -> Result<Vec<Effect>, StepError> {
         let mut effects = Vec::new();
         self.party.take(context, event, &mut effects)?;
         if let Event::Disconnected(_) = event {
@@ -143,6 +131,16 @@ impl Vigilante {
         Ok(effects)
     }
 
+    fn view(&self) -> &View {
+        &self.party.view
+    }
+
+    fn sender(&self) -> &Sender {
+        &self.party.sender
+    }
+}
+
+impl Vigilante {
     fn plan(&mut self, context: Context<'_>, effects: &mut Vec<Effect>) -> Plans {
         let mut plan = Vec::new();
         for (index, epoch) in context.contract.epochs() {

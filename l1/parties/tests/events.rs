@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 use assay_l1_parties::fees::{FeePolicy, Market};
 use assay_l1_parties::sim::Fixture;
 use assay_l1_parties::{
-    Alarm, Block, ClaimId, Context, Contract, Effect, EpochIndex, Event, Fault, Height, Keys, Operator,
-    Reject, StepError, Vigilante,
+    Alarm, Block, ClaimId, Context, Contract, Effect, EpochIndex, Event, Fault, Height, Keys, Machine,
+    Operator, Reject, StepError, Vigilante,
 };
 use bitcoin::{Amount, FeeRate, Transaction};
 use proptest::prelude::*;
@@ -82,41 +82,6 @@ fn event(told: &Told, tip: Height, known: &[Arc<Transaction>]) -> Event {
     }
 }
 
-/// A machine of either kind.
-trait Machine: Clone + PartialEq + std::fmt::Debug {
-    fn step(&mut self, context: Context<'_>, event: &Event) -> Result<Vec<Effect>, StepError>;
-    fn tip(&self) -> Height;
-    fn check(&self) -> Result<(), String>;
-}
-
-impl Machine for Operator {
-    fn step(&mut self, context: Context<'_>, event: &Event) -> Result<Vec<Effect>, StepError> {
-        self.step(context, event)
-    }
-
-    fn tip(&self) -> Height {
-        self.view().tip()
-    }
-
-    fn check(&self) -> Result<(), String> {
-        self.sender().check()
-    }
-}
-
-impl Machine for Vigilante {
-    fn step(&mut self, context: Context<'_>, event: &Event) -> Result<Vec<Effect>, StepError> {
-        self.step(context, event)
-    }
-
-    fn tip(&self) -> Height {
-        self.view().tip()
-    }
-
-    fn check(&self) -> Result<(), String> {
-        self.sender().check()
-    }
-}
-
 fn parts() -> &'static (Contract, [Keys; 2]) {
     static PARTS: OnceLock<(Contract, [Keys; 2])> = OnceLock::new();
     PARTS.get_or_init(|| (Fixture::shared().contract(), [Fixture::keys(0), Fixture::keys(1)]))
@@ -128,7 +93,8 @@ fn drive<M: Machine>(mut machine: M, keys: &Keys, all: &[Told]) -> Result<(), Te
     let context = Context { contract, keys };
     let mut known = vec![Arc::new(Fixture::shared().funding().clone())];
     for told in all {
-        let event = event(told, machine.tip(), &known);
+        let tip = machine.view().tip();
+        let event = event(told, tip, &known);
         let before = machine.clone();
         let mut twin = machine.clone();
         let outcome = machine.step(context, &event);
@@ -147,12 +113,12 @@ fn drive<M: Machine>(mut machine: M, keys: &Keys, all: &[Told]) -> Result<(), Te
             Err(other) => return Err(TestCaseError::fail(other.to_string())),
         }
         let expected = match &event {
-            Event::Connected(block) if block.height == before.tip().plus(1) => block.height,
-            Event::Disconnected(height) if *height == before.tip() => Height(height.0.saturating_sub(1)),
-            _ => before.tip(),
+            Event::Connected(block) if block.height == tip.plus(1) => block.height,
+            Event::Disconnected(height) if *height == tip => Height(height.0.saturating_sub(1)),
+            _ => tip,
         };
-        prop_assert_eq!(machine.tip(), expected);
-        prop_assert_eq!(machine.check(), Ok(()));
+        prop_assert_eq!(machine.view().tip(), expected);
+        prop_assert_eq!(machine.sender().check(), Ok(()));
     }
     Ok(())
 }

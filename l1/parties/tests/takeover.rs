@@ -2,29 +2,40 @@
 //! consent and signatures, the next batch.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
-#![allow(dead_code, reason = "the world has more than this test needs")]
 
-#[path = "takeover/world.rs"]
+#[path = "takeover/backup.rs"]
+mod backup;
+#[path = "../../tests/common/chain.rs"]
+mod chain;
+#[path = "common/contract.rs"]
+mod contract;
+#[path = "common/files.rs"]
+mod files;
+#[path = "common/rollup.rs"]
+mod rollup;
+#[path = "service/world.rs"]
 mod world;
 
 use assay_l1::graph::contract::build::TxRole;
 use assay_l1_parties::service::watch::Stage;
 use assay_l1_signer::handover::Place;
-use world::backup::Backup;
-use world::{honest, World};
+use backup::Backup;
+use rollup::honest;
+use world::World;
 
 #[test]
 fn a_backup_ends_a_trunk_that_stopped_has_its_own_epoch_signed_and_claims_the_next_batch() {
     let world = World::new();
     let backup = Backup::new(&world);
-    world.batches().put(&honest(0)).unwrap();
+    let batches = world.setup.files.batches();
+    batches.put(&honest(0)).unwrap();
     let mined = world.play(40, 9, |mined| mined.contains(&TxRole::Claim(0)));
     assert!(!mined.contains(&TxRole::OptimisticAcceptance(0)), "what is left open is the backup's to finish");
     // The operator is not seen again. Somebody proves the next batches.
-    (1..3).for_each(|batch| world.batches().put(&honest(batch)).unwrap());
+    (1..3).for_each(|batch| batches.put(&honest(batch)).unwrap());
 
     backup.play(80, 7, || backup.report().is_some());
-    let mined = backup.mined();
+    let mined = world.mined();
     for role in [TxRole::ClaimTimeout(1), TxRole::OptimisticAcceptance(0)] {
         assert!(mined.contains(&role), "{role} of {mined:?}");
     }

@@ -121,6 +121,40 @@ pub(crate) fn read_text(path: &Path) -> Result<String, StoreError> {
 }
 
 impl Policy {
+    /// Two claims, small sums and short locks for regtest, as in `l1/README.md`; no verifier on the chain.
+    #[must_use]
+    pub fn regtest(
+        trunk_id: [u8; 32],
+        operator_key: XOnlyPublicKey,
+        sink: XOnlyPublicKey,
+        params: EpochParams,
+    ) -> Self {
+        let EpochParams { start_commitment, code_root, verifier_commitment } = params;
+        Self {
+            trunk_id,
+            operator_key,
+            sink,
+            start_commitment,
+            code_root,
+            verifier_commitment,
+            verifier: VerifierSet::None,
+            claims: 2,
+            collateral_sat: 1_000_000,
+            challenge_deposit_sat: 20_000,
+            slashed_to_sink_sat: 400_000,
+            assert_words: 1,
+            assert_hashes: 1,
+            cadence_blocks: 2,
+            collateral_blocks: 75,
+            challenge_blocks: 10,
+            assert_blocks: 8,
+            disprove_blocks: 8,
+            claim_timeout_blocks: 18,
+            sink_blocks: 200,
+            handover_blocks: 5,
+        }
+    }
+
     /// Reads and checks a policy file.
     ///
     /// # Errors
@@ -245,5 +279,34 @@ impl Policy {
             ("form", own == *spec),
         ];
         checks.iter().find(|(_, same)| !same).map(|(field, _)| *field)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use assay_l1::{KeyRole, OperatorSecret};
+
+    use super::*;
+
+    #[test]
+    fn the_policy_of_the_walk_through_is_regtests_and_can_be_used() {
+        let key = |role| OperatorSecret::from_bytes([1; 32]).public_key(&[7; 32], role);
+        let params =
+            EpochParams { start_commitment: [1; 32], code_root: [2; 32], verifier_commitment: [9; 32] };
+        let policy = Policy::regtest([7; 32], key(KeyRole::Operator), key(KeyRole::Wallet), params);
+        let text = toml::to_string(&policy).unwrap();
+        let blocks = include_str!("../../README.md").split("```");
+        let shown =
+            blocks.filter_map(|block| block.strip_prefix("toml")).find(|block| block.contains("trunk_id"));
+        let shown: Vec<&str> =
+            shown.unwrap().lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let made: Vec<&str> = text.lines().collect();
+        assert_eq!(shown.len(), made.len());
+        for (shown, made) in shown.into_iter().zip(made) {
+            // Keys and commitments are the reader's own.
+            let name = shown.split_once(" = \"<").map_or(shown, |(name, _)| name);
+            assert!(made.starts_with(name) && (name != shown || made == shown), "{made}, shown as {shown}");
+        }
+        assert_eq!(policy.validate(), Ok(()));
     }
 }

@@ -55,22 +55,19 @@ impl NodeArgs {
     }
 }
 
-/// `assay l1 sync`: rebuilds a trunk's state from Bitcoin alone.
+/// `assay l1 sync`: what is read, and where that is kept. The trunk's terms are told beside it.
 #[derive(Debug, Clone, Args)]
 pub struct SyncArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented by its type")]
     pub node: NodeArgs,
-    /// Terms of the first epoch: 426 hexadecimal digits, from its receipt
-    #[arg(long, value_name = "HEX")]
-    pub terms: String,
-    /// Its Reconfiguration, if known
+    /// The transaction that opened the first epoch, if known
     #[arg(long, value_name = "TXID")]
     pub root: Option<Txid>,
-    /// Directory for the reader's state
-    #[arg(long, value_name = "DIR")]
+    /// Folder of what was read
+    #[arg(long, default_value = "out/l1-sync", value_name = "DIR")]
     pub dir: PathBuf,
-    /// Forget what was read before and start at --start-height
+    /// Forget what was read before and begin again
     #[arg(long)]
     pub from_genesis: bool,
     /// First block to read
@@ -176,18 +173,20 @@ fn terms(text: &str) -> Result<EpochTerms, CommandError> {
     Ok(EpochTerms::decode(&bytes)?)
 }
 
-/// Reads the trunk and executes its batches, one line per step on `out`.
+/// Reads the trunk and executes its batches, one line per step on `out`. `first`: the terms of its first epoch, hexadecimal. The
+/// reader's state is in `dir` itself.
 ///
 /// # Errors
 /// Any of [`CommandError`]. Findings are not errors: they are in the report.
 pub fn run_sync(
     args: &SyncArgs,
+    first: &str,
     execute: &mut dyn Execute,
     out: &mut dyn Write,
 ) -> Result<Report, CommandError> {
     let config = SyncConfig {
         dir: args.dir.clone(),
-        terms: terms(&args.terms)?,
+        terms: terms(first)?,
         root: args.root,
         start_height: args.start_height,
         confirmations: args.confirmations,

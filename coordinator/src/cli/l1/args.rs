@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use assay_l1::sync::command::{InspectArgs, NodeArgs};
-use assay_l1::Txid;
+use assay_l1::sync::command::{InspectArgs, SyncArgs};
 use assay_l1_parties::service::backup::BackupArgs;
 use assay_l1_parties::service::fund::{FundArgs, KeysArgs};
 use assay_l1_parties::service::operator::OperatorArgs;
@@ -242,33 +241,18 @@ Examples:
 
 Exit codes: 0 everything that was found executed; 1 a claim could not be executed, or the node failed; 2 bad input.")]
 pub struct L1SyncArgs {
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "documented by its type")]
-    pub node: NodeArgs,
     /// A claim.json of the rollup's first epoch, for its terms
     #[arg(long, group = "trunk", value_name = "FILE")]
     pub claim: Option<PathBuf>,
     /// The terms of the first epoch themselves, hexadecimal
     #[arg(long, group = "trunk", value_name = "HEX")]
     pub terms: Option<String>,
-    /// The transaction that opened that epoch, if known
-    #[arg(long, value_name = "TXID")]
-    pub root: Option<Txid>,
     /// The rollup's genesis: sample, or a JSON file
     #[arg(long, default_value = "sample", value_name = "GENESIS")]
     pub genesis: String,
-    /// Folder of what was read
-    #[arg(long, default_value = "out/l1-sync", value_name = "DIR")]
-    pub dir: PathBuf,
-    /// Forget what was read before and begin again
-    #[arg(long)]
-    pub from_genesis: bool,
-    /// First block to read
-    #[arg(long, default_value_t = 0, value_name = "HEIGHT")]
-    pub start_height: u32,
-    /// Confirmations before a block is read
-    #[arg(long, default_value_t = 6, value_name = "BLOCKS")]
-    pub confirmations: u32,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented by its type")]
+    pub sync: SyncArgs,
     /// Print the outcome as JSON
     #[arg(long)]
     pub json: bool,

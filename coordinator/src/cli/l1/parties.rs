@@ -27,13 +27,13 @@ pub(super) fn operator(flags: &L1OperatorArgs) -> Result<(), Error> {
 pub(super) fn vigilante(flags: &L1VigilanteArgs) -> Result<(), Error> {
     let stop = on_signals()?;
     let (backend, mut judge) = judge(&flags.service.party, &flags.judge)?;
-    Ok(service::vigilante::run_on(&flags.service, backend, &mut judge, &stop)?)
+    Ok(service::vigilante::run(&flags.service, backend, &mut judge, &stop)?)
 }
 
 pub(super) fn backup(flags: &L1BackupArgs) -> Result<(), Error> {
     let stop = on_signals()?;
     let (backend, mut judge) = judge(&flags.service.watch.party, &flags.judge)?;
-    Ok(service::backup::run_on(&flags.service, backend, &mut judge, &stop)?)
+    Ok(service::backup::run(&flags.service, backend, &mut judge, &stop)?)
 }
 
 pub(super) fn watch(flags: &L1WatchArgs) -> Result<(), Error> {
@@ -55,11 +55,11 @@ fn on_signals() -> Result<Stop, Error> {
 
 /// The node, opened once, and what judges claims on it.
 fn judge(party: &PartyArgs, flags: &JudgeArgs) -> Result<(Arc<dyn BitcoinBackend>, RollupJudge), Error> {
-    let policies = party.policy.iter().map(|path| Policy::load(path));
+    let policies = party.trunk.policy.iter().map(|path| Policy::load(path));
     let policies = policies.collect::<Result<Vec<_>, _>>().map_err(ServiceError::Policy)?;
     let vk = read_verifying_key(&flags.vk)?;
     let genesis = genesis(&flags.genesis)?;
-    let backend = party.node.open().map_err(failed)?;
+    let backend = party.trunk.node.open().map_err(failed)?;
     let rules =
         ForcedRules { grace_blocks: flags.forced_grace_blocks, window_blocks: flags.forced_window_blocks };
     let folder = party.dir.join(JUDGE);

@@ -1,12 +1,11 @@
 //! What all services are told.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use assay_l1::sync::command::NodeArgs;
-use assay_l1::{BitcoinBackend, KeyRole, OperatorSecret};
+use assay_l1::{KeyRole, OperatorSecret};
 use assay_l1_signer::peers::Peers;
 use assay_l1_signer::policy::Policy;
 use bitcoin::{Amount, FeeRate};
@@ -17,15 +16,12 @@ use super::error::ServiceError;
 use crate::fees::FeePolicy;
 use crate::party::Keys;
 
-/// What all services are told.
+/// Which trunk, and where it is seen.
 #[derive(Debug, Clone, Args)]
-pub struct PartyArgs {
+pub struct TrunkArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented by its type")]
     pub node: NodeArgs,
-    /// Directory of the service's state
-    #[arg(long, value_name = "DIR")]
-    pub dir: PathBuf,
     /// Directory of the epochs: 0000.proposal and 0000.signatures, and so on, in the order in which they were made
     #[arg(long, value_name = "DIR")]
     pub epochs: PathBuf,
@@ -35,40 +31,52 @@ pub struct PartyArgs {
     /// Peers file: the attesters' identities
     #[arg(long, value_name = "FILE")]
     pub peers: PathBuf,
-    /// Secret file of this party: its keys come from it. Made if there is none
-    #[arg(long, value_name = "FILE")]
-    pub secret: PathBuf,
-    /// First block to look into: at most the one in which the first epoch opens, the wallet got its coins, or the first
+    /// First block to look into: at most the one in which the first epoch opens, a wallet got its coins, or the first
     /// batch's data was published
     #[arg(long, default_value_t = 1, value_name = "HEIGHT")]
     pub start_height: u32,
     /// Confirmations after which a block counts as final
     #[arg(long, default_value_t = 6, value_name = "BLOCKS", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub finality: u32,
+    /// Between two looks at the node
+    #[arg(long, default_value_t = 2_000, value_name = "MILLISECONDS")]
+    pub poll_ms: u64,
+}
+
+impl TrunkArgs {
+    pub(super) fn poll(&self) -> Duration {
+        Duration::from_millis(self.poll_ms)
+    }
+
+    /// The epochs on disk, and what is agreed on.
+    pub(super) fn epoch_dir(&self) -> Result<EpochDir, ServiceError> {
+        let policies = self.policy.iter().map(|path| Policy::load(path)).collect::<Result<_, _>>()?;
+        let signers: BTreeSet<_> = Peers::load(&self.peers)?.ids().collect();
+        Ok(EpochDir { dir: self.epochs.clone(), policies, signers })
+    }
+}
+
+/// What all services are told.
+#[derive(Debug, Clone, Args)]
+pub struct PartyArgs {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented by its type")]
+    pub trunk: TrunkArgs,
+    /// Directory of the service's state
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Secret file of this party: its keys come from it. Made if there is none
+    #[arg(long, value_name = "FILE")]
+    pub secret: PathBuf,
     /// All that may be spent on fees and deposits, over the life of the state
     #[arg(long, default_value_t = 5_000_000, value_name = "SATOSHI")]
     pub budget_sat: u64,
     /// Highest fee rate
     #[arg(long, default_value_t = 500, value_name = "SATOSHI_PER_VB", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub fee_rate_max: u64,
-    /// Between two looks at the node
-    #[arg(long, default_value_t = 2_000, value_name = "MILLISECONDS")]
-    pub poll_ms: u64,
 }
 
 impl PartyArgs {
-    pub(super) fn poll(&self) -> Duration {
-        Duration::from_millis(self.poll_ms)
-    }
-
-    pub(super) fn open_node(&self) -> Result<Arc<dyn BitcoinBackend>, ServiceError> {
-        Ok(self.node.open()?)
-    }
-
-    pub(super) fn epoch_dir(&self) -> Result<EpochDir, ServiceError> {
-        epoch_dir(&self.epochs, &self.policy, &self.peers)
-    }
-
     /// Rates and patience as in the simulator; money as told.
     pub(super) fn fee_policy(&self) -> FeePolicy {
         FeePolicy {
@@ -77,13 +85,6 @@ impl PartyArgs {
             ..FeePolicy::REGTEST
         }
     }
-}
-
-/// The epochs in `dir`, and what is agreed on.
-pub(super) fn epoch_dir(dir: &Path, policies: &[PathBuf], peers: &Path) -> Result<EpochDir, ServiceError> {
-    let policies = policies.iter().map(|path| Policy::load(path)).collect::<Result<_, _>>()?;
-    let signers: BTreeSet<_> = Peers::load(peers)?.ids().collect();
-    Ok(EpochDir { dir: dir.to_owned(), policies, signers })
 }
 
 /// A party's keys on a trunk.

@@ -29,19 +29,12 @@ pub struct BackupArgs {
     pub batches: PathBuf,
 }
 
-/// Runs the backup operator until `stop`. State: `watch` and `operator` in `--dir`.
+/// Runs the backup operator on this node, open already, until `stop`; the arguments' is not looked at. State: `watch` and `operator`
+/// in `--dir`.
 ///
 /// # Errors
 /// What it cannot go on with; a node that does not answer is waited for.
-pub fn run(args: &BackupArgs, judge: &mut dyn Judge, stop: &Stop) -> Result<(), ServiceError> {
-    run_on(args, args.watch.party.open_node()?, judge, stop)
-}
-
-/// The same on a node that is open already; the arguments' is not looked at.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_on(
+pub fn run(
     args: &BackupArgs,
     backend: Arc<dyn BitcoinBackend>,
     judge: &mut dyn Judge,
@@ -51,7 +44,7 @@ pub fn run_on(
     tracing::info!("the backup operator watches");
     while !stop.is_stopped() {
         service.pass(stop)?;
-        stop.sleep(args.watch.party.poll());
+        stop.sleep(args.watch.party.trunk.poll());
     }
     Ok(())
 }

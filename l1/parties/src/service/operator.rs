@@ -48,20 +48,9 @@ pub struct OperatorArgs {
 /// # Errors
 /// What it cannot go on with; a node that does not answer is waited for.
 pub fn run(args: &OperatorArgs, stop: &Stop) -> Result<(), ServiceError> {
-    run_on(args, args.party.open_node()?, stop)
-}
-
-/// The same on a node that is open already; the arguments' is not looked at.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_on(
-    args: &OperatorArgs,
-    backend: Arc<dyn BitcoinBackend>,
-    stop: &Stop,
-) -> Result<(), ServiceError> {
-    let mut service = OperatorService::open(args, backend)?;
-    service.0.run(stop, args.party.poll())
+    let trunk = &args.party.trunk;
+    let mut service = OperatorService::open(args, trunk.node.open()?)?;
+    service.0.run(stop, trunk.poll())
 }
 
 /// The operator with its files and its node, for callers with a loop of their own.
@@ -91,7 +80,7 @@ fn open(
 ) -> Result<Runner<Operator, OperatorShell>, ServiceError> {
     let party = &args.party;
     let dir = Dir::take(&party.dir)?;
-    let epochs = party.epoch_dir()?;
+    let epochs = party.trunk.epoch_dir()?;
     let secret = OperatorSecret::load_or_create(&party.secret)?;
     let (contract, graphs) = load_contract(&epochs)?;
     let trunk_id = trunk_of(&contract);
@@ -121,9 +110,9 @@ fn open(
         useless: BTreeMap::new(),
         waiting: BTreeSet::new(),
     };
-    let (finality, policy) = (party.finality, party.fee_policy());
+    let (finality, policy) = (party.trunk.finality, party.fee_policy());
     let fresh = |below| Operator::new(wallet, finality, below, policy);
-    Runner::open(backend, dir, epochs, (contract, graphs), keys, shell, (party.start_height, fresh))
+    Runner::open(backend, dir, epochs, (contract, graphs), keys, shell, (party.trunk.start_height, fresh))
 }
 
 /// The trunk of a contract that has an epoch.

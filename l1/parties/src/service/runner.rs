@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use assay_l1::{BackendError, BitcoinBackend, Class, StoreError};
 use bitcoin::{Amount, BlockHash};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::epochs::{EpochDir, EpochError};
@@ -20,58 +19,14 @@ use super::node;
 use super::stop::Stop;
 use crate::contract::Contract;
 use crate::event::{Block, Effect, Event};
-use crate::operator::Operator;
-use crate::party::{Context, Keys, StepError};
-use crate::sender::Sender;
+use crate::party::{Context, Keys, Machine};
 use crate::types::Height;
 use crate::view::View;
-use crate::vigilante::Vigilante;
 
 /// Blocks that are read again for an epoch of which a running service learns.
 pub(super) const REWIND_BLOCKS: usize = 100;
 /// Events of one pass, at most; what is left comes again with the next block.
 const EVENTS_MAX: usize = 10_000;
-
-/// A machine that can be run.
-pub(super) trait Machine: Serialize + DeserializeOwned {
-    /// Name in the state file: the states of different machines are not mixed up.
-    const NAME: &'static str;
-    fn step(&mut self, context: Context<'_>, event: &Event) -> Result<Vec<Effect>, StepError>;
-    fn view(&self) -> &View;
-    fn sender(&self) -> &Sender;
-}
-
-impl Machine for Operator {
-    const NAME: &'static str = "operator";
-
-    fn step(&mut self, context: Context<'_>, event: &Event) -> Result<Vec<Effect>, StepError> {
-        self.step(context, event)
-    }
-
-    fn view(&self) -> &View {
-        self.view()
-    }
-
-    fn sender(&self) -> &Sender {
-        self.sender()
-    }
-}
-
-impl Machine for Vigilante {
-    const NAME: &'static str = "vigilante";
-
-    fn step(&mut self, context: Context<'_>, event: &Event) -> Result<Vec<Effect>, StepError> {
-        self.step(context, event)
-    }
-
-    fn view(&self) -> &View {
-        self.view()
-    }
-
-    fn sender(&self) -> &Sender {
-        self.sender()
-    }
-}
 
 /// What a shell sees of the world.
 #[derive(Clone, Copy)]

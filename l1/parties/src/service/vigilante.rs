@@ -40,26 +40,18 @@ pub struct VigilanteArgs {
     pub lookback_blocks: u32,
 }
 
-/// Runs the vigilante until `stop`; `judge` is the rollup's part of it.
+/// Runs the vigilante on this node, open already, until `stop`; the arguments' is not looked at. `judge` is the rollup's part of it.
 ///
 /// # Errors
 /// What it cannot go on with; a node that does not answer is waited for.
-pub fn run(args: &VigilanteArgs, judge: &mut dyn Judge, stop: &Stop) -> Result<(), ServiceError> {
-    run_on(args, args.party.open_node()?, judge, stop)
-}
-
-/// The same on a node that is open already; the arguments' is not looked at.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_on(
+pub fn run(
     args: &VigilanteArgs,
     backend: Arc<dyn BitcoinBackend>,
     judge: &mut dyn Judge,
     stop: &Stop,
 ) -> Result<(), ServiceError> {
     let mut service = VigilanteService::open(args, backend, judge)?;
-    service.0.run(stop, args.party.poll())
+    service.0.run(stop, args.party.trunk.poll())
 }
 
 /// The vigilante with its files and its node, for callers with a loop of their own.
@@ -106,7 +98,7 @@ fn open<'a>(
 ) -> Result<Runner<Vigilante, VigilanteShell<'a>>, ServiceError> {
     let party = &args.party;
     let dir = Dir::take(&party.dir)?;
-    let epochs = party.epoch_dir()?;
+    let epochs = party.trunk.epoch_dir()?;
     let secret = OperatorSecret::load_or_create(&party.secret)?;
     let (contract, graphs) = load_contract(&epochs)?;
     let trunk_id = trunk_of(&contract);
@@ -125,7 +117,7 @@ fn open<'a>(
     let wallet = wallet_script(keys.wallet.x_only_public_key().0);
     let fees = node::address(backend.as_ref(), &wallet);
     tracing::info!(fees, "the vigilante runs; fees and deposits are paid from coins at this address");
-    let (finality, policy, takes_over) = (party.finality, party.fee_policy(), backup.is_some());
+    let (finality, policy, takes_over) = (party.trunk.finality, party.fee_policy(), backup.is_some());
     let fresh = |below: Height| {
         if takes_over {
             Vigilante::backup(wallet, finality, below, policy)
@@ -133,7 +125,7 @@ fn open<'a>(
             Vigilante::new(wallet, finality, below, policy)
         }
     };
-    Runner::open(backend, dir, epochs, (contract, graphs), keys, shell, (party.start_height, fresh))
+    Runner::open(backend, dir, epochs, (contract, graphs), keys, shell, (party.trunk.start_height, fresh))
 }
 
 fn operator_key(secret: &OperatorSecret, trunk_id: &[u8; 32]) -> Keypair {

@@ -4,19 +4,16 @@ mod snapshot;
 mod text;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use assay_l1::sync::command::NodeArgs;
 use assay_l1::{BackendError, BitcoinBackend, Class};
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::{Address, ScriptBuf};
 use clap::Args;
 
 pub use self::snapshot::{ClaimState, EpochState, Snapshot, Stage, Wait, WalletState};
-use super::args::epoch_dir;
+use super::args::TrunkArgs;
 use super::epochs::EpochDir;
 use super::error::ServiceError;
 use super::follow::{Change, Follower};
@@ -35,28 +32,10 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 pub struct WatchArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented by its type")]
-    pub node: NodeArgs,
-    /// Directory of the epochs: 0000.proposal and 0000.signatures, and so on
-    #[arg(long, value_name = "DIR")]
-    pub epochs: PathBuf,
-    /// Policy file; more than one where another operator has taken over
-    #[arg(long, value_name = "FILE", required = true)]
-    pub policy: Vec<PathBuf>,
-    /// Peers file: the attesters' identities
-    #[arg(long, value_name = "FILE")]
-    pub peers: PathBuf,
+    pub trunk: TrunkArgs,
     /// A wallet whose coins are shown, with a name: fees=bcrt1p...; any number
     #[arg(long, value_name = "NAME=ADDRESS")]
     pub wallet: Vec<WalletName>,
-    /// First block to look into: at most the one in which the first epoch opens, or a wallet got its coins
-    #[arg(long, default_value_t = 1, value_name = "HEIGHT")]
-    pub start_height: u32,
-    /// Confirmations after which a block counts as final
-    #[arg(long, default_value_t = 6, value_name = "BLOCKS", value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub finality: u32,
-    /// Between two looks at the node
-    #[arg(long, default_value_t = 2_000, value_name = "MILLISECONDS")]
-    pub poll_ms: u64,
     /// Print once how things stand, and end
     #[arg(long)]
     pub once: bool,
@@ -89,20 +68,7 @@ impl FromStr for WalletName {
 /// # Errors
 /// What is wrong with arguments and files; the node's, if it does not answer at the start or with `--once`.
 pub fn run(args: &WatchArgs, out: &mut dyn Write, stop: &Stop) -> Result<(), ServiceError> {
-    run_on(args, args.node.open()?, out, stop)
-}
-
-/// The same on a node that is open already; the arguments' is not looked at.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_on(
-    args: &WatchArgs,
-    backend: Arc<dyn BitcoinBackend>,
-    out: &mut dyn Write,
-    stop: &Stop,
-) -> Result<(), ServiceError> {
-    let mut watch = Watch::open(args, backend)?;
+    let mut watch = Watch::open(args, args.trunk.node.open()?)?;
     let is_page = !args.json && (args.once || std::io::stdout().is_terminal());
     let mut shown: Option<Snapshot> = None;
     while !stop.is_stopped() {
@@ -134,7 +100,7 @@ pub fn run_on(
         if args.once {
             return Ok(());
         }
-        stop.sleep(Duration::from_millis(args.poll_ms));
+        stop.sleep(args.trunk.poll());
     }
     Ok(())
 }
@@ -162,10 +128,10 @@ impl Watch {
     /// # Errors
     /// What is wrong with arguments and files; the node's.
     pub fn open(args: &WatchArgs, backend: Arc<dyn BitcoinBackend>) -> Result<Self, ServiceError> {
-        let epochs = epoch_dir(&args.epochs, &args.policy, &args.peers)?;
+        let epochs = args.trunk.epoch_dir()?;
         let (contract, _) = load_contract(&epochs)?;
-        let below = args.start_height.saturating_sub(1);
-        let fresh = |script| View::new(script, args.finality, Height(below));
+        let below = args.trunk.start_height.saturating_sub(1);
+        let fresh = |script| View::new(script, args.trunk.finality, Height(below));
         let mut wallets = Vec::new();
         for WalletName { name, address } in &args.wallet {
             let address = address.clone().require_network(backend.network());
@@ -178,7 +144,7 @@ impl Watch {
         let follower = Follower::at(backend.as_ref(), below)?;
         // Nobody's wallet.
         let view = fresh(ScriptBuf::new_op_return(b"assay l1 watch"));
-        let start = (below, args.finality);
+        let start = (below, args.trunk.finality);
         Ok(Self { backend, epochs, contract, follower, start, view, wallets, complaint: None })
     }
 

@@ -19,7 +19,7 @@ use crate::contract::Fill;
 use crate::event::{Effect, Event, Fault, Reject};
 use crate::fees::FeePolicy;
 use crate::operator::{Operator, OperatorWeak};
-use crate::party::{Context, Keys, StepError};
+use crate::party::{Context, Keys, Machine as _, StepError};
 use crate::sender::{Sender, SenderWeak};
 use crate::types::{ClaimId, EpochIndex, Height, Values};
 use crate::view::View;

@@ -13,18 +13,18 @@ use assay_l1::graph::transactions::wallet_script;
 use assay_l1::script::winternitz;
 use assay_l1::wots::guard::UseGuard;
 use assay_l1::wots::KeyId;
-use assay_l1::{BitcoinBackend, KeyRole, OperatorSecret};
+use assay_l1::{BitcoinBackend, EpochParams, KeyRole, OperatorSecret};
 use assay_l1_parties::contract::{Epoch, Fill, Origin};
 use assay_l1_parties::{Contract, EpochIndex, Values};
 use assay_l1_signer::identity::Identity;
 use assay_l1_signer::musig::{Attesters, ChunkNonces, NonceSeed};
 use assay_l1_signer::peers::{Peer, Peers};
-use assay_l1_signer::policy::{Policy, VerifierSet};
+use assay_l1_signer::policy::Policy;
 use assay_l1_signer::signatures::SignatureSet;
 use assay_l1_signer::statement::{epoch_scope, EpochPublic, Kind, Statement};
 use assay_l1_signer::wire::proposal::{graph_id, GraphProposal};
 use bitcoin::hashes::{sha256, Hash};
-use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey, XOnlyPublicKey};
 use bitcoin::{
     absolute, transaction, Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, WScriptHash,
     Witness,
@@ -38,6 +38,8 @@ use crate::rollup::{state, CODE, TRUNK, VERIFYING_KEY};
 pub(crate) const CLAIMS: u32 = 2;
 /// What of a slashed collateral goes to the sink.
 pub(crate) const TO_SINK: Amount = Amount::from_sat(400_000);
+/// Seed of the collector's identity, which the peers file names.
+pub(crate) const COLLECTOR: [u8; 32] = [20; 32];
 /// Coins that anyone can spend, and what each holds.
 const SPARES: usize = 16;
 const SPARE: Amount = Amount::from_sat(300_000);
@@ -50,15 +52,15 @@ fn public(byte: u8) -> PublicKey {
     PublicKey::from_secret_key(&Secp256k1::new(), &secret(byte))
 }
 
-fn identities() -> Vec<Identity> {
+pub(crate) fn identities() -> Vec<Identity> {
     let mut all: Vec<_> = [21, 22].map(|byte| Identity::from_bytes(&[byte; 32]).unwrap()).to_vec();
     all.sort_by_key(Identity::id);
     all
 }
 
 /// Secrets of the attesters, in the order of their identities: for the epoch and for a hand-over.
-const EPOCH: [u8; 2] = [31, 32];
-const RECOVERY: [u8; 2] = [41, 42];
+pub(crate) const EPOCH: [u8; 2] = [31, 32];
+pub(crate) const RECOVERY: [u8; 2] = [41, 42];
 
 fn aggregate(secrets: [u8; 2]) -> Attesters {
     Attesters::new(secrets.map(public)).unwrap()
@@ -76,35 +78,21 @@ fn sign_all(messages: &[[u8; 32]]) -> Vec<[u8; 64]> {
     all.aggregate(messages, &sums, &partials).unwrap()
 }
 
+fn sink_key() -> XOnlyPublicKey {
+    public(0x51).x_only_public_key().0
+}
+
 /// The script of what nobody claims.
 pub(crate) fn sink() -> ScriptBuf {
-    wallet_script(secret(0x51).x_only_public_key(&Secp256k1::new()).0)
+    wallet_script(sink_key())
 }
 
 pub(crate) fn policy(operator: &OperatorSecret) -> Policy {
-    Policy {
-        trunk_id: TRUNK,
-        operator_key: operator.public_key(&TRUNK, KeyRole::Operator),
-        sink: secret(0x51).x_only_public_key(&Secp256k1::new()).0,
-        start_commitment: state(0),
-        code_root: CODE,
-        verifier_commitment: VERIFYING_KEY,
-        verifier: VerifierSet::None,
-        claims: CLAIMS,
-        collateral_sat: 1_000_000,
-        challenge_deposit_sat: 20_000,
-        slashed_to_sink_sat: TO_SINK.to_sat(),
-        assert_words: 1,
-        assert_hashes: 1,
-        cadence_blocks: 2,
-        collateral_blocks: 75,
-        challenge_blocks: 10,
-        assert_blocks: 8,
-        disprove_blocks: 8,
-        claim_timeout_blocks: 18,
-        sink_blocks: 200,
-        handover_blocks: 5,
-    }
+    let operator_key = operator.public_key(&TRUNK, KeyRole::Operator);
+    let params =
+        EpochParams { start_commitment: state(0), code_root: CODE, verifier_commitment: VERIFYING_KEY };
+    let regtest = Policy::regtest(TRUNK, operator_key, sink_key(), params);
+    Policy { claims: CLAIMS, slashed_to_sink_sat: TO_SINK.to_sat(), ..regtest }
 }
 
 /// The spec of an epoch of the operator, and its keys.
@@ -267,7 +255,7 @@ fn write_epoch(
         key: identity.id(),
         address: "127.0.0.1:1".to_owned(),
     };
-    let collector = Identity::from_bytes(&[20; 32]).unwrap().id();
+    let collector = Identity::from_bytes(&COLLECTOR).unwrap().id();
     let peers = Peers { operator: collector, signers: identities().iter().map(peer).collect() };
     std::fs::write(files.path("peers.toml"), toml::to_string(&peers).unwrap()).unwrap();
 }

@@ -93,10 +93,15 @@ impl Files {
 
     /// A live view, from the first block on, of trunk and operator's wallet.
     pub(crate) fn watch(&self, backend: &Arc<dyn BitcoinBackend>) -> Shown {
+        self.watch_with(backend, Vec::new())
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn watch_with(&self, backend: &Arc<dyn BitcoinBackend>, more: Vec<String>) -> Shown {
         let fees = self.script("operator", KeyRole::Wallet);
         let fees = Address::from_script(&fees, backend.network()).unwrap();
         let words = ["--wallet".to_owned(), format!("fees={fees}"), "--once".to_owned()];
-        let args: WatchArgs = parse(self.chain().into_iter().chain(self.shared()).chain(words).collect());
+        let args: WatchArgs = parse([self.chain(), self.shared(), words.to_vec(), more].concat());
         let watch = Watch::open(&args, Arc::clone(backend)).unwrap();
         Shown { watch, stages: Vec::new(), alarms: BTreeSet::new() }
     }

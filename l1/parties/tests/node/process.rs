@@ -41,8 +41,9 @@ fn child() {
     match Role::parse_from(words.lines()) {
         Role::Operator(args) => operator::run(&args, &Stop::on_signals().unwrap()).unwrap(),
         Role::Vigilante(args) => {
-            let mut rollup = Rollup::on(args.party.node.open().unwrap());
-            vigilante::run(&args, &mut rollup, &Stop::on_signals().unwrap()).unwrap();
+            let backend = args.party.trunk.node.open().unwrap();
+            let mut rollup = Rollup::on(Arc::clone(&backend));
+            vigilante::run(&args, backend, &mut rollup, &Stop::on_signals().unwrap()).unwrap();
         }
         Role::Signer(args) => cli::run(args).unwrap(),
     }

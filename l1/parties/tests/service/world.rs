@@ -1,5 +1,7 @@
 //! A chain in this process with a signed epoch, and the services on it.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
@@ -35,11 +37,12 @@ impl World {
         Self { backend, setup, cheats: Mutex::default(), shown: Mutex::new(shown) }
     }
 
-    fn backend(&self) -> Arc<dyn BitcoinBackend> {
+    pub(crate) fn backend(&self) -> Arc<dyn BitcoinBackend> {
         Arc::clone(&self.backend) as Arc<dyn BitcoinBackend>
     }
 
-    fn words(&self, name: &str) -> Vec<String> {
+    /// The arguments of a party's service.
+    pub(crate) fn words(&self, name: &str) -> Vec<String> {
         [self.setup.files.chain(), self.setup.files.words(name)].concat()
     }
 
@@ -48,21 +51,20 @@ impl World {
         self.setup.files.watch(&self.backend())
     }
 
+    /// Pays a party out of the purse.
+    pub(crate) fn pay(&self, policy: &str, secret: &str, more: Vec<String>) -> Funded {
+        let files = &self.setup.files;
+        let words = [("--policy", policy), ("--secret", secret), ("--purse", "purse")];
+        let words = words.into_iter().flat_map(|(name, file)| [name.to_owned(), files.word(file)]);
+        let args = parse([files.chain(), words.collect(), more].concat());
+        fund::fund(&args, self.backend.as_ref()).unwrap()
+    }
+
     /// Pays the operator what it needs for an epoch; the coins.
     pub(crate) fn fund(&self, epoch: u32) -> (Funded, Vec<TxOut>) {
-        let files = &self.setup.files;
-        let words = [
-            ("--policy", files.word("policy.toml")),
-            ("--secret", files.word("operator.secret")),
-            ("--purse", files.word("purse")),
-            ("--epoch", epoch.to_string()),
-            ("--coins", "3".to_owned()),
-            ("--coin-sat", "50000".to_owned()),
-            ("--data-sat", "70000".to_owned()),
-        ];
-        let words = words.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
-        let args = parse(files.chain().into_iter().chain(words).collect());
-        let funded = fund::fund(&args, self.backend.as_ref()).unwrap();
+        let epoch = epoch.to_string();
+        let more = ["--epoch", &epoch, "--coins", "3", "--coin-sat", "50000", "--data-sat", "70000"];
+        let funded = self.pay("policy.toml", "operator.secret", more.map(str::to_owned).to_vec());
         let record = self.backend.transaction(&funded.txid.parse().unwrap(), 0).unwrap().unwrap();
         (funded, record.tx.output)
     }
@@ -88,7 +90,7 @@ impl World {
     }
 
     /// The transactions of the contract that are in blocks.
-    fn mined(&self) -> BTreeSet<TxRole> {
+    pub(crate) fn mined(&self) -> BTreeSet<TxRole> {
         let blocks = 1..=self.backend.tip().unwrap().height;
         let block = |height| self.backend.block(&self.backend.block_hash(height).unwrap()).unwrap();
         let txs = blocks.flat_map(|height| block(height).txdata);
@@ -129,7 +131,7 @@ impl World {
     }
 
     /// A block of what is in the mempool, and what cheats have prepared if the chain takes it.
-    fn mine(&self) {
+    pub(crate) fn mine(&self) {
         let miner = self.backend.miner().unwrap();
         let mut cheats = self.cheats.lock().unwrap();
         let cheated = cheats

@@ -1,25 +1,34 @@
 //! A backup operator beside the operator: its files and coins, and the attesters' signers, which consent and sign.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+use std::path::PathBuf;
 
+use assay_l1::KeyRole;
 use assay_l1_parties::service::backup::{BackupArgs, BackupService};
+use assay_l1_parties::service::fund::Funded;
+use assay_l1_parties::service::operator::{OperatorArgs, OperatorService};
 use assay_l1_parties::service::watch::Snapshot;
+use assay_l1_parties::service::Stop;
 use assay_l1_signer::cli::{self, CollectArgs, Command, EpochArgs, ProposeArgs, SignerArgs};
 use assay_l1_signer::handover::{HandOverArgs, Report};
+use assay_l1_signer::identity::Identity;
 use assay_l1_signer::machine::{Effect, Record, SignerMachine};
+use assay_l1_signer::peers::{Peer, Peers};
+use assay_l1_signer::policy::Policy;
 use assay_l1_signer::review::ContractReviewer;
 use assay_l1_signer::serve::{serve, Engine};
-use assay_l1_signer::store::Store;
+use assay_l1_signer::signatures::SignatureSet;
+use assay_l1_signer::store::{secret, Store};
 use assay_l1_signer::wire::proposal::encode_end;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use zeroize::Zeroizing;
 
-use super::*;
+use crate::contract::{identities, policy, COLLECTOR, EPOCH, RECOVERY};
+use crate::files::parse;
+use crate::rollup::{Rollup, TRUNK};
+use crate::world::World;
 
-/// Seed of the collector's identity, which the peers file names.
-const COLLECTOR: u8 = 20;
-
-/// A backup operator of a world.
+/// A backup operator of a world. Its watch pays with `backup.secret`, it operates with `successor.secret`.
 pub(crate) struct Backup<'a> {
     world: &'a World,
     policy: Policy,
@@ -32,65 +41,42 @@ fn run(command: Command) {
 impl<'a> Backup<'a> {
     /// With a policy of its own, and coins for both of its wallets.
     pub(crate) fn new(world: &'a World) -> Self {
-        let secret = OperatorSecret::load_or_create(&world.path("backup.secret")).unwrap();
-        let operator = OperatorSecret::load_or_create(&world.path("operator.secret")).unwrap();
-        let operator_key = secret.public_key(&TRUNK, KeyRole::Operator);
-        let policy = Policy { operator_key, ..policy(&operator) };
-        std::fs::write(world.path("backup-policy.toml"), toml::to_string(&policy).unwrap()).unwrap();
+        let files = &world.setup.files;
+        let operator_key = files.secret("successor").public_key(&TRUNK, KeyRole::Operator);
+        let policy = Policy { operator_key, ..policy(&files.secret("operator")) };
+        std::fs::write(files.path("backup-policy.toml"), toml::to_string(&policy).unwrap()).unwrap();
         let backup = Self { world, policy };
-        backup.fund("watch.secret", Party::Vigilante, (0, None), (8, 0));
-        backup.fund("backup.secret", Party::Operator, (0, None), (8, 5_000_000));
+        backup.fund("backup.secret", vec!["--party".to_owned(), "vigilante".to_owned()]);
+        backup.fund("successor.secret", vec!["--no-epoch".to_owned()]);
         backup
     }
 
-    /// Pays one of its wallets: coins for fees and satoshi for data, or the coin of the epoch that goes on after a hand-over.
-    fn fund(
-        &self,
-        secret: &str,
-        party: Party,
-        (epoch, handover): (u32, Option<PathBuf>),
-        (coins, data_sat): (u32, u64),
-    ) -> Funded {
-        let previous = handover.is_some().then(|| self.world.path("epochs/0000.proposal"));
-        let args = FundArgs {
-            node: NodeArgs { regtest_dir: None, bitcoind: None, cookie: None },
-            policy: self.world.path("backup-policy.toml"),
-            secret: self.world.path(secret),
-            purse: self.world.path("purse"),
-            party,
-            epoch,
-            no_epoch: handover.is_none(),
-            previous: PreviousArgs { previous, handover, goes_on: None },
-            coins,
-            coin_sat: 400_000,
-            data_sat,
-            json: false,
-        };
-        fund::fund(&args, self.world.backend.as_ref()).unwrap()
+    fn path(&self, name: &str) -> PathBuf {
+        self.world.setup.files.path(name)
     }
 
-    fn policies(&self) -> Vec<PathBuf> {
-        ["policy.toml", "backup-policy.toml"].map(|name| self.world.path(name)).to_vec()
+    /// Pays one of its wallets, under its policy.
+    fn fund(&self, secret: &str, more: Vec<String>) -> Funded {
+        self.world.pay("backup-policy.toml", secret, more)
+    }
+
+    /// Beside the operator's policy its own.
+    fn own_policy(&self) -> Vec<String> {
+        vec!["--policy".to_owned(), self.world.setup.files.word("backup-policy.toml")]
     }
 
     /// The backup alone, block by block, until `done`; dropped and opened again every `restart` blocks.
     pub(crate) fn play(&self, blocks_max: u32, restart: u32, mut done: impl FnMut() -> bool) {
-        let party = PartyArgs {
-            policy: self.policies(),
-            secret: self.world.path("watch.secret"),
-            ..self.world.party("backup")
-        };
-        let args = BackupArgs {
-            watch: VigilanteArgs { party, lookback_blocks: 50 },
-            operator_secret: self.world.path("backup.secret"),
-            batches: self.world.path("batches"),
-        };
+        let files = ["--operator-secret", "successor.secret", "--batches", "batches"];
+        let files =
+            files.chunks(2).flat_map(|pair| [pair[0].to_owned(), self.world.setup.files.word(pair[1])]);
+        let args: BackupArgs =
+            parse([self.world.words("backup"), self.own_policy(), files.collect()].concat());
         let stop = Stop::default();
         let mut left = blocks_max;
         loop {
-            let mut rollup = Rollup;
-            let backend = Arc::clone(&self.world.backend) as Arc<dyn BitcoinBackend>;
-            let mut service = BackupService::open(&args, backend, &mut rollup).unwrap();
+            let mut rollup = Rollup::default();
+            let mut service = BackupService::open(&args, self.world.backend(), &mut rollup).unwrap();
             for _ in 0..restart {
                 (0..2).for_each(|_| service.pass(&stop).unwrap());
                 if done() {
@@ -105,10 +91,8 @@ impl<'a> Backup<'a> {
 
     /// The operator alone for some blocks, as if it had come back.
     pub(crate) fn play_operator(&self, blocks: u32) {
-        let party = PartyArgs { policy: self.policies(), ..self.world.party("operator") };
-        let args = OperatorArgs { party, batches: self.world.path("batches") };
-        let backend = Arc::clone(&self.world.backend) as Arc<dyn BitcoinBackend>;
-        let mut service = OperatorService::open(&args, backend).unwrap();
+        let args: OperatorArgs = parse([self.world.words("operator"), self.own_policy()].concat());
+        let mut service = OperatorService::open(&args, self.world.backend()).unwrap();
         for _ in 0..blocks {
             (0..2).for_each(|_| service.pass(&Stop::default()).unwrap());
             self.world.mine();
@@ -117,26 +101,11 @@ impl<'a> Backup<'a> {
 
     /// How the trunk stands, under both policies.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let args = WatchArgs {
-            node: NodeArgs { regtest_dir: None, bitcoind: None, cookie: None },
-            epochs: self.world.path("epochs"),
-            policy: self.policies(),
-            peers: self.world.path("peers.toml"),
-            wallet: Vec::new(),
-            start_height: 1,
-            finality: 3,
-            poll_ms: 5,
-            once: true,
-            json: false,
-        };
-        let backend = Arc::clone(&self.world.backend) as Arc<dyn BitcoinBackend>;
-        let mut watch = Watch::open(&args, backend).unwrap();
-        watch.pass(&Stop::default()).unwrap();
-        watch.snapshot()
+        self.world.setup.files.watch_with(&self.world.backend(), self.own_policy()).look()
     }
 
     fn report_path(&self) -> PathBuf {
-        self.world.path("backup/watch/handover.json")
+        self.path("backup/watch/handover.json")
     }
 
     /// Where the trunk goes on, once the backup says so.
@@ -144,64 +113,59 @@ impl<'a> Backup<'a> {
         std::fs::read(self.report_path()).ok().map(|bytes| serde_json::from_slice(&bytes).unwrap())
     }
 
-    /// The transactions of epoch 0 that are in blocks.
-    pub(crate) fn mined(&self) -> BTreeSet<TxRole> {
-        self.world.mined()
-    }
-
-    fn previous(&self) -> PreviousArgs {
-        PreviousArgs {
-            previous: Some(self.world.path("epochs/0000.proposal")),
-            handover: Some(self.report_path()),
-            goes_on: None,
-        }
+    /// The epoch before and how it ended, as arguments.
+    fn previous(&self) -> Vec<String> {
+        let files = [("--previous", "epochs/0000.proposal"), ("--handover", "backup/watch/handover.json")];
+        files
+            .into_iter()
+            .flat_map(|(name, file)| [name.to_owned(), self.world.setup.files.word(file)])
+            .collect()
     }
 
     /// All attesters consent to the hand-over, and sign the backup's epoch; its files are then where services look.
     pub(crate) fn have_signed(&self) {
-        let coin = self.fund("backup.secret", Party::Operator, (1, Some(self.report_path())), (0, 0));
+        let coin = ["--epoch", "1", "--coins", "0", "--data-sat", "0"].map(str::to_owned).to_vec();
+        let coin = self.fund("successor.secret", [coin, self.previous()].concat());
         let signers: Vec<PathBuf> = (0..EPOCH.len()).map(|index| self.consent(index)).collect();
         let runtime = Runtime::new().unwrap();
         let peers = self.serve(&runtime, &signers);
-        std::fs::write(self.world.path("signing-peers.toml"), toml::to_string(&peers).unwrap()).unwrap();
+        std::fs::write(self.path("signing-peers.toml"), toml::to_string(&peers).unwrap()).unwrap();
         let operator = || cli::OperatorArgs {
-            identity: self.world.path("collector.id"),
-            peers: self.world.path("signing-peers.toml"),
-            policy: self.world.path("backup-policy.toml"),
+            identity: self.path("collector.id"),
+            peers: self.path("signing-peers.toml"),
+            policy: self.path("backup-policy.toml"),
             patience_seconds: 60,
         };
-        let collector = Zeroizing::new([COLLECTOR; 32]);
-        assay_l1_signer::store::secret::write(&self.world.path("collector.id"), &collector).unwrap();
+        secret::write(&self.path("collector.id"), &Zeroizing::new(COLLECTOR)).unwrap();
         run(Command::Propose(ProposeArgs {
             epoch: EpochArgs {
                 operator: operator(),
-                secret: self.world.path("backup.secret"),
+                secret: self.path("successor.secret"),
                 epoch: 1,
                 funding: coin.epoch_coin.unwrap(),
             },
             announce: hex::encode([0xbb; 32]),
-            previous: self.previous(),
-            out: self.world.path("epochs/0001.proposal"),
+            previous: parse(self.previous()),
+            out: self.path("epochs/0001.proposal"),
         }));
         run(Command::Collect(CollectArgs {
             operator: operator(),
-            proposal: self.world.path("epochs/0001.proposal"),
-            out: self.world.path("epochs/0001.signatures"),
+            proposal: self.path("epochs/0001.proposal"),
+            out: self.path("epochs/0001.signatures"),
         }));
         runtime.shutdown_background();
     }
 
     /// A signer's directory as epoch 0 has left it, and its consent; the directory from which it signs what goes on.
     fn consent(&self, index: usize) -> PathBuf {
-        let (dir, new_dir) =
-            (self.world.path(&format!("signer-{index}")), self.world.path(&format!("next-{index}")));
-        let proposal = std::fs::read(self.world.path("epochs/0000.proposal")).unwrap();
-        let (graph, end) = (graph_id(&proposal), encode_end(self.world.graph.end()));
+        let (dir, new_dir) = (self.path(&format!("signer-{index}")), self.path(&format!("next-{index}")));
+        let set = SignatureSet::load(&self.path("epochs/0000.signatures")).unwrap().unwrap();
+        let (graph, end) = (set.graph, encode_end(self.world.setup.epoch().graph().end()));
         let (store, _) = Store::open(&dir).unwrap();
         for effect in [
             Effect::SaveKey { epoch: 0, secret: Zeroizing::new([EPOCH[index]; 32]) },
             Effect::SaveRecovery { epoch: 0, secret: Zeroizing::new([RECOVERY[index]; 32]) },
-            Effect::SaveSignatures { epoch: 0, graph, signatures: self.world.signatures.clone() },
+            Effect::SaveSignatures { epoch: 0, graph, signatures: set.signatures },
             Effect::SaveRecord { epoch: 0, record: Record { graph, end, finished: true } },
         ] {
             store.carry_out(effect).unwrap();
@@ -210,8 +174,8 @@ impl<'a> Backup<'a> {
         run(Command::HandOver(HandOverArgs {
             dir,
             new_dir: new_dir.clone(),
-            policy: self.world.path("policy.toml"),
-            previous: self.previous(),
+            policy: self.path("policy.toml"),
+            previous: parse(self.previous()),
         }));
         new_dir
     }
@@ -219,7 +183,7 @@ impl<'a> Backup<'a> {
     /// Signers that answer the collector; where they are.
     fn serve(&self, runtime: &Runtime, dirs: &[PathBuf]) -> Peers {
         let ids = || identities().into_iter().map(|identity| identity.id());
-        let operator = Identity::from_bytes(&[COLLECTOR; 32]).unwrap().id();
+        let operator = Identity::from_bytes(&COLLECTOR).unwrap().id();
         let start = |(identity, dir): (Identity, &PathBuf)| {
             let (store, stored) = Store::open(dir).unwrap();
             let reviewer = ContractReviewer::new(self.policy.clone(), ids(), self.policy.verifier.leaves());

@@ -8,7 +8,7 @@ use assay_l1::graph::contract::build::{funding_value, EpochEnd, Graph, Surroundi
 use assay_l1::graph::contract::keys::EpochKeys;
 use assay_l1::graph::contract::spec::ContractSpec;
 use assay_l1::graph::transactions::wallet_script;
-use assay_l1::{KeyRole, OperatorSecret};
+use assay_l1::{EpochParams, KeyRole, OperatorSecret};
 use assay_l1_signer::identity::{Identity, PartyId};
 use assay_l1_signer::musig::Attesters;
 use assay_l1_signer::policy::{Policy, VerifierSet};
@@ -50,29 +50,10 @@ fn pair(byte: u8) -> Keypair {
 }
 
 pub(crate) fn policy(claims: u32) -> Policy {
-    Policy {
-        trunk_id: TRUNK,
-        operator_key: operator().x_only_public_key().0,
-        sink: pair(0x51).x_only_public_key().0,
-        start_commitment: START,
-        code_root: CODE,
-        verifier_commitment: [9; 32],
-        verifier: VerifierSet::None,
-        claims,
-        collateral_sat: 1_000_000,
-        challenge_deposit_sat: 20_000,
-        slashed_to_sink_sat: 400_000,
-        assert_words: 1,
-        assert_hashes: 1,
-        cadence_blocks: 2,
-        collateral_blocks: 60,
-        challenge_blocks: 10,
-        assert_blocks: 6,
-        disprove_blocks: 8,
-        claim_timeout_blocks: 4,
-        sink_blocks: 200,
-        handover_blocks: 5,
-    }
+    let params = EpochParams { start_commitment: START, code_root: CODE, verifier_commitment: [9; 32] };
+    let [operator, sink] = [operator(), pair(0x51)].map(|pair| pair.x_only_public_key().0);
+    let regtest = Policy::regtest(TRUNK, operator, sink, params);
+    Policy { claims, collateral_blocks: 60, assert_blocks: 6, claim_timeout_blocks: 4, ..regtest }
 }
 
 /// Statements of epoch keys that are made of the identities' bytes.

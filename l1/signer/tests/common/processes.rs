@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use assay_l1_signer::identity::{Identity, PartyId};
@@ -248,10 +248,11 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let left = Arc::new(Mutex::new(faults));
-        let (signer, faults) = (Arc::clone(signer), Arc::clone(&left));
+        // Not its own: whoever drops the signer ends it, whatever connection is held back here.
+        let (signer, faults) = (Arc::downgrade(signer), Arc::clone(&left));
         std::thread::spawn(move || {
             for client in listener.incoming() {
-                let (signer, faults) = (Arc::clone(&signer), Arc::clone(&faults));
+                let (signer, faults) = (Weak::clone(&signer), Arc::clone(&faults));
                 // A connection that breaks is what this is for.
                 std::thread::spawn(move || drop(forward(client.unwrap(), &signer, &faults)));
             }
@@ -273,8 +274,13 @@ fn frame(from: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(frame)
 }
 
-fn forward(mut client: TcpStream, signer: &Mutex<Signer>, faults: &Mutex<Vec<Fault>>) -> std::io::Result<()> {
-    let address = signer.lock().unwrap().address;
+fn forward(
+    mut client: TcpStream,
+    signer: &Weak<Mutex<Signer>>,
+    faults: &Mutex<Vec<Fault>>,
+) -> std::io::Result<()> {
+    let signer = || signer.upgrade().ok_or(std::io::ErrorKind::NotConnected);
+    let address = signer()?.lock().unwrap().address;
     let mut server = TcpStream::connect(address)?;
     for number in 0.. {
         let request = frame(&mut client)?;
@@ -285,17 +291,18 @@ fn forward(mut client: TcpStream, signer: &Mutex<Signer>, faults: &Mutex<Vec<Fau
             let found = faults.iter().position(|one| *one == fault);
             found.map(|index| faults.remove(index)).is_some()
         };
-        let restart = || {
+        let restart = || -> std::io::Result<()> {
+            let signer = signer()?;
             let mut signer = signer.lock().unwrap();
             signer.kill();
             signer.start();
+            Ok(())
         };
         if take(Fault::Hold(round)) {
             std::thread::sleep(Duration::from_secs(3_600));
         }
         if take(Fault::KillBefore(round)) {
-            restart();
-            return Ok(());
+            return restart();
         }
         server.write_all(&request)?;
         if number == 1 {
@@ -303,8 +310,7 @@ fn forward(mut client: TcpStream, signer: &Mutex<Signer>, faults: &Mutex<Vec<Fau
         }
         let answer = frame(&mut server)?;
         if take(Fault::KillAfter(round)) {
-            restart();
-            return Ok(());
+            return restart();
         }
         client.write_all(&answer)?;
     }

@@ -5,7 +5,9 @@ use bitcoin::hashes::Hash;
 use bitcoin::BlockHash;
 
 use super::*;
+use crate::operator::Operator;
 use crate::sim::{Attack, Fixture, Options, World as Simulated};
+use crate::vigilante::Vigilante;
 
 /// States of the parties after attacks that leave much in them.
 fn states(parties: &[&str]) -> Vec<Vec<u8>> {
