@@ -6,8 +6,12 @@ use crate::mark::mark;
 use crate::{Artifact, BatchId, Phase, Stage};
 
 impl Machine {
-    /// Sets a task aside and ends its batch.
-    pub(super) fn set_aside(&mut self, id: BatchId, stage: Stage, reason: String) {
+    /// Sets a task aside and ends its batch; for a part its controller is blamed.
+    pub(super) fn set_aside(&mut self, id: BatchId, node: u32, reason: String) {
+        if self.is_anothers_fault(id, node) {
+            return self.blame(id, node, &reason);
+        }
+        let stage = self.node(id, node).stage;
         if self.poison.len() >= self.limits.poison_max as usize {
             self.poison.pop_front();
         }
@@ -15,6 +19,25 @@ impl Machine {
             self.poison.push_back(Poison { batch: id, stage, reason: reason.clone(), at: self.now });
         }
         self.give_up(id, Failure::Poison { stage, reason });
+    }
+
+    /// Ends a batch because a task of it can never be done; for a part its controller is blamed.
+    pub(super) fn reject(&mut self, id: BatchId, node: u32, reason: String) {
+        if self.is_anothers_fault(id, node) {
+            return self.blame(id, node, &reason);
+        }
+        let stage = self.node(id, node).stage;
+        self.give_up(id, Failure::Rejected { stage, reason });
+    }
+
+    /// Whether a task that cannot be done speaks against who asked for it, and not against the batch: a part is what its
+    /// controller says.
+    pub(super) fn is_anothers_fault(&self, id: BatchId, node: u32) -> bool {
+        #[cfg(feature = "simulate")]
+        if self.weak.blame {
+            return false;
+        }
+        self.node(id, node).part.is_some()
     }
 
     /// Ends a batch because a task of it cannot be done. One whose settlement is under way, or past, does not fail for

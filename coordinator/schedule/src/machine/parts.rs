@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::results::Setback;
+use super::results::{shorten, Setback};
 use super::Machine;
 use crate::batch::{Controller, Item, Need, NodeState, PartOf};
 use crate::mark::mark;
@@ -160,6 +160,10 @@ impl Machine {
                 entry.needs = part.inputs.into_iter().map(Need::Given).collect();
                 entry.part_mut().published_by = worker;
                 self.unclaim(batch, parent, &before);
+                // Of the same attempt they do: else it would be asked for for ever.
+                if !is_repeated {
+                    self.acquit(batch, at);
+                }
             }
             NodeState::Running => {
                 mark("spare inputs kept");
@@ -352,15 +356,73 @@ impl Machine {
         }
         let of_worker =
             |at: &u32| self.node(batch, *at).part.as_ref().is_some_and(|part| part.published_by == worker);
-        let mut stack: Vec<u32> = self.node(batch, parent).parts().filter(of_worker).collect();
-        while let Some(at) = stack.pop() {
-            if !self.batch(batch).nodes.contains_key(&at) {
-                continue;
-            }
+        let published: Vec<u32> = self.node(batch, parent).parts().filter(of_worker).collect();
+        if !published.is_empty() {
             mark("liar's part forgotten");
-            stack.extend(self.readers(batch, at));
-            self.drop_part(batch, at);
         }
+        self.forget_parts(batch, published);
+    }
+
+    /// Forgets parts, and those that read their outputs.
+    fn forget_parts(&mut self, batch: BatchId, mut stack: Vec<u32>) {
+        while let Some(at) = stack.pop() {
+            if self.batch(batch).nodes.contains_key(&at) {
+                stack.extend(self.readers(batch, at));
+                self.drop_part(batch, at);
+            }
+        }
+    }
+
+    /// A part cannot be done, or its result cannot be compared with what was asked for: the attempt that asked for it has
+    /// failed, and takes nothing over to the next. What the part reads, or should have read, may come from any of the others.
+    pub(super) fn blame(&mut self, batch: BatchId, at: u32, reason: &str) {
+        let entry = self.node(batch, at);
+        let of = entry.part.as_ref().expect("of a part");
+        let (parent, asked_by, stage) = (of.parent, of.asked_by, entry.stage);
+        let reason = shorten(format!("{stage:?} cannot be done: {reason}"));
+        // There is one at most.
+        match self.node(batch, parent).attempts.first().copied() {
+            Some(id) if id == asked_by && self.attempts[&id].is_running() => {
+                if self.has_anothers_inputs(batch, at) {
+                    mark("part begun anew with its controller's own inputs");
+                    self.acquit(batch, at);
+                    return self.park(batch, at);
+                }
+                mark("controller blamed for a part");
+                self.retry(id, Setback::Failure(reason));
+                self.drop_parts(batch, parent);
+            }
+            Some(_) => {
+                mark("part forgotten that nobody waits for");
+                self.forget_parts(batch, vec![at]);
+            }
+            None => {
+                mark("task blamed for a part");
+                self.drop_parts(batch, parent);
+                let failures_max = self.limits.failures_max;
+                let entry = self.node_mut(batch, parent);
+                entry.failures += 1;
+                if entry.failures >= failures_max {
+                    self.set_aside(batch, parent, reason);
+                }
+            }
+        }
+    }
+
+    /// Whether a part reads what an earlier attempt has published, and whoever asked last has published it, too.
+    fn has_anothers_inputs(&self, batch: BatchId, at: u32) -> bool {
+        let entry = self.node(batch, at);
+        let Some(part) = &entry.part else { return false };
+        let is_own =
+            |input: Artifact| matches!(input.holder, Holder::Attempt(holder, _) if holder == part.asked_by);
+        !entry.given().any(is_own) && part.spare.iter().copied().any(is_own)
+    }
+
+    /// Failures with other inputs do not count any more.
+    fn acquit(&mut self, batch: BatchId, at: u32) {
+        let entry = self.node_mut(batch, at);
+        entry.failures = 0;
+        entry.condemned_by.clear();
     }
 
     /// Parts that are not done and read an output of this one.
@@ -417,14 +479,14 @@ impl Machine {
         self.ask_again(batch, at);
     }
 
-    /// Counts a loss; true if it was one too many, and the batch has ended or given up.
+    /// Counts a loss; true if it was one too many, and the task was set aside.
     pub(super) fn lose_once(&mut self, batch: BatchId, at: u32) -> bool {
         let limit = self.limits.losses_max;
         let entry = self.node_mut(batch, at);
         entry.losses += 1;
-        let (stage, is_over) = (entry.stage, entry.losses >= limit);
+        let is_over = entry.losses >= limit;
         if is_over {
-            self.set_aside(batch, stage, "what it reads or yields was lost too often".into());
+            self.set_aside(batch, at, "what it reads or yields was lost too often".into());
         }
         is_over
     }

@@ -2,7 +2,7 @@
 
 use super::dispatch::outputs_max;
 use super::Machine;
-use crate::batch::{Failure, NodeState};
+use crate::batch::NodeState;
 use crate::mark::mark;
 use crate::spec::TEXT_BYTES_MAX;
 use crate::worker::AttemptPhase;
@@ -131,15 +131,14 @@ impl Machine {
         if !entry.condemned_by.contains(&worker) {
             entry.condemned_by.push(worker);
         }
-        let stage = entry.stage;
         if entry.condemned_by.len() >= 2 || entry.failures + 1 >= failures_max {
-            self.give_up(batch, Failure::Rejected { stage, reason });
+            self.reject(batch, node, reason);
         } else {
             self.retry(id, Setback::Failure(reason));
         }
     }
 
-    /// Takes an attempt back and puts its task into the queue again, or ends the batch at the limit.
+    /// Takes an attempt back and puts its task into the queue again, or sets it aside at the limit.
     pub(super) fn retry(&mut self, id: AttemptId, setback: Setback) {
         let (batch, node, worker) = self.place(id);
         self.take_back(id, matches!(setback, Setback::Wrong));
@@ -164,9 +163,8 @@ impl Machine {
             }
             Setback::Yield => (1, None),
         };
-        let stage = entry.stage;
         if let Some(reason) = reason {
-            self.set_aside(batch, stage, reason);
+            self.set_aside(batch, node, reason);
             return;
         }
         let is_alone = entry.attempts.is_empty() && entry.state == NodeState::Running;

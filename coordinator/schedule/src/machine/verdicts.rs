@@ -79,7 +79,11 @@ impl Machine {
                 mark("result not comparable");
                 // Who made it may have done what was asked of it: no strike.
                 let reason = shorten(format!("the result cannot be checked: {reason}"));
-                self.retry(id, Setback::Failure(reason));
+                if self.is_anothers_fault(batch, node) {
+                    self.blame(batch, node, &reason);
+                } else {
+                    self.retry(id, Setback::Failure(reason));
+                }
             }
         }
         Ok(())
@@ -108,9 +112,7 @@ impl Machine {
                 self.lose(batch, producer);
             }
             Need::Payload => {
-                let stage = self.node(batch, node).stage;
-                let reason = "the payload is lost".into();
-                self.give_up(batch, Failure::Rejected { stage, reason });
+                self.reject(batch, node, "the payload is lost".into());
             }
             Need::PreviousFold => {
                 let spec = &self.batch(batch).spec;
