@@ -70,7 +70,7 @@ const PATHS: [&str; 34] = [
     "output of a part audited",
     "parked part supplied",
     "part found done",
-    "part forgotten that nobody waits for",
+    "part given up that an earlier controller wanted",
     "part goes on with its spare inputs",
     "part lost an output of another",
     "part parked",

@@ -6,11 +6,8 @@ use crate::mark::mark;
 use crate::{Artifact, BatchId, Phase, Stage};
 
 impl Machine {
-    /// Sets a task aside and ends its batch; for a part its controller is blamed.
+    /// Sets a task aside and ends its batch.
     pub(super) fn set_aside(&mut self, id: BatchId, node: u32, reason: String) {
-        if self.is_anothers_fault(id, node) {
-            return self.blame(id, node, &reason);
-        }
         let stage = self.node(id, node).stage;
         if self.poison.len() >= self.limits.poison_max as usize {
             self.poison.pop_front();
@@ -21,11 +18,8 @@ impl Machine {
         self.give_up(id, Failure::Poison { stage, reason });
     }
 
-    /// Ends a batch because a task of it can never be done; for a part its controller is blamed.
+    /// Ends a batch because a task of it can never be done.
     pub(super) fn reject(&mut self, id: BatchId, node: u32, reason: String) {
-        if self.is_anothers_fault(id, node) {
-            return self.blame(id, node, &reason);
-        }
         let stage = self.node(id, node).stage;
         self.give_up(id, Failure::Rejected { stage, reason });
     }

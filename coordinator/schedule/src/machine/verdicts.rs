@@ -80,7 +80,7 @@ impl Machine {
                 // Who made it may have done what was asked of it: no strike.
                 let reason = shorten(format!("the result cannot be checked: {reason}"));
                 if self.is_anothers_fault(batch, node) {
-                    self.blame(batch, node, &reason);
+                    self.blame(batch, node, &reason, true);
                 } else {
                     self.retry(id, Setback::Failure(reason));
                 }
@@ -111,9 +111,7 @@ impl Machine {
                 mark("output lost");
                 self.lose(batch, producer);
             }
-            Need::Payload => {
-                self.reject(batch, node, "the payload is lost".into());
-            }
+            Need::Payload => self.reject(batch, node, "the payload is lost".into()),
             Need::PreviousFold => {
                 let spec = &self.batch(batch).spec;
                 let before = self.chains[&spec.chain].live.get(&(spec.sequence - 1)).copied();
