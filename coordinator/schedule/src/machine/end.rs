@@ -59,13 +59,14 @@ impl Machine {
         }
     }
 
-    /// The fold proof of the chain's settled history is lost: no batch can be folded on it.
+    /// The fold proof of the chain's settled history is lost: no batch can be folded on it. One whose settlement is under way, or
+    /// past, does not fail for it.
     pub(super) fn lose_history(&mut self, id: BatchId) {
         let chain = self.chains.get_mut(&self.batches[&id].spec.chain).expect("a live batch has a chain");
         if let Some(artifact) = chain.tip.take() {
             self.release(id, artifact, true);
         }
-        self.end(id, Phase::Failed(Failure::History));
+        self.give_up(id, Failure::History);
     }
 
     /// Ends a batch: attempts are fenced, artifacts let go, the owner told. One that failed dooms those after it.
