@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use assay_schedule::{
     BatchId, Dispatch, Failure, Holder, Kind, Limits, PerKind, Phase, Report, Stage, WorkerId,
 };
@@ -323,4 +325,29 @@ fn a_controller_that_asks_for_a_hopeless_part_anew_is_blamed_all_the_same() {
         cluster.pass(1_000);
     }
     goes_on_without(cluster, &liar, false);
+}
+
+#[test]
+fn a_part_that_nobody_can_do_ends_the_batch_even_if_its_controllers_make_room_for_it() {
+    let memory_bytes = PerKind([1, 3, 4, 4, 3, 1, 1]);
+    let mut cluster = Cluster::new(Limits { memory_bytes, ..patient() });
+    // Room for a controller or a part, not for both.
+    cluster.join_with(1, 1, 1, 6);
+    cluster.controller();
+    let mut failed = BTreeSet::new();
+    for _ in 0..1_000 {
+        if cluster.phase(0) != Phase::Proving {
+            break;
+        }
+        let block = cluster.last(Kind::Block);
+        if !cluster.is_revoked(block.attempt) {
+            cluster.spawn(&block, vec![shard(&block, "a", 1)]).unwrap();
+        }
+        let part = cluster.dispatched(Kind::Shard).pop();
+        if let Some(part) = part.filter(|part| failed.insert(part.attempt)) {
+            cluster.fail(&part);
+        }
+        cluster.pass_with_heartbeats(500, &[1]);
+    }
+    assert!(matches!(cluster.phase(0), Phase::Failed(Failure::Poison { .. })), "{:?}", cluster.phase(0));
 }
