@@ -205,6 +205,20 @@ impl Node {
         self.state == NodeState::Done
     }
 
+    /// Counts a failure under a worker.
+    pub(crate) fn fail(&mut self, worker: WorkerId) {
+        self.failures += 1;
+        if !self.avoid.contains(&worker) {
+            self.avoid.push(worker);
+        }
+    }
+
+    /// Failures of what it was asked for do not count any more.
+    pub(crate) fn acquit(&mut self) {
+        self.failures = 0;
+        self.condemned_by.clear();
+    }
+
     fn output(&self, index: usize) -> Option<Artifact> {
         let held = self.outputs.get(index).filter(|held| !held.gone && self.is_done())?;
         Some(held.artifact)

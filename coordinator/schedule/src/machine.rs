@@ -54,6 +54,8 @@ pub struct Weak {
     pub requests: bool,
     /// Keep the parts of a controller that lied.
     pub trust: bool,
+    /// A part that cannot be done ends its batch.
+    pub blame: bool,
     /// Send tasks while the store cannot be reached.
     pub availability: bool,
     /// Send tasks that need room while the store is full.

@@ -273,6 +273,32 @@ fn a_fold_proof_that_is_given_up_during_the_settlement_leaves_nobody_waiting() {
 }
 
 #[test]
+fn a_batch_whose_history_is_lost_while_it_is_settled_has_not_failed() {
+    let mut cluster = Cluster::new(limits());
+    cluster.holds_settlements = true;
+    cluster.join(1, 2, 2);
+    cluster.submit(0, 0);
+    prove(&mut cluster);
+    let settled = cluster.last(Kind::Fold);
+    cluster.ok(Event::Settled { effect: cluster.settlements[0] });
+    cluster.submit(0, 1);
+    prove(&mut cluster);
+    let settling = cluster.last(Kind::Fold);
+    // Its fold proof is lost, and so is the one that it has to be made again from.
+    cluster.submit(0, 2);
+    cluster.finish(&cluster.last(Kind::Execute), &["witness"]);
+    cluster.finish(&cluster.last(Kind::Block), &["block proof"]);
+    cluster.missing.extend([settled, settling].map(|fold| own(fold.attempt, 0, "fold proof")));
+    cluster.report(&cluster.last(Kind::Fold), Report::InputLost { input: 1 }).unwrap();
+    cluster.finish(&cluster.last(Kind::Execute), &["witness"]);
+    cluster.finish(&cluster.last(Kind::Block), &["block proof"]);
+    cluster.report(&cluster.last(Kind::Fold), Report::InputLost { input: 1 }).unwrap();
+    assert_eq!(cluster.phase(1), Phase::Settling, "it cannot be stopped");
+    cluster.ok(Event::Settled { effect: cluster.settlements[1] });
+    assert_eq!((cluster.phase(1), cluster.phase(2)), (Phase::Settled, Phase::Failed(Failure::History)));
+}
+
+#[test]
 fn a_session_that_is_delivered_late_does_not_take_over_a_later_one() {
     let mut cluster = Cluster::new(limits());
     cluster.join(1, 1, 1);

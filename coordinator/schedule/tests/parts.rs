@@ -4,13 +4,9 @@
 mod common;
 
 use assay_schedule::{
-    Error, Event, Failure, Hash, Holder, Kind, Limits, Message, Phase, Report, Role, Stage, Work, WorkerId,
+    Error, Event, Hash, Holder, Kind, Limits, Message, Phase, Report, Role, Stage, Work, WorkerId,
 };
-use common::{hash, limits, own, part, state, Cluster};
-
-fn shard(controller: &assay_schedule::Dispatch, key: &str, number: u32) -> assay_schedule::Part {
-    part(Kind::Shard, key, vec![own(controller.attempt, number, &format!("record of {key}"))])
-}
+use common::{hash, limits, own, part, shard, state, Cluster};
 
 #[test]
 fn a_batch_goes_from_the_execution_to_the_settlement() {
@@ -233,24 +229,6 @@ fn a_controller_that_is_not_named_in_a_heartbeat_is_lost() {
     assert!(cluster.is_revoked(block.attempt));
     cluster.pass(100);
     assert_ne!(cluster.last(Kind::Block).attempt, block.attempt);
-}
-
-#[test]
-fn a_part_that_fails_for_good_fails_the_batch() {
-    let mut cluster = Cluster::new(limits());
-    cluster.join(1, 1, 1);
-    let block = cluster.controller();
-    cluster.spawn(&block, vec![shard(&block, "a", 1)]).unwrap();
-    for _ in 0..limits().failures_max {
-        cluster.fail(&cluster.last(Kind::Shard));
-        cluster.pass(2_000);
-    }
-    let Phase::Failed(Failure::Poison { stage: Stage::Shard { .. }, reason }) = cluster.phase(0) else {
-        panic!("{:?}", cluster.phase(0))
-    };
-    assert_eq!(reason, "device reset");
-    assert!(cluster.is_revoked(block.attempt) && cluster.is_fenced(block.attempt));
-    assert_eq!(cluster.machine.artifacts().count(), 0);
 }
 
 #[test]

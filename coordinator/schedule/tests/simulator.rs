@@ -49,10 +49,11 @@ fn invariants_hold_for_two_hundred_seeds() {
     assert!(total.takeovers > 600 && total.replayed > 40_000, "leaders die and are replaced");
 }
 
-const PATHS: [&str; 31] = [
+const PATHS: [&str; 34] = [
     "audit of a part dropped",
     "complaint about an intact output",
     "controller asked to publish again",
+    "controller blamed for a part",
     "controller died before its parts",
     "controller would leave no room for parts",
     "controllers evicted",
@@ -69,6 +70,7 @@ const PATHS: [&str; 31] = [
     "output of a part audited",
     "parked part supplied",
     "part found done",
+    "part given up that an earlier controller wanted",
     "part goes on with its spare inputs",
     "part lost an output of another",
     "part parked",
@@ -77,6 +79,7 @@ const PATHS: [&str; 31] = [
     "slow worker takes the last of a long queue",
     "spare inputs kept",
     "straggler duplicated",
+    "task blamed for a part",
     "task waits for a faster worker",
     "task waits for a worker that it has not failed on",
     "worker kept clear",
@@ -104,7 +107,7 @@ fn a_seed_replays_exactly() {
 }
 
 /// Which remedy a fault calls for: with this fault and no other, the simulator finds the build that lacks the remedy.
-const REMEDIES: [(Fault, Weakness); 24] = [
+const REMEDIES: [(Fault, Weakness); 25] = [
     (Fault::WorkerKilled, Weakness::Leases),
     (Fault::WorkerPaused, Weakness::Revocation),
     (Fault::WorkerCut, Weakness::Revocation),
@@ -120,6 +123,7 @@ const REMEDIES: [(Fault, Weakness); 24] = [
     (Fault::Damage, Weakness::Checksum),
     (Fault::Lie, Weakness::Verification),
     (Fault::Deceit, Weakness::Trust),
+    (Fault::Forgery, Weakness::Blame),
     (Fault::Nonsense, Weakness::Requests),
     (Fault::Late, Weakness::Repeats),
     (Fault::Twice, Weakness::Repeats),

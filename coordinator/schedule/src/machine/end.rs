@@ -7,7 +7,8 @@ use crate::{Artifact, BatchId, Phase, Stage};
 
 impl Machine {
     /// Sets a task aside and ends its batch.
-    pub(super) fn set_aside(&mut self, id: BatchId, stage: Stage, reason: String) {
+    pub(super) fn set_aside(&mut self, id: BatchId, node: u32, reason: String) {
+        let stage = self.node(id, node).stage;
         if self.poison.len() >= self.limits.poison_max as usize {
             self.poison.pop_front();
         }
@@ -15,6 +16,22 @@ impl Machine {
             self.poison.push_back(Poison { batch: id, stage, reason: reason.clone(), at: self.now });
         }
         self.give_up(id, Failure::Poison { stage, reason });
+    }
+
+    /// Ends a batch because a task of it can never be done.
+    pub(super) fn reject(&mut self, id: BatchId, node: u32, reason: String) {
+        let stage = self.node(id, node).stage;
+        self.give_up(id, Failure::Rejected { stage, reason });
+    }
+
+    /// Whether a task that cannot be done speaks against who asked for it, and not against the batch: a part is what its
+    /// controller says.
+    pub(super) fn is_anothers_fault(&self, id: BatchId, node: u32) -> bool {
+        #[cfg(feature = "simulate")]
+        if self.weak.blame {
+            return false;
+        }
+        self.node(id, node).part.is_some()
     }
 
     /// Ends a batch because a task of it cannot be done. One whose settlement is under way, or past, does not fail for
@@ -42,13 +59,14 @@ impl Machine {
         }
     }
 
-    /// The fold proof of the chain's settled history is lost: no batch can be folded on it.
+    /// The fold proof of the chain's settled history is lost: no batch can be folded on it. One whose settlement is under way, or
+    /// past, does not fail for it.
     pub(super) fn lose_history(&mut self, id: BatchId) {
         let chain = self.chains.get_mut(&self.batches[&id].spec.chain).expect("a live batch has a chain");
         if let Some(artifact) = chain.tip.take() {
             self.release(id, artifact, true);
         }
-        self.end(id, Phase::Failed(Failure::History));
+        self.give_up(id, Failure::History);
     }
 
     /// Ends a batch: attempts are fenced, artifacts let go, the owner told. One that failed dooms those after it.

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::results::Setback;
+use super::results::{shorten, Setback};
 use super::Machine;
 use crate::batch::{Controller, Item, Need, NodeState, PartOf};
 use crate::mark::mark;
@@ -151,6 +151,9 @@ impl Machine {
             NodeState::Waiting => {
                 mark("parked part supplied");
                 self.supply(batch, at, worker, part.inputs);
+                if !is_repeated {
+                    self.acquit(batch, at);
+                }
             }
             NodeState::Ready { .. } => {
                 mark("inputs of a ready part replaced");
@@ -160,6 +163,10 @@ impl Machine {
                 entry.needs = part.inputs.into_iter().map(Need::Given).collect();
                 entry.part_mut().published_by = worker;
                 self.unclaim(batch, parent, &before);
+                // Of the same attempt they count: else it would ask for it for ever.
+                if !is_repeated {
+                    self.acquit(batch, at);
+                }
             }
             NodeState::Running => {
                 mark("spare inputs kept");
@@ -352,14 +359,106 @@ impl Machine {
         }
         let of_worker =
             |at: &u32| self.node(batch, *at).part.as_ref().is_some_and(|part| part.published_by == worker);
-        let mut stack: Vec<u32> = self.node(batch, parent).parts().filter(of_worker).collect();
-        while let Some(at) = stack.pop() {
-            if !self.batch(batch).nodes.contains_key(&at) {
-                continue;
-            }
+        let published: Vec<u32> = self.node(batch, parent).parts().filter(of_worker).collect();
+        if !published.is_empty() {
             mark("liar's part forgotten");
-            stack.extend(self.readers(batch, at));
+        }
+        self.forget_parts(batch, published);
+    }
+
+    /// Forgets parts, and those that read their outputs.
+    fn forget_parts(&mut self, batch: BatchId, mut stack: Vec<u32>) {
+        while let Some(at) = stack.pop() {
+            if self.batch(batch).nodes.contains_key(&at) {
+                stack.extend(self.readers(batch, at));
+                self.drop_part(batch, at);
+            }
+        }
+    }
+
+    /// A part cannot be done as it was asked for. Its batch goes on: the attempt that has published its inputs has failed, if it
+    /// still runs, else its task, and what its worker wants besides is forgotten unless it is done. What is done stays: others
+    /// may have been asked for it by honest workers. But if it `is_proven` that this could never be done, what comes from
+    /// that worker is not believed either.
+    pub(super) fn blame(&mut self, batch: BatchId, at: u32, reason: &str, is_proven: bool) {
+        let entry = self.node(batch, at);
+        let of = entry.part.as_ref().expect("of a part");
+        let (parent, publisher, stage) = (of.parent, of.published_by, entry.stage);
+        let reason = shorten(format!("{stage:?} cannot be done: {reason}"));
+        // There is one at most.
+        let attempt = self.node(batch, parent).attempts.first().copied();
+        let runs = |id: &AttemptId| self.attempts[id].is_running() && self.is_as_asked(batch, at, *id);
+        let guilty = attempt.filter(runs);
+        let is_others = |other: &u32| {
+            let entry = self.node(batch, *other);
+            let is_publishers = entry.part.as_ref().is_some_and(|part| part.published_by == publisher);
+            let is_wanted = guilty.is_none() && attempt.is_some_and(|id| self.is_as_asked(batch, *other, id));
+            *other == at || is_publishers && !entry.is_done() && !is_wanted
+        };
+        let disowned: Vec<u32> = self.node(batch, parent).parts().filter(is_others).collect();
+        disowned.into_iter().for_each(|part| self.disown(batch, part));
+        match (guilty, attempt) {
+            (Some(id), _) => {
+                mark("controller blamed for a part");
+                self.retry(id, Setback::Failure(reason));
+            }
+            (None, Some(_)) => {
+                mark("part given up that an earlier controller wanted");
+                self.node_mut(batch, parent).losses += 1;
+                return;
+            }
+            (None, None) => {
+                mark("task blamed for a part");
+                let failures_max = self.limits.failures_max;
+                let entry = self.node_mut(batch, parent);
+                entry.fail(publisher);
+                if entry.failures >= failures_max {
+                    return self.set_aside(batch, parent, reason);
+                }
+                self.suspect(batch, parent);
+            }
+        }
+        if is_proven {
+            self.distrust(batch, parent, publisher);
+        }
+    }
+
+    /// Whether a part is what this attempt of its parent has asked for, and not what one before it has.
+    fn is_as_asked(&self, batch: BatchId, at: u32, attempt: AttemptId) -> bool {
+        let entry = self.node(batch, at);
+        let Some(part) = &entry.part else { return false };
+        let controller = self.node(batch, part.parent).controller.as_ref().expect("of a controller's task");
+        let is_anothers = |input: Artifact| match input.holder {
+            Holder::Attempt(holder, number) if holder != attempt => {
+                controller.shelf.get(&(holder, number)).is_some_and(|item| item.output_of.is_none())
+            }
+            _ => false,
+        };
+        part.asked_by == attempt && !entry.given().any(is_anothers)
+    }
+
+    /// Forgets a part that is not done, unless another attempt has asked for it with inputs of its own: it begins anew with these.
+    fn disown(&mut self, batch: BatchId, at: u32) {
+        let part = self.node(batch, at).part.as_ref().expect("of a part");
+        if part.spare.is_empty() || self.is_as_asked(batch, at, part.asked_by) {
             self.drop_part(batch, at);
+            return;
+        }
+        mark("part begun anew with another controller's inputs");
+        let entry = self.node_mut(batch, at);
+        entry.acquit();
+        entry.losses = 0;
+        self.park(batch, at);
+    }
+
+    /// A part gets the inputs of another attempt: failures with those before do not count. So often only, or a part that
+    /// nobody can do, and whose controllers make room for it, would be tried for ever.
+    fn acquit(&mut self, batch: BatchId, at: u32) {
+        let acquittals_max = self.limits.losses_max / 2;
+        let entry = self.node_mut(batch, at);
+        if entry.failures > 0 && entry.losses < acquittals_max {
+            entry.losses += 1;
+            entry.acquit();
         }
     }
 
@@ -385,6 +484,9 @@ impl Machine {
             Some(Some(producer)) => {
                 mark("part lost an output of another");
                 self.lose_part(batch, producer);
+            }
+            _ if self.is_lost_too_often(batch, at) && self.is_anothers_fault(batch, at) => {
+                self.blame(batch, at, "its inputs are not there", false);
             }
             _ if self.lose_once(batch, at) => {}
             _ => self.park(batch, at),
@@ -417,16 +519,19 @@ impl Machine {
         self.ask_again(batch, at);
     }
 
-    /// Counts a loss; true if it was one too many, and the batch has ended or given up.
+    /// Counts a loss; true if it was one too many, and the task was set aside.
     pub(super) fn lose_once(&mut self, batch: BatchId, at: u32) -> bool {
-        let limit = self.limits.losses_max;
-        let entry = self.node_mut(batch, at);
-        entry.losses += 1;
-        let (stage, is_over) = (entry.stage, entry.losses >= limit);
+        let is_over = self.is_lost_too_often(batch, at);
+        self.node_mut(batch, at).losses += 1;
         if is_over {
-            self.set_aside(batch, stage, "what it reads or yields was lost too often".into());
+            self.set_aside(batch, at, "what it reads or yields was lost too often".into());
         }
         is_over
+    }
+
+    /// Whether one more loss is one too many.
+    fn is_lost_too_often(&self, batch: BatchId, at: u32) -> bool {
+        self.node(batch, at).losses + 1 >= self.limits.losses_max
     }
 
     /// Takes a part that has lost an input back: it goes on with its spare inputs, or waits for new ones.
@@ -434,8 +539,8 @@ impl Machine {
         self.interrupt(batch, at);
         let entry = self.node_mut(batch, at);
         let inputs: Vec<Artifact> = entry.given().collect();
-        let spare = std::mem::take(&mut entry.part_mut().spare);
-        let parent = entry.part_mut().parent;
+        let part = entry.part_mut();
+        let (spare, parent, asked_by) = (std::mem::take(&mut part.spare), part.parent, part.asked_by);
         entry.needs = spare.iter().copied().map(Need::Given).collect();
         self.unclaim(batch, parent, &inputs);
         if spare.is_empty() {
@@ -443,6 +548,10 @@ impl Machine {
             self.ask_again(batch, at);
         } else {
             mark("part goes on with its spare inputs");
+            if let Some(attempt) = self.attempts.get(&asked_by) {
+                let worker = attempt.worker;
+                self.node_mut(batch, at).part_mut().published_by = worker;
+            }
             let now = self.now;
             self.make_ready(batch, at, now);
         }

@@ -2,7 +2,7 @@
 
 use super::dispatch::outputs_max;
 use super::Machine;
-use crate::batch::{Failure, NodeState};
+use crate::batch::NodeState;
 use crate::mark::mark;
 use crate::spec::TEXT_BYTES_MAX;
 use crate::worker::AttemptPhase;
@@ -15,6 +15,8 @@ const FRESH_TRIES: u32 = 2;
 pub(super) enum Setback {
     /// It failed.
     Failure(String),
+    /// It had too little memory; `is_most`: the most that it can have.
+    Memory { is_most: bool },
     /// Its result does not verify.
     Wrong,
     /// Its worker or its message got lost; the task is not to blame.
@@ -28,6 +30,7 @@ impl Setback {
     fn reason(self) -> String {
         match self {
             Self::Failure(reason) => reason,
+            Self::Memory { .. } => "out of memory".into(),
             Self::Wrong => "the result does not verify".into(),
             Self::Loss => "it got lost".into(),
             Self::Yield => "it made room for another".into(),
@@ -61,8 +64,9 @@ impl Machine {
                 let memory = memory_bytes.saturating_add(memory_bytes / 2).min(self.limits.memory_bytes_max);
                 // The largest worker to itself is the most that it can have.
                 let largest = self.largest(batch, node).max(memory_bytes);
-                self.node_mut(batch, node).memory_bytes = memory.min(largest);
-                self.retry(id, Setback::Failure("out of memory".into()));
+                let memory = memory.min(largest);
+                self.node_mut(batch, node).memory_bytes = memory;
+                self.retry(id, Setback::Memory { is_most: memory <= memory_bytes });
             }
             Report::InputLost { input } if (input as usize) < self.node(batch, node).needs.len() => {
                 self.audit_input(id, input);
@@ -131,15 +135,18 @@ impl Machine {
         if !entry.condemned_by.contains(&worker) {
             entry.condemned_by.push(worker);
         }
-        let stage = entry.stage;
-        if entry.condemned_by.len() >= 2 || entry.failures + 1 >= failures_max {
-            self.give_up(batch, Failure::Rejected { stage, reason });
-        } else {
+        let is_proven = entry.condemned_by.len() >= 2;
+        if !is_proven && entry.failures + 1 < failures_max {
             self.retry(id, Setback::Failure(reason));
+        } else if self.is_anothers_fault(batch, node) {
+            self.blame(batch, node, &reason, is_proven);
+        } else {
+            self.reject(batch, node, reason);
         }
     }
 
-    /// Takes an attempt back and puts its task into the queue again, or ends the batch at the limit.
+    /// Takes an attempt back and puts its task into the queue again. At the limit the task is set aside, or, if it is a part
+    /// that fails though it has all that it needs, whoever asked for it is blamed.
     pub(super) fn retry(&mut self, id: AttemptId, setback: Setback) {
         let (batch, node, worker) = self.place(id);
         self.take_back(id, matches!(setback, Setback::Wrong));
@@ -147,15 +154,15 @@ impl Machine {
         let (backoff_ms, backoff_ms_max) = (self.limits.backoff_ms, self.limits.backoff_ms_max);
         let now = self.now;
         let entry = self.node_mut(batch, node);
-        let mut is_suspect = false;
+        let (mut is_failure, is_own) = (false, matches!(setback, Setback::Failure(_) | Setback::Wrong));
         let (tries, reason) = match setback {
-            Setback::Failure(_) | Setback::Wrong => {
-                entry.failures += 1;
-                is_suspect = entry.failures + FRESH_TRIES == failures_max && entry.controller.is_some();
-                if !entry.avoid.contains(&worker) {
-                    entry.avoid.push(worker);
-                }
-                (entry.failures, (entry.failures >= failures_max).then(|| setback.reason()))
+            Setback::Failure(_) | Setback::Memory { .. } | Setback::Wrong => {
+                is_failure = true;
+                entry.fail(worker);
+                // Of a part only its size may be held against the batch.
+                let may_grow = matches!(setback, Setback::Memory { is_most: false }) && entry.part.is_some();
+                let is_over = entry.failures >= failures_max && !may_grow;
+                (entry.failures, is_over.then(|| setback.reason()))
             }
             Setback::Loss => {
                 entry.losses += 1;
@@ -164,9 +171,12 @@ impl Machine {
             }
             Setback::Yield => (1, None),
         };
-        let stage = entry.stage;
         if let Some(reason) = reason {
-            self.set_aside(batch, stage, reason);
+            if is_own && self.is_anothers_fault(batch, node) {
+                self.blame(batch, node, &reason, false);
+            } else {
+                self.set_aside(batch, node, reason);
+            }
             return;
         }
         let is_alone = entry.attempts.is_empty() && entry.state == NodeState::Running;
@@ -175,11 +185,21 @@ impl Machine {
             entry.since = now;
             self.make_ready(batch, node, now.plus(wait.min(backoff_ms_max)));
         }
+        if is_failure {
+            self.suspect(batch, node);
+        }
+    }
+
+    /// Before the last tries of a controller: perhaps a part of a worker that lied is to blame, and the next try takes nothing
+    /// over.
+    pub(super) fn suspect(&mut self, batch: BatchId, node: u32) {
         #[cfg(feature = "simulate")]
-        let is_suspect = is_suspect && !self.weak.trust;
-        if is_suspect {
+        if self.weak.trust {
+            return;
+        }
+        let entry = self.node(batch, node);
+        if entry.controller.is_some() && entry.failures + FRESH_TRIES == self.limits.failures_max {
             mark("parts of a controller suspected");
-            // Perhaps a part of a worker that lied is to blame: the next try takes nothing over.
             self.drop_parts(batch, node);
         }
     }

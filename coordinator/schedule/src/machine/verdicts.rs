@@ -79,7 +79,11 @@ impl Machine {
                 mark("result not comparable");
                 // Who made it may have done what was asked of it: no strike.
                 let reason = shorten(format!("the result cannot be checked: {reason}"));
-                self.retry(id, Setback::Failure(reason));
+                if self.is_anothers_fault(batch, node) {
+                    self.blame(batch, node, &reason, true);
+                } else {
+                    self.retry(id, Setback::Failure(reason));
+                }
             }
         }
         Ok(())
@@ -107,11 +111,7 @@ impl Machine {
                 mark("output lost");
                 self.lose(batch, producer);
             }
-            Need::Payload => {
-                let stage = self.node(batch, node).stage;
-                let reason = "the payload is lost".into();
-                self.give_up(batch, Failure::Rejected { stage, reason });
-            }
+            Need::Payload => self.reject(batch, node, "the payload is lost".into()),
             Need::PreviousFold => {
                 let spec = &self.batch(batch).spec;
                 let before = self.chains[&spec.chain].live.get(&(spec.sequence - 1)).copied();

@@ -31,6 +31,8 @@ pub enum Fault {
     Lie,
     /// A controller publishes wrong inputs for its parts.
     Deceit,
+    /// A controller asks for parts that nobody can prove.
+    Forgery,
     /// A worker says things that make no sense.
     Nonsense,
     /// Messages are late, and so come in another order.
@@ -49,7 +51,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 20] = [
+    pub const ALL: [Fault; 21] = [
         Fault::WorkerKilled,
         Fault::WorkerPaused,
         Fault::WorkerCut,
@@ -63,6 +65,7 @@ impl Fault {
         Fault::Damage,
         Fault::Lie,
         Fault::Deceit,
+        Fault::Forgery,
         Fault::Nonsense,
         Fault::Late,
         Fault::Twice,
@@ -111,6 +114,8 @@ pub enum Weakness {
     Requests,
     /// What a liar's parts have proved is kept.
     Trust,
+    /// A part that cannot be done ends its batch.
+    Blame,
     /// Tasks are sent while the store cannot be reached.
     Availability,
     /// Tasks that need room in the store are sent while it is full.
@@ -137,7 +142,7 @@ pub enum Weakness {
 
 impl Weakness {
     /// All of them.
-    pub const ALL: [Weakness; 19] = [
+    pub const ALL: [Weakness; 20] = [
         Weakness::Verification,
         Weakness::Checksum,
         Weakness::Memo,
@@ -146,6 +151,7 @@ impl Weakness {
         Weakness::Repeats,
         Weakness::Requests,
         Weakness::Trust,
+        Weakness::Blame,
         Weakness::Availability,
         Weakness::BackPressure,
         Weakness::Epochs,
@@ -194,6 +200,7 @@ impl Options {
             repeats: self.lacks(Weakness::Repeats),
             requests: self.lacks(Weakness::Requests),
             trust: self.lacks(Weakness::Trust),
+            blame: self.lacks(Weakness::Blame),
             availability: self.lacks(Weakness::Availability),
             back_pressure: self.lacks(Weakness::BackPressure),
             // It also comes to the rescue of a controller whose worker is gone, or that was not heard.

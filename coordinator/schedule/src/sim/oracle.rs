@@ -15,6 +15,17 @@ pub(super) fn content_of(hash: Hash) -> u64 {
     u64::from_le_bytes(hash.0[..8].try_into().expect("eight bytes"))
 }
 
+const FORGED: u64 = 0xf026_ed00 << 32;
+
+/// What no part can be proved from.
+pub(super) fn forged(content: u64) -> u64 {
+    FORGED | mix(content) >> 32
+}
+
+pub(super) fn is_forged(content: u64) -> bool {
+    content >> 32 == FORGED >> 32
+}
+
 fn derive(kind: Kind, inputs: &[u64]) -> u64 {
     inputs.iter().fold(mix(kind as u64 + 1), |sum, input| mix(sum ^ input.rotate_left(17)))
 }

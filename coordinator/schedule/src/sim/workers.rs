@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::clients::is_bad_payload;
-use super::oracle::{content_of, hash_of, outputs_of, plan, Plan, Wanted};
+use super::oracle::{content_of, forged, hash_of, is_forged, outputs_of, plan, Plan, Wanted};
 use super::queue::Mail;
 use super::rng::{mix, Rng};
 use super::world::{Blob, Msg, World};
 use super::{Fault, Weakness};
 use crate::{
-    Artifact, AttemptId, BatchId, Dispatch, Event, Hash, Holder, Kind, Message, Output, Part, Profile,
+    Artifact, AttemptId, BatchId, Dispatch, Event, Hash, Holder, Input, Kind, Message, Output, Part, Profile,
     Report, Stage, WorkerId,
 };
 
@@ -264,6 +264,10 @@ impl World {
         if dispatch.stage == Stage::Execute && is_bad_payload(first) {
             return Some(Report::Permanent { reason: "block 3: bad state root".into() });
         }
+        let is_hopeless = |input: &Input| is_forged(content_of(input.artifact.hash));
+        if dispatch.stage.kind().is_part() && dispatch.inputs.iter().any(is_hopeless) {
+            return Some(Report::Permanent { reason: "its record is none".into() });
+        }
         if self.fails(Fault::Failure, 12) {
             let reason = format!("device of worker {id} was reset");
             return Some(if self.rng.permille(500) {
@@ -329,7 +333,7 @@ impl World {
 
     /// Publishes a part's inputs: a header, and what it reads, unless an output of another part is the same.
     fn publish_part(&mut self, id: u64, attempt: AttemptId, wanted: Wanted, may_share: bool) {
-        let lies = self.lies(id, Fault::Deceit);
+        let (lies, forges) = (self.lies(id, Fault::Deceit), self.lies(id, Fault::Forgery));
         let header = self.rng.draw();
         let running = &self.workers[id as usize].running[&attempt];
         let (batch, kind, mut number) = (running.dispatch.batch, wanted.kind, running.next_number);
@@ -340,7 +344,11 @@ impl World {
                 inputs.push(*artifact);
                 continue;
             }
-            let content = if lies { mix(content) } else { content };
+            let content = match (forges, lies) {
+                (true, _) => forged(content),
+                (_, true) => mix(content),
+                _ => content,
+            };
             let holder = Holder::Attempt(attempt, number);
             number += 1;
             let output = if self.is_fenced(attempt) {

@@ -148,8 +148,9 @@ impl World {
         if is_cramped(options.seed) {
             workers.iter_mut().for_each(|worker| worker.profile.memory_bytes = 6);
         }
-        let is_wicked =
-            [Fault::Lie, Fault::Deceit, Fault::Nonsense].iter().any(|fault| options.faults.has(*fault));
+        let is_wicked = [Fault::Lie, Fault::Deceit, Fault::Forgery, Fault::Nonsense]
+            .iter()
+            .any(|fault| options.faults.has(*fault));
         let is_bad = rng.permille(350) || options.faults != Faults::ALL;
         let bad_worker = (is_wicked && is_bad).then(|| rng.below(workers.len() as u64));
         let mut coordinators = [Coordinator::new(), Coordinator::new()];

@@ -61,6 +61,11 @@ pub(crate) fn part(kind: Kind, key: &str, inputs: Vec<Artifact>) -> Part {
     Part { kind, key: hash(key), inputs, units: 1 }
 }
 
+/// A shard whose record the controller has published under `number`.
+pub(crate) fn shard(controller: &Dispatch, key: &str, number: u32) -> Part {
+    part(Kind::Shard, key, vec![own(controller.attempt, number, &format!("record of {key}"))])
+}
+
 impl Cluster {
     pub(crate) fn new(limits: Limits) -> Self {
         let mut machine = Machine::new(limits).unwrap();
