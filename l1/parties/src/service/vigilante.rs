@@ -110,7 +110,7 @@ fn open<'a>(
         judge,
         tag: tag(&trunk_id),
         lookback: args.lookback_blocks,
-        start_height: party.start_height,
+        start_height: party.trunk.start_height,
         handover: dir.file("handover.json"),
         checks: BTreeMap::new(),
     };
