@@ -50,6 +50,14 @@ pub trait BitcoinBackend: Send + Sync {
     /// `Unreachable`, `Rpc`, `Malformed` from a node.
     fn tip(&self) -> Result<ChainTip, BackendError>;
 
+    /// Whether old blocks are, or will be, deleted.
+    ///
+    /// # Errors
+    /// As for [`tip`](Self::tip).
+    fn is_pruned(&self) -> Result<bool, BackendError> {
+        Ok(false)
+    }
+
     /// Hash of the block at `height` in the active chain.
     ///
     /// # Errors

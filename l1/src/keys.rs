@@ -89,15 +89,25 @@ impl OperatorSecret {
         Self(Zeroizing::new(bytes))
     }
 
+    /// Reads the secret file.
+    ///
+    /// # Errors
+    /// `Mode` if others may read the file; `Format`; `Storage`, also if there is none.
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
+        let file = File::open(path).map_err(|source| KeyError::Storage { path: path.to_owned(), source })?;
+        Self::read(path, file)
+    }
+
     /// Reads the secret file, or makes one from the system's randomness where there is none.
     ///
     /// # Errors
     /// `Mode` if others may read the file; `Format`; `Storage`.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
-        match File::open(path) {
-            Ok(file) => Self::read(path, file),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::create(path),
-            Err(source) => Err(KeyError::Storage { path: path.to_owned(), source }),
+        match Self::load(path) {
+            Err(KeyError::Storage { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Self::create(path)
+            }
+            other => other,
         }
     }
 
@@ -195,9 +205,10 @@ mod tests {
     fn a_secret_file_is_made_once_and_refused_when_others_can_read_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/operator.secret");
+        assert!(matches!(OperatorSecret::load(&path), Err(KeyError::Storage { .. })));
         let made = OperatorSecret::load_or_create(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let again = OperatorSecret::load_or_create(&path).unwrap();
+        let again = OperatorSecret::load(&path).unwrap();
         assert_eq!(made.0, again.0);
         assert_eq!(format!("{made:?}"), "OperatorSecret(..)");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();

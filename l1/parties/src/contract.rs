@@ -318,32 +318,35 @@ impl Contract {
         self.spenders.contains_key(outpoint)
     }
 
-    /// What `tx` is in the contract: by its id, or, where a sender adds to it, by what it spends and the leaf that it uses.
+    /// What `tx` is in the contract: by its id, or, where a sender adds to it, by what it spends and the leaf that it uses. It can
+    /// be several: whoever challenges may put the challenges of many claims into one transaction.
     #[must_use]
-    pub fn identify(&self, tx: &Transaction) -> Option<TxId> {
+    pub fn identify(&self, tx: &Transaction) -> Vec<TxId> {
         if let Some(id) = self.by_txid.get(&tx.compute_txid()) {
-            return Some(*id);
+            return vec![*id];
         }
-        for (at, input) in tx.input.iter().enumerate() {
-            for id in self.spenders.get(&input.previous_output).into_iter().flatten() {
-                let (epoch, node) = (self.epoch(id.epoch)?, self.node(*id)?);
-                let proof = node.inputs.len() - 1;
-                let open = match id.role {
-                    TxRole::Challenge(_) => true,
-                    TxRole::AssertTimeout(_)
-                    | TxRole::SlotTimeout(..)
-                    | TxRole::DisproveInput(_)
-                    | TxRole::Disprove(_) => {
-                        at == proof && tx.input[0].previous_output == node.tx.input[0].previous_output
-                    }
-                    _ => false,
-                };
-                if open && epoch.leaf_used(id.role, proof, tx, at).is_some() {
-                    return Some(*id);
-                }
+        let spent = tx.input.iter().enumerate().flat_map(|(at, input)| {
+            let ids = self.spenders.get(&input.previous_output).into_iter().flatten();
+            ids.map(move |id| (at, *id))
+        });
+        spent.filter_map(|(at, id)| self.is_open(id, tx, at).then_some(id)).collect()
+    }
+
+    /// Whether `tx`, to which its sender may have added inputs and outputs, is this one by its input `at`.
+    fn is_open(&self, id: TxId, tx: &Transaction, at: usize) -> bool {
+        let (Some(epoch), Some(node)) = (self.epoch(id.epoch), self.node(id)) else { return false };
+        let proof = node.inputs.len() - 1;
+        let is_open = match id.role {
+            TxRole::Challenge(_) => true,
+            TxRole::AssertTimeout(_)
+            | TxRole::SlotTimeout(..)
+            | TxRole::DisproveInput(_)
+            | TxRole::Disprove(_) => {
+                at == proof && tx.input[0].previous_output == node.tx.input[0].previous_output
             }
-        }
-        None
+            _ => false,
+        };
+        is_open && epoch.leaf_used(id.role, proof, tx, at).is_some()
     }
 
     /// Where `claim` starts: the claim that its previous root is linked to, or a state.

@@ -136,7 +136,7 @@ impl View {
                     coin.spent = Some(block.height);
                 }
             }
-            if let Some(id) = contract.identify(tx) {
+            for id in contract.identify(tx) {
                 let values = match id.role {
                     TxRole::Claim(_) => read_claim(tx).map(|claim| claim.values),
                     _ => None,

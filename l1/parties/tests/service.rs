@@ -19,6 +19,7 @@ use assay_l1::graph::contract::build::TxRole;
 use assay_l1_parties::service::batches::ProvedBatch;
 use assay_l1_parties::service::watch::Stage;
 use assay_l1_parties::CODE_ROOT;
+use bitcoin::Amount;
 use contract::CLAIMS;
 use rollup::{honest, with_digest};
 use world::World;
@@ -117,5 +118,21 @@ fn a_claim_that_does_not_continue_the_one_before_costs_the_collateral() {
     let alarms = &world.shown.lock().unwrap().alarms;
     for part in ["claim 1 of epoch 0 does not start where", "the collateral of epoch 0 was slashed"] {
         assert!(alarms.iter().any(|alarm| alarm.starts_with(part)), "{alarms:?}");
+    }
+}
+
+#[test]
+fn challenges_of_two_claims_in_one_transaction_are_both_answered() {
+    let mut world = World::new();
+    for batch in 0..CLAIMS {
+        world.setup.files.batches().put(&honest(batch)).unwrap();
+    }
+    let coin = world.setup.spares.pop().unwrap();
+    world.send(world.setup.challenge(&[0, 1], coin, Amount::from_sat(20_000)));
+    let mined = world.play(BLOCKS_MAX, 9, |mined| mined.contains(&TxRole::PayOut));
+    for claim in 0..2 {
+        assert!(mined.contains(&TxRole::Challenge(claim)), "{mined:?}");
+        assert!(mined.contains(&TxRole::Acceptance(claim)), "{mined:?}");
+        assert!(!mined.contains(&TxRole::AssertTimeout(claim)), "{mined:?}");
     }
 }

@@ -11,7 +11,7 @@ use assay_l1::graph::contract::build::{funding_value, Graph, Surroundings};
 use assay_l1::graph::contract::keys::EpochKeys;
 use assay_l1::graph::contract::spec::ContractSpec;
 use assay_l1::graph::transactions::wallet_script;
-use assay_l1::{KeyError, OperatorSecret, StoreError};
+use assay_l1::{KeyError, KeyRole, OperatorSecret, StoreError};
 use bitcoin::{OutPoint, TxOut};
 use clap::{Args, Subcommand};
 use tokio::net::TcpListener;
@@ -353,7 +353,15 @@ struct Drafted {
 async fn draft(operator: &Operator, args: &EpochArgs) -> Result<Drafted, Failure> {
     let policy = &operator.policy;
     let funding = OutPoint::from_str(&args.funding)?;
-    let secret = OperatorSecret::load_or_create(&args.secret)?;
+    let secret = OperatorSecret::load(&args.secret)?;
+    // An epoch number is signed once, for ever: never over one-time keys of another secret than the policy's operator's.
+    let operator_key = secret.public_key(&policy.trunk_id, KeyRole::Operator);
+    if operator_key != policy.operator_key {
+        let (path, expected) = (args.secret.display(), policy.operator_key);
+        return Err(
+            format!("operator key of {path}: expected the policy's, {expected}, got {operator_key}").into()
+        );
+    }
     let attesters = keys(&operator.dialer, policy.trunk_id, args.epoch).await?;
     let signers = operator.dialer.peers.ids().collect();
     let members = member_keys(&attesters, &signers, (&policy.trunk_id, args.epoch))?;

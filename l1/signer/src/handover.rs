@@ -47,10 +47,10 @@ pub struct Place {
 /// The epoch before one that is to be built.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PreviousArgs {
-    /// Proposal of the epoch before; not for epoch 0.
+    /// Proposal of the epoch before. Needed by `propose` but for epoch 0, by `hand-over`, and by `fund` after a timeout.
     #[arg(long, value_name = "FILE")]
     pub previous: Option<PathBuf>,
-    /// If the epoch before was ended by a timeout: the backup operator's handover.json.
+    /// The backup operator's handover.json, if a timeout ended the epoch before.
     #[arg(long, value_name = "FILE", requires = "previous")]
     pub handover: Option<PathBuf>,
     /// With --handover: proposal of the epoch with the first claim that does not count, if that is not the epoch before.

@@ -41,8 +41,16 @@ impl Store {
     /// # Errors
     /// `Storage`, also if another process serves it; `Format` for a file that is not one of this program.
     pub fn open(dir: &Path) -> Result<(Self, Stored), StoreError> {
+        std::fs::create_dir_all(dir)
+            .map_err(|source| StoreError::Storage { path: dir.to_owned(), source })?;
+        Self::open_there(dir)
+    }
+
+    /// Opens a directory that has to be there.
+    fn open_there(dir: &Path) -> Result<(Self, Stored), StoreError> {
         let storage = |source| StoreError::Storage { path: dir.to_owned(), source };
-        std::fs::create_dir_all(dir).map_err(storage)?;
+        // Before a lock would be made in it.
+        std::fs::read_dir(dir).map_err(storage)?;
         let lock = File::create(dir.join("lock")).map_err(storage)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => storage(std::io::Error::other("another process has it open")),
@@ -196,9 +204,9 @@ impl ChunkDir {
 /// True if there was one.
 ///
 /// # Errors
-/// `Storage`, also if the directory is being served.
+/// `Storage`, also if the directory is being served, or not there.
 pub fn forget(dir: &Path, epoch: u32) -> Result<bool, StoreError> {
-    let (store, stored) = Store::open(dir)?;
+    let (store, stored) = Store::open_there(dir)?;
     store.carry_out(Effect::DeleteKey { epoch })?;
     store.delete_recovery(epoch)?;
     Ok(stored.keys.contains_key(&epoch) || stored.recovery.contains_key(&epoch))
@@ -207,8 +215,8 @@ pub fn forget(dir: &Path, epoch: u32) -> Result<bool, StoreError> {
 /// Epochs with a key and locked epochs of a directory that nobody serves.
 ///
 /// # Errors
-/// `Storage`, `Format`.
+/// `Storage`, also if the directory is not there; `Format`.
 pub fn inspect(dir: &Path) -> Result<(Vec<u32>, BTreeMap<u32, Record>), StoreError> {
-    let (_, stored) = Store::open(dir)?;
+    let (_, stored) = Store::open_there(dir)?;
     Ok((stored.keys.keys().copied().collect(), stored.records))
 }

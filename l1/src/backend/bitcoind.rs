@@ -46,6 +46,7 @@ struct ChainInfo {
     chain: String,
     blocks: u32,
     bestblockhash: BlockHash,
+    pruned: bool,
 }
 
 #[derive(Deserialize)]
@@ -221,6 +222,11 @@ impl Bitcoind {
 }
 
 impl BitcoinBackend for Bitcoind {
+    fn is_pruned(&self) -> Result<bool, BackendError> {
+        let info: ChainInfo = self.rpc.call_as("getblockchaininfo", json!([]))?;
+        Ok(info.pruned)
+    }
+
     fn network(&self) -> Network {
         self.network
     }

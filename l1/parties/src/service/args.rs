@@ -65,7 +65,7 @@ pub struct PartyArgs {
     /// Directory of the service's state
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
-    /// Secret file of this party: its keys come from it. Made if there is none
+    /// Secret file of this party: its keys come from it. A vigilante's is made if there is none
     #[arg(long, value_name = "FILE")]
     pub secret: PathBuf,
     /// All that may be spent on fees and deposits, over the life of the state

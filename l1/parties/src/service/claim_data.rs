@@ -1,15 +1,15 @@
 //! A claim's data and proof, looked for in blocks, newest first: content decides, not who published it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use assay_l1::envelope::message::Message;
 use assay_l1::envelope::scan::{scan, Assembler};
 use assay_l1::envelope::{Tag, MESSAGE_BYTES_MAX};
 use assay_l1::{BackendError, BitcoinBackend};
+use bitcoin::Block;
 
 use super::judge::Judge;
 use crate::types::{Values, BATCH_HASH};
-
-/// Proofs of one claim that are verified, at most: anybody may publish more.
-const PROOFS_MAX: u32 = 64;
 
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -22,49 +22,136 @@ pub(super) struct Found {
     pub(super) is_proved: bool,
 }
 
-/// Looks from block `top` down to `bottom`, and stops once both are found.
-pub(super) fn find(
-    backend: &dyn BitcoinBackend,
-    (top, bottom): (u32, u32),
-    tag: &Tag,
-    values: &Values,
-    judge: &mut dyn Judge,
-) -> Result<Found, BackendError> {
-    let mut found = Found::default();
-    let mut assembler = Assembler::new(2 * MESSAGE_BYTES_MAX);
-    let mut proofs_left = PROOFS_MAX;
-    for height in (bottom..=top).rev() {
-        let block = backend.block(&backend.block_hash(height)?)?;
-        for (author, envelope) in scan(&block, tag).into_iter().filter_map(|found| found.envelope.ok()) {
-            for (_, message) in assembler.take(author, envelope) {
-                // What is no message is nobody's claim.
-                let Ok(message) = message else { continue };
-                look(message, values, judge, &mut found, &mut proofs_left);
-            }
-        }
-        if found.data.is_some() && found.is_proved {
-            break;
-        }
-    }
-    Ok(found)
+/// Which blocks of the active chain hold envelopes of a tag, as far as they were read: the others need not be read again.
+#[derive(Debug)]
+pub(super) struct Index {
+    tag: Tag,
+    heights: BTreeMap<u32, bool>,
 }
 
-fn look(message: Message, values: &Values, judge: &mut dyn Judge, found: &mut Found, proofs_left: &mut u32) {
-    match message {
-        Message::Batch { batch_hash, data, .. }
-            if batch_hash == values[BATCH_HASH] && found.data.is_none() =>
-        {
-            match judge.batch_hash(&data) {
-                Ok(hash) if hash == batch_hash => found.data = Some(data),
-                _ => found.is_forged = true,
+impl Index {
+    pub(super) fn new(tag: Tag) -> Self {
+        Self { tag, heights: BTreeMap::new() }
+    }
+
+    /// A block is in the active chain.
+    pub(super) fn connected(&mut self, height: u32, block: &Block) {
+        self.heights.insert(height, !scan(block, &self.tag).is_empty());
+    }
+
+    /// The block at this height, and those above, are not in the active chain any more.
+    pub(super) fn disconnected(&mut self, height: u32) {
+        self.heights.split_off(&height);
+    }
+
+    /// Looks from block `top` down to `bottom`, and stops once both are found. Every proof is verified: each was paid for on Bitcoin,
+    /// and a limit would let strangers' rubbish hide the right one.
+    pub(super) fn find(
+        &mut self,
+        backend: &dyn BitcoinBackend,
+        (top, bottom): (u32, u32),
+        values: &Values,
+        judge: &mut dyn Judge,
+    ) -> Result<Found, BackendError> {
+        let mut look = Look { values, judge, found: Found::default(), wrong: BTreeSet::new() };
+        let mut assembler = Assembler::new(2 * MESSAGE_BYTES_MAX);
+        for height in (bottom..=top).rev() {
+            if self.heights.get(&height) == Some(&false) {
+                continue;
+            }
+            let block = backend.block(&backend.block_hash(height)?)?;
+            self.connected(height, &block);
+            for (author, envelope) in
+                scan(&block, &self.tag).into_iter().filter_map(|found| found.envelope.ok())
+            {
+                for (_, message) in assembler.take(author, envelope) {
+                    // What is no message is nobody's claim.
+                    let Ok(message) = message else { continue };
+                    look.at(message);
+                }
+            }
+            if look.found.data.is_some() && look.found.is_proved {
+                break;
             }
         }
-        Message::ClaimData { values: said, proof, .. }
-            if said.fields().into_iter().eq(values) && !found.is_proved && *proofs_left > 0 =>
-        {
-            *proofs_left -= 1;
-            found.is_proved = judge.verify(values, &proof);
+        Ok(look.found)
+    }
+}
+
+struct Look<'a> {
+    values: &'a Values,
+    judge: &'a mut dyn Judge,
+    found: Found,
+    /// Proofs that do not verify.
+    wrong: BTreeSet<[u8; 32]>,
+}
+
+impl Look<'_> {
+    fn at(&mut self, message: Message) {
+        match message {
+            Message::Batch { batch_hash, data, .. }
+                if batch_hash == self.values[BATCH_HASH] && self.found.data.is_none() =>
+            {
+                match self.judge.batch_hash(&data) {
+                    Ok(hash) if hash == batch_hash => self.found.data = Some(data),
+                    _ => self.found.is_forged = true,
+                }
+            }
+            Message::ClaimData { values: said, proof, .. }
+                if said.fields().into_iter().eq(self.values)
+                    && !self.found.is_proved
+                    && !self.wrong.contains(blake3::hash(&proof).as_bytes()) =>
+            {
+                self.found.is_proved = self.judge.verify(self.values, &proof);
+                if !self.found.is_proved {
+                    self.wrong.insert(blake3::hash(&proof).into());
+                }
+            }
+            _ => {}
         }
-        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use assay_l1::envelope::message::ClaimValues;
+
+    use super::super::judge::Execution;
+    use super::*;
+
+    /// Proofs are words.
+    struct Words;
+
+    impl Judge for Words {
+        fn batch_hash(&mut self, data: &[u8]) -> Result<[u8; 32], String> {
+            Ok(blake3::hash(data).into())
+        }
+
+        fn execute(&mut self, _: &Values, _: &[u8], _: u32) -> Result<Execution, String> {
+            Ok(Execution::NotYet)
+        }
+
+        fn verify(&mut self, _: &Values, proof: &[u8]) -> bool {
+            proof == b"right"
+        }
+    }
+
+    #[test]
+    fn no_number_of_wrong_proofs_hides_the_right_one() {
+        let values = [[1; 32]; 5];
+        let mut look =
+            Look { values: &values, judge: &mut Words, found: Found::default(), wrong: BTreeSet::new() };
+        let mut publish = |values: [[u8; 32]; 5], proof: Vec<u8>| {
+            let [prev_commitment, new_commitment, batch_hash, code_root, digest] = values;
+            let values = ClaimValues { prev_commitment, new_commitment, batch_hash, code_root, digest };
+            look.at(Message::ClaimData { epoch: 0, claim: 0, values, proof });
+            look.found.is_proved
+        };
+        for number in 0..200u32 {
+            assert!(!publish(values, format!("wrong {number}").into_bytes()));
+        }
+        assert!(!publish([[2; 32]; 5], b"right".to_vec()), "of other values");
+        assert!(publish(values, b"right".to_vec()));
+        assert!(publish(values, b"wrong".to_vec()), "what is proved stays proved");
     }
 }

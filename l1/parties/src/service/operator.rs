@@ -14,6 +14,7 @@ use assay_l1::script::winternitz;
 use assay_l1::wots::guard::{GuardError, UseGuard};
 use assay_l1::wots::KeyId;
 use assay_l1::{BitcoinBackend, KeyRole, OperatorSecret, Wallet};
+use assay_l1_signer::policy::Policy;
 use bitcoin::secp256k1::XOnlyPublicKey;
 use bitcoin::Script;
 use clap::Args;
@@ -49,8 +50,20 @@ pub struct OperatorArgs {
 /// What it cannot go on with; a node that does not answer is waited for.
 pub fn run(args: &OperatorArgs, stop: &Stop) -> Result<(), ServiceError> {
     let trunk = &args.party.trunk;
+    check_secret(&args.party)?;
     let mut service = OperatorService::open(args, trunk.node.open()?)?;
     service.0.run(stop, trunk.poll())
+}
+
+/// Refuses a secret that is no operator's by the policies: made anew by a mistyped name, it would wait for ever.
+fn check_secret(party: &PartyArgs) -> Result<(), ServiceError> {
+    let secret = OperatorSecret::load(&party.secret)?;
+    let key = |policy: &Policy| secret.public_key(&policy.trunk_id, KeyRole::Operator);
+    if party.trunk.epoch_dir()?.policies.iter().any(|policy| key(policy) == policy.operator_key) {
+        return Ok(());
+    }
+    let detail = format!("the operator key of {} is that of none of the policies", party.secret.display());
+    Err(ServiceError::Argument { name: "--secret", detail })
 }
 
 /// The operator with its files and its node, for callers with a loop of their own.

@@ -25,7 +25,7 @@ use crate::view::View;
 
 /// Blocks that are read again for an epoch of which a running service learns.
 pub(super) const REWIND_BLOCKS: usize = 100;
-/// Events of one pass, at most; what is left comes again with the next block.
+/// Events of one pass, at most; for what is left the machine and its shell repeat everything, as after a restart.
 const EVENTS_MAX: usize = 10_000;
 
 /// What a shell sees of the world.
@@ -201,8 +201,9 @@ impl<M: Machine, S: Shell> Runner<M, S> {
         }
         if self.is_restarted {
             self.shell.restarted();
-            self.events([Event::Restarted], true)?;
+            // Not after: there may be more than one pass takes.
             self.is_restarted = false;
+            self.events([Event::Restarted], true)?;
         }
         self.work()?;
         self.save()?;
@@ -307,7 +308,8 @@ impl<M: Machine, S: Shell> Runner<M, S> {
         let mut left = EVENTS_MAX;
         while let Some(event) = queue.pop_front() {
             if left == 0 {
-                tracing::error!("{} events are dropped: too many at once", queue.len() + 1);
+                tracing::error!("{} events are put off: too many at once", queue.len() + 1);
+                self.is_restarted = true;
                 break;
             }
             left -= 1;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use assay_l1::envelope::{tag, Tag};
+use assay_l1::envelope::tag;
 use assay_l1::graph::contract::build::TxRole;
 use assay_l1::graph::transactions::wallet_script;
 use assay_l1::{BackendError, BitcoinBackend, OperatorSecret, StoreError};
@@ -14,7 +15,7 @@ use bitcoin::key::Keypair;
 use clap::Args;
 
 use super::args::{keys, PartyArgs};
-use super::claim_data::{find, Found};
+use super::claim_data::{Found, Index};
 use super::error::ServiceError;
 use super::file::Dir;
 use super::judge::{Execution, Judge};
@@ -28,6 +29,9 @@ use crate::vigilante::Vigilante;
 
 /// Blocks after a claim's that are waited before its data counts as missing: a reorganisation may put it behind its claim.
 const DATA_PATIENCE_BLOCKS: u32 = 4;
+
+/// After so long in claims' data a vigilante follows the chain first.
+const LOOKS_MAX: Duration = Duration::from_secs(5);
 
 /// `assay l1 vigilante`: looks into every claim, challenges and disproves what is wrong.
 #[derive(Debug, Clone, Args)]
@@ -97,6 +101,11 @@ fn open<'a>(
     backup: Option<&OperatorSecret>,
 ) -> Result<Runner<Vigilante, VigilanteShell<'a>>, ServiceError> {
     let party = &args.party;
+    if backend.is_pruned()? {
+        let detail =
+            "the node prunes old blocks, in which data of claims may be: run it with prune=0".to_owned();
+        return Err(ServiceError::Argument { name: "--bitcoind", detail });
+    }
     let dir = Dir::take(&party.dir)?;
     let epochs = party.trunk.epoch_dir()?;
     let secret = OperatorSecret::load_or_create(&party.secret)?;
@@ -108,7 +117,7 @@ fn open<'a>(
     }
     let shell = VigilanteShell {
         judge,
-        tag: tag(&trunk_id),
+        index: Index::new(tag(&trunk_id)),
         lookback: args.lookback_blocks,
         start_height: party.trunk.start_height,
         handover: dir.file("handover.json"),
@@ -142,7 +151,7 @@ struct Check {
 /// What the vigilante's machine asks for.
 struct VigilanteShell<'a> {
     judge: &'a mut dyn Judge,
-    tag: Tag,
+    index: Index,
     lookback: u32,
     start_height: u32,
     handover: PathBuf,
@@ -150,6 +159,16 @@ struct VigilanteShell<'a> {
 }
 
 impl Shell for VigilanteShell<'_> {
+    fn connected(&mut self, height: u32, block: &bitcoin::Block) -> Vec<Event> {
+        self.index.connected(height, block);
+        Vec::new()
+    }
+
+    fn disconnected(&mut self, height: u32) -> Vec<Event> {
+        self.index.disconnected(height);
+        Vec::new()
+    }
+
     fn restarted(&mut self) {
         self.checks.clear();
     }
@@ -166,7 +185,7 @@ impl Shell for VigilanteShell<'_> {
     }
 
     fn poll(&mut self, world: World<'_>) -> Result<Vec<Event>, ServiceError> {
-        let tip = world.view.tip().0;
+        let (started, tip) = (Instant::now(), world.view.tip().0);
         let mut events = Vec::new();
         for claim in self.checks.keys().copied().collect::<Vec<_>>() {
             let Some(check) = self.checks.get_mut(&claim).filter(|check| check.tried != Some(tip)) else {
@@ -187,17 +206,29 @@ impl Shell for VigilanteShell<'_> {
             // every block is looked through, once.
             let bottom = if patient { near } else { near.min(self.start_height) };
             let blocks = (tip.min(made + DATA_PATIENCE_BLOCKS), bottom);
-            let found = match find(world.backend, blocks, &self.tag, &values, self.judge) {
+            let found = match self.index.find(world.backend, blocks, &values, self.judge) {
                 // A reorganisation that the machine has not heard of, or a pruned block: later, perhaps.
                 Err(BackendError::NotFound { what }) => {
                     tracing::warn!("{claim} cannot be looked into now: {what} is not there");
                     continue;
+                }
+                // What is known is not lost with it.
+                Err(error) if !events.is_empty() => {
+                    tracing::warn!("{claim} is looked into later: {error}");
+                    if let Some(check) = self.checks.get_mut(&claim) {
+                        check.tried = None;
+                    }
+                    break;
                 }
                 other => other?,
             };
             if let Some(faults) = faults((&values, made), &found, patient, self.judge) {
                 self.checks.remove(&claim);
                 events.push(Event::Verdict { claim, values, faults });
+            }
+            if started.elapsed() > LOOKS_MAX {
+                // What else there is to do comes first.
+                break;
             }
         }
         Ok(events)
@@ -218,6 +249,8 @@ fn faults(
     match &found.data {
         None => faults.push(if found.is_forged { Fault::BatchHash } else { Fault::DataMissing }),
         Some(data) => match judge.execute(values, data, made) {
+            // Without a proof it is wrong whatever the batch does.
+            Ok(Execution::NotYet) if !found.is_proved => {}
             Ok(Execution::NotYet) => return None,
             Ok(Execution::Done { new_root, has_messages }) => {
                 faults.extend((new_root != values[NEW_ROOT]).then_some(Fault::NewRoot));

@@ -47,7 +47,7 @@ impl World {
         let pool: Vec<String> = self
             .pool
             .entries()
-            .map(|entry| match self.contract.identify(&entry.tx) {
+            .map(|entry| match self.contract.identify(&entry.tx).first() {
                 Some(id) => format!("{id} of {}", entry.owner),
                 None => format!("{} sat of {}", entry.fee.to_sat(), entry.owner),
             })

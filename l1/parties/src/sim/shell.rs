@@ -253,7 +253,7 @@ impl World {
         if index != GRIEFER {
             return None;
         }
-        let id = self.contract.identify(package.last()?)?;
+        let id = *self.contract.identify(package.last()?).first()?;
         let TxRole::Challenge(claim) = id.role else { return None };
         let claim = ClaimId { epoch: id.epoch, claim };
         let made = self.actors[index].view().confirmed(claim.tx(TxRole::Claim))?.height;

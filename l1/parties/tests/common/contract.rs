@@ -201,11 +201,19 @@ impl Setup {
         self.epoch().complete(TxRole::Acceptance(claim), &fills).unwrap()
     }
 
-    /// Anybody's challenge, paid by this coin, of which `fee` is the fee.
-    pub(crate) fn challenge(&self, claim: u32, coin: Spare, fee: Amount) -> Transaction {
-        let role = TxRole::Challenge(claim);
-        let mut tx = self.epoch().complete(role, &[Fill::bare(leaf::CHALLENGE)]).unwrap();
-        let into = coin.1 + self.epoch().graph().node(role).unwrap().spent()[0].value;
+    /// Anybody's challenge of these claims, paid by this coin, of which `fee` is the fee.
+    pub(crate) fn challenge(&self, claims: &[u32], coin: Spare, fee: Amount) -> Transaction {
+        let mut into = coin.1;
+        let mut all = claims.iter().map(|claim| {
+            let role = TxRole::Challenge(*claim);
+            into += self.epoch().graph().node(role).unwrap().spent()[0].value;
+            self.epoch().complete(role, &[Fill::bare(leaf::CHALLENGE)]).unwrap()
+        });
+        let mut tx = all.next().unwrap();
+        for other in all {
+            tx.input.extend(other.input);
+            tx.output.extend(other.output);
+        }
         let out: Amount = tx.output.iter().map(|output| output.value).sum();
         tx.input.push(spend(coin.0));
         tx.output.push(TxOut { value: into - out - fee, script_pubkey: spare_script() });

@@ -95,7 +95,7 @@ fn an_operator_killed_while_it_answers_a_wrong_challenge_keeps_its_collateral_an
     let before = scene.money(&["operator"]);
     scene.until_mined(20, TxRole::Claim(0));
     let coin = scene.spare();
-    let challenge = scene.setup.challenge(0, coin, Amount::from_sat(5_000));
+    let challenge = scene.setup.challenge(&[0], coin, Amount::from_sat(5_000));
     scene.backend().broadcast(&challenge).unwrap();
     // Killed as soon as the first part of its answer has left it, and as soon as the first slot has.
     for part in [TxRole::Assert(0), TxRole::AssertSlot(0, 0)] {

@@ -132,7 +132,10 @@ impl Scene {
         for height in blocks.len() as u32 + 1..=tip.height {
             let hash = backend.block_hash(height).unwrap();
             let txs = backend.block(&hash).unwrap().txdata;
-            let found = txs.into_iter().filter_map(|tx| Some((self.setup.contract.identify(&tx)?.role, tx)));
+            let found = txs.into_iter().flat_map(|tx| {
+                let ids = self.setup.contract.identify(&tx);
+                ids.into_iter().map(move |id| (id.role, tx.clone()))
+            });
             blocks.push((hash, found.collect()));
         }
         self.shown.look();
@@ -213,7 +216,7 @@ impl Scene {
     pub(crate) fn pending(&self) -> BTreeSet<TxRole> {
         let ids: Vec<Txid> = serde_json::from_value(self.node.call("getrawmempool", json!([]))).unwrap();
         let txs = ids.iter().filter_map(|id| self.backend().transaction(id, u32::MAX).unwrap());
-        txs.filter_map(|record| self.setup.contract.identify(&record.tx)).map(|id| id.role).collect()
+        txs.flat_map(|record| self.setup.contract.identify(&record.tx)).map(|id| id.role).collect()
     }
 
     /// A coin for an attacker.

@@ -85,7 +85,11 @@ impl World {
 
     /// A claim that skips a batch, as soon as the chain takes it.
     pub(crate) fn cheat(&self, claim: u32) {
-        let tx = self.setup.claim(claim, &honest(claim + 1).values);
+        self.send(self.setup.claim(claim, &honest(claim + 1).values));
+    }
+
+    /// Mines this as soon as the chain takes it.
+    pub(crate) fn send(&self, tx: Transaction) {
         self.cheats.lock().unwrap().push(tx);
     }
 
@@ -94,7 +98,7 @@ impl World {
         let blocks = 1..=self.backend.tip().unwrap().height;
         let block = |height| self.backend.block(&self.backend.block_hash(height).unwrap()).unwrap();
         let txs = blocks.flat_map(|height| block(height).txdata);
-        txs.filter_map(|tx| self.setup.contract.identify(&tx)).map(|id| id.role).collect()
+        txs.flat_map(|tx| self.setup.contract.identify(&tx)).map(|id| id.role).collect()
     }
 
     /// Blocks one after the other, each seen by both services, until `done`; the services are dropped and opened again every
