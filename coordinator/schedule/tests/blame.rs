@@ -3,10 +3,10 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use assay_schedule::{
-    BatchId, Dispatch, Failure, Holder, Kind, Limits, PerKind, Phase, Report, Stage, WorkerId,
+    AttemptId, BatchId, Dispatch, Failure, Holder, Kind, Limits, PerKind, Phase, Report, Stage, WorkerId,
 };
 use common::{hash, limits, own, part, shard, Cluster};
 
@@ -350,4 +350,38 @@ fn a_part_that_nobody_can_do_ends_the_batch_even_if_its_controllers_make_room_fo
         cluster.pass_with_heartbeats(500, &[1]);
     }
     assert!(matches!(cluster.phase(0), Phase::Failed(Failure::Poison { .. })), "{:?}", cluster.phase(0));
+}
+
+#[test]
+fn a_part_that_can_never_be_compared_ends_the_batch_even_if_the_next_controller_is_there_before_the_verdict()
+{
+    let memory_bytes = PerKind([1, 3, 4, 4, 3, 1, 1]);
+    let mut cluster = Cluster::new(Limits { memory_bytes, failures_max: 3, ..patient() });
+    // Room for a controller or a part, not for both.
+    cluster.join_with(1, 1, 1, 6);
+    cluster.controller();
+    cluster.is_foreign = true;
+    let mut seen: BTreeMap<AttemptId, u32> = BTreeMap::new();
+    for _ in 0..1_000 {
+        if cluster.phase(0) != Phase::Proving {
+            break;
+        }
+        let block = cluster.last(Kind::Block);
+        if !cluster.is_revoked(block.attempt) {
+            cluster.spawn(&block, vec![shard(&block, "a", 1)]).unwrap();
+        }
+        if let Some(part) = cluster.dispatched(Kind::Shard).pop() {
+            let rounds = seen.entry(part.attempt).or_default();
+            *rounds += 1;
+            // By now the next controller waits for the room; it is sent in the step in which the part is finished.
+            if *rounds == 3 {
+                cluster.finish(&part, &["proof of something"]);
+            }
+        }
+        cluster.pass_with_heartbeats(500, &[1]);
+    }
+    let Phase::Failed(Failure::Poison { stage: Stage::Block { .. }, reason }) = cluster.phase(0) else {
+        panic!("{:?}", cluster.phase(0))
+    };
+    assert!(reason.contains("another build"), "{reason}");
 }

@@ -404,7 +404,8 @@ impl Machine {
             }
             (None, Some(_)) => {
                 mark("part given up that an earlier controller wanted");
-                self.node_mut(batch, parent).losses += 1;
+                // Else it would be proved, judged and forgotten for ever.
+                self.count_loss(batch, parent, reason);
                 return;
             }
             (None, None) => {
@@ -521,10 +522,14 @@ impl Machine {
 
     /// Counts a loss; true if it was one too many, and the task was set aside.
     pub(super) fn lose_once(&mut self, batch: BatchId, at: u32) -> bool {
+        self.count_loss(batch, at, "what it reads or yields was lost too often".into())
+    }
+
+    fn count_loss(&mut self, batch: BatchId, at: u32, reason: String) -> bool {
         let is_over = self.is_lost_too_often(batch, at);
         self.node_mut(batch, at).losses += 1;
         if is_over {
-            self.set_aside(batch, at, "what it reads or yields was lost too often".into());
+            self.set_aside(batch, at, reason);
         }
         is_over
     }
