@@ -74,12 +74,33 @@ fn a_part_that_fails_too_often_speaks_against_its_controller() {
 }
 
 #[test]
-fn a_part_that_cannot_be_compared_with_its_request_speaks_against_its_controller_at_once() {
+fn a_part_that_two_workers_make_nothing_comparable_of_speaks_against_its_controller() {
     let (mut cluster, liar) = with_a_hopeless_part();
+    for _ in 0..2 {
+        assert!(!cluster.is_revoked(liar.attempt), "one alone proves nothing");
+        finish_as_another_build(&mut cluster);
+        cluster.pass(1_000);
+    }
+    goes_on_without(cluster, &liar, false);
+}
+
+#[test]
+fn a_prover_of_another_build_does_not_speak_against_the_controller() {
+    let (mut cluster, block) = with_a_hopeless_part();
+    let first = cluster.last(Kind::Shard);
+    finish_as_another_build(&mut cluster);
+    cluster.pass(1_000);
+    let second = cluster.last(Kind::Shard);
+    assert_ne!((second.attempt, second.worker), (first.attempt, first.worker), "another worker is asked");
+    cluster.finish(&second, &["proof"]);
+    assert!(!cluster.is_revoked(block.attempt));
+    assert_eq!(cluster.deliveries(block.attempt).len(), 2);
+}
+
+fn finish_as_another_build(cluster: &mut Cluster) {
     cluster.is_foreign = true;
     cluster.finish(&cluster.last(Kind::Shard), &["proof of something"]);
     cluster.is_foreign = false;
-    goes_on_without(cluster, &liar, false);
 }
 
 #[test]

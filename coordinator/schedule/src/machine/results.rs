@@ -128,7 +128,8 @@ impl Machine {
         self.set_phase(id, AttemptPhase::Auditing { effect, input });
     }
 
-    fn condemn(&mut self, id: AttemptId, reason: String) {
+    /// A worker says that a task can never be done, or its result shows that: two of them prove it.
+    pub(super) fn condemn(&mut self, id: AttemptId, reason: String) {
         let (batch, node, worker) = self.place(id);
         let failures_max = self.limits.failures_max;
         let entry = self.node_mut(batch, node);

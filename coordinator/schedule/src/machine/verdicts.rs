@@ -80,7 +80,8 @@ impl Machine {
                 // Who made it may have done what was asked of it: no strike.
                 let reason = shorten(format!("the result cannot be checked: {reason}"));
                 if self.is_anothers_fault(batch, node) {
-                    self.blame(batch, node, &reason, true);
+                    // Or lie: one alone proves nothing against who asked for it.
+                    self.condemn(id, reason);
                 } else {
                     self.retry(id, Setback::Failure(reason));
                 }
