@@ -8,7 +8,7 @@ use crate::spec::TEXT_BYTES_MAX;
 use crate::worker::AttemptPhase;
 use crate::{Action, Artifact, AttemptId, BatchId, Error, Holder, Output, Report, Stage, Work, WorkerId};
 
-/// The last tries of a controller, which take over no parts of those before: more than one, because any try may fail by chance.
+/// The last tries of a controller, each of which takes over no parts of those before: more than one, because any try may fail by chance.
 const FRESH_TRIES: u32 = 2;
 
 /// Why a task is tried again.
@@ -199,7 +199,7 @@ impl Machine {
             return;
         }
         let entry = self.node(batch, node);
-        if entry.controller.is_some() && entry.failures + FRESH_TRIES == self.limits.failures_max {
+        if entry.controller.is_some() && entry.failures + FRESH_TRIES >= self.limits.failures_max {
             mark("parts of a controller suspected");
             self.drop_parts(batch, node);
         }
