@@ -208,6 +208,10 @@ impl Node {
     /// Counts a failure under a worker.
     pub(crate) fn fail(&mut self, worker: WorkerId) {
         self.failures += 1;
+        self.avoid(worker);
+    }
+
+    pub(crate) fn avoid(&mut self, worker: WorkerId) {
         if !self.avoid.contains(&worker) {
             self.avoid.push(worker);
         }

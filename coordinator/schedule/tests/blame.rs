@@ -198,6 +198,10 @@ fn a_part_that_may_have_more_memory_is_not_set_aside() {
     assert!(!cluster.is_revoked(block.attempt), "its controller has nothing to do with it");
     let asked: Vec<u64> = cluster.dispatched(Kind::Shard).iter().map(|shard| shard.memory_bytes).collect();
     assert_eq!(asked, [4, 6, 9, 13]);
+    cluster.fail(&cluster.last(Kind::Shard));
+    cluster.pass(2_000);
+    assert!(!cluster.is_revoked(block.attempt), "it has failed once, for another reason");
+    assert_eq!(cluster.last(Kind::Shard).memory_bytes, 13);
     cluster.finish(&cluster.last(Kind::Shard), &["proof"]);
     assert_eq!(cluster.deliveries(block.attempt).len(), 1);
 }

@@ -115,12 +115,13 @@ fn a_task_that_never_has_enough_memory_is_set_aside() {
     cluster.join_for(2, &OTHERS, 1, 0, 5);
     let block = cluster.controller();
     cluster.spawn(&block, vec![shard(&block, 1)]).unwrap();
-    for _ in 0..limits().failures_max {
+    // The first time it may still grow, which does not count.
+    for _ in 0..=limits().failures_max {
         cluster.report(&cluster.last(Kind::Shard), Report::OutOfMemory).unwrap();
         cluster.pass(2_000);
     }
     let asked: Vec<u64> = cluster.dispatched(Kind::Shard).iter().map(|shard| shard.memory_bytes).collect();
-    assert_eq!(asked, [4, 5, 5], "it gets the largest worker to itself");
+    assert_eq!(asked, [4, 5, 5, 5], "it gets the largest worker to itself");
     let Phase::Failed(Failure::Poison { reason, .. }) = cluster.phase(0) else {
         panic!("{:?}", cluster.phase(0))
     };

@@ -65,7 +65,9 @@ impl Machine {
                 // The largest worker to itself is the most that it can have.
                 let largest = self.largest(batch, node).max(memory_bytes);
                 let memory = memory.min(largest);
-                self.node_mut(batch, node).memory_bytes = memory;
+                // Another attempt may have begun with more.
+                let entry = self.node_mut(batch, node);
+                entry.memory_bytes = entry.memory_bytes.max(memory);
                 self.retry(id, Setback::Memory { is_most: memory <= memory_bytes });
             }
             Report::InputLost { input } if (input as usize) < self.node(batch, node).needs.len() => {
@@ -157,12 +159,15 @@ impl Machine {
         let entry = self.node_mut(batch, node);
         let (mut is_failure, is_own) = (false, matches!(setback, Setback::Failure(_) | Setback::Wrong));
         let (tries, reason) = match setback {
+            // Of a part only its size may be held against anybody; it grows a few times at most.
+            Setback::Memory { is_most: false } if entry.part.is_some() => {
+                entry.avoid(worker);
+                (1, None)
+            }
             Setback::Failure(_) | Setback::Memory { .. } | Setback::Wrong => {
                 is_failure = true;
                 entry.fail(worker);
-                // Of a part only its size may be held against the batch.
-                let may_grow = matches!(setback, Setback::Memory { is_most: false }) && entry.part.is_some();
-                let is_over = entry.failures >= failures_max && !may_grow;
+                let is_over = entry.failures >= failures_max;
                 (entry.failures, is_over.then(|| setback.reason()))
             }
             Setback::Loss => {
