@@ -217,9 +217,10 @@ impl Node {
         }
     }
 
-    /// Failures of what it was asked for do not count any more.
+    /// Failures of what it was asked for do not count any more, nor against those on which it failed.
     pub(crate) fn acquit(&mut self) {
         self.failures = 0;
+        self.avoid.clear();
         self.condemned_by.clear();
     }
 

@@ -410,3 +410,24 @@ fn a_part_that_can_never_be_compared_ends_the_batch_even_if_the_next_controller_
     };
     assert!(reason.contains("another build"), "{reason}");
 }
+
+#[test]
+fn a_worker_that_failed_with_the_inputs_of_one_controller_is_not_avoided_with_those_of_another() {
+    let mut cluster = Cluster::new(Limits { backoff_ms: 1_000, ..patient() });
+    cluster.join(1, 0, 1);
+    (2..=3).for_each(|worker| cluster.join(worker, 1, 0));
+    let liar = cluster.controller();
+    cluster.spawn(&liar, vec![shard(&liar, "a", 1)]).unwrap();
+    cluster.leave(WorkerId(1));
+    cluster.join(5, 0, 1);
+    cluster.pass(500);
+    let before = cluster.last(Kind::Shard);
+    cluster.fail(&before);
+    cluster.pass(600);
+    let honest = cluster.last(Kind::Block);
+    cluster.spawn(&honest, vec![shard(&honest, "a", 1)]).unwrap();
+    cluster.pass(1_100);
+    let after = cluster.last(Kind::Shard);
+    assert_eq!(after.inputs[0].artifact.holder, Holder::Attempt(honest.attempt, 1));
+    assert_eq!(after.worker, before.worker, "the first that is free");
+}
