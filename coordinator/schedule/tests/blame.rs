@@ -431,3 +431,35 @@ fn a_worker_that_failed_with_the_inputs_of_one_controller_is_not_avoided_with_th
     assert_eq!(after.inputs[0].artifact.holder, Holder::Attempt(honest.attempt, 1));
     assert_eq!(after.worker, before.worker, "the first that is free");
 }
+
+#[test]
+fn a_ready_part_that_gets_new_inputs_keeps_no_spare_ones_of_an_attempt_that_is_gone() {
+    let mut cluster = Cluster::new(Limits { backoff_ms: 1_000, ..patient() });
+    cluster.join(1, 0, 1);
+    cluster.join(2, 1, 0);
+    let first = cluster.controller();
+    cluster.spawn(&first, vec![shard(&first, "a", 1)]).unwrap();
+    cluster.leave(WorkerId(1));
+    cluster.join(3, 0, 1);
+    cluster.pass(1_100);
+    let second = cluster.last(Kind::Block);
+    cluster.spawn(&second, vec![shard(&second, "a", 1)]).unwrap();
+    cluster.leave(WorkerId(3));
+    cluster.join(4, 0, 1);
+    cluster.pass(1_500);
+    cluster.fail(&cluster.last(Kind::Shard));
+    cluster.pass(600);
+    let third = cluster.last(Kind::Block);
+    assert_eq!(third.worker, WorkerId(4));
+    assert_eq!(cluster.dispatched(Kind::Shard).len(), 1, "it is ready, not running");
+    cluster.spawn(&third, vec![shard(&third, "a", 1)]).unwrap();
+    assert!(cluster.is_fenced(first.attempt) && cluster.is_fenced(second.attempt), "nobody reads of them");
+    cluster.pass(1_000);
+    cluster.missing.push(own(third.attempt, 1, "record of a"));
+    cluster.report(&cluster.last(Kind::Shard), Report::InputLost { input: 0 }).unwrap();
+    cluster.pass(1_000);
+    assert_eq!(cluster.dispatched(Kind::Shard).len(), 2, "it waits for the third to publish again");
+    cluster.spawn(&third, vec![shard(&third, "a", 2)]).unwrap();
+    cluster.finish(&cluster.last(Kind::Shard), &["proof"]);
+    assert_eq!(cluster.deliveries(third.attempt).len(), 1);
+}

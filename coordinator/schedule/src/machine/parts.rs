@@ -158,8 +158,10 @@ impl Machine {
             NodeState::Ready { .. } => {
                 mark("inputs of a ready part replaced");
                 self.claim(batch, parent, &part.inputs);
-                let before: Vec<Artifact> = self.node(batch, at).given().collect();
                 let entry = self.node_mut(batch, at);
+                let mut before: Vec<Artifact> = entry.given().collect();
+                // Spare inputs are those of an attempt before this one.
+                before.append(&mut entry.part_mut().spare);
                 entry.needs = part.inputs.into_iter().map(Need::Given).collect();
                 entry.part_mut().published_by = worker;
                 self.unclaim(batch, parent, &before);
