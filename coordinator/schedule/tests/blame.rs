@@ -463,3 +463,31 @@ fn a_ready_part_that_gets_new_inputs_keeps_no_spare_ones_of_an_attempt_that_is_g
     cluster.finish(&cluster.last(Kind::Shard), &["proof"]);
     assert_eq!(cluster.deliveries(third.attempt).len(), 1);
 }
+
+#[test]
+fn what_comes_from_a_liar_is_forgotten_unless_the_next_controller_has_asked_for_it() {
+    let mut cluster = Cluster::new(Limits { backoff_ms: 1_000, ..patient() });
+    cluster.join(1, 0, 1);
+    (2..=4).for_each(|worker| cluster.join(worker, 1, 0));
+    let liar = cluster.controller();
+    cluster.spawn(&liar, vec![shard(&liar, "asked", 1), shard(&liar, "other", 2)]).unwrap();
+    cluster.dispatched(Kind::Shard).iter().for_each(|shard| cluster.finish(shard, &["proof"]));
+    cluster.spawn(&liar, vec![shard(&liar, "bad", 3)]).unwrap();
+    cluster.leave(WorkerId(1));
+    cluster.join(5, 0, 1);
+    cluster.pass(1_100);
+    let honest = cluster.last(Kind::Block);
+    cluster.spawn(&honest, vec![shard(&honest, "asked", 1)]).unwrap();
+    for _ in 0..2 {
+        condemn(&mut cluster);
+        cluster.pass(1_100);
+    }
+    assert!(!cluster.is_revoked(honest.attempt));
+    let delivered = |cluster: &Cluster| cluster.deliveries(honest.attempt).len();
+    assert_eq!(delivered(&cluster), 1);
+    cluster.spawn(&honest, vec![shard(&honest, "other", 2)]).unwrap();
+    assert_eq!(delivered(&cluster), 1, "it is not believed");
+    cluster.finish(&cluster.last(Kind::Shard), &["proof"]);
+    cluster.spawn(&honest, vec![shard(&honest, "asked", 3)]).unwrap();
+    assert_eq!(delivered(&cluster), 3);
+}

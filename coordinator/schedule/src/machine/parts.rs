@@ -353,14 +353,17 @@ impl Machine {
     }
 
     /// Forgets what a worker has been found to lie about: parts of a controller whose inputs it has published, and parts
-    /// that read their outputs.
+    /// that read their outputs. What a running attempt has asked for since stays: it may have been delivered.
     pub(super) fn distrust(&mut self, batch: BatchId, parent: u32, worker: WorkerId) {
         #[cfg(feature = "simulate")]
         if self.weak.trust {
             return;
         }
-        let of_worker =
-            |at: &u32| self.node(batch, *at).part.as_ref().is_some_and(|part| part.published_by == worker);
+        let running = self.node(batch, parent).attempts.first();
+        let of_worker = |at: &u32| {
+            let part = self.node(batch, *at).part.as_ref().expect("of a part");
+            part.published_by == worker && running != Some(&part.asked_by)
+        };
         let published: Vec<u32> = self.node(batch, parent).parts().filter(of_worker).collect();
         if !published.is_empty() {
             mark("liar's part forgotten");
@@ -407,8 +410,9 @@ impl Machine {
             (None, Some(_)) => {
                 mark("part given up that an earlier controller wanted");
                 // Else it would be proved, judged and forgotten for ever.
-                self.count_loss(batch, parent, reason);
-                return;
+                if self.count_loss(batch, parent, reason) {
+                    return;
+                }
             }
             (None, None) => {
                 mark("task blamed for a part");
