@@ -9,6 +9,7 @@ mod epoch;
 #[path = "common/processes.rs"]
 mod processes;
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -355,6 +356,26 @@ fn strangers_are_not_answered_and_a_signer_with_another_key_is_noticed() {
 }
 
 /// The operator that goes on after the first one stopped.
+#[test]
+fn no_epoch_is_drafted_with_a_missing_secret_or_another_operators() {
+    let world = World::new(&policy(1));
+    let spec = || {
+        let mut command = world.command("spec", "operator-peers.toml");
+        let funding = format!("{}:0", "11".repeat(32));
+        command.arg("--secret").arg(world.path("typo")).args(["--epoch", "0", "--funding", &funding]);
+        let output = command.output().unwrap();
+        assert!(!output.status.success());
+        text(&output)
+    };
+    assert!(spec().contains("No such file"), "{}", spec());
+    assert!(!world.path("typo").exists(), "none is made");
+    assay_l1_signer::store::secret::write(&world.path("typo"), &zeroize::Zeroizing::new([4; 32])).unwrap();
+    assert!(spec().contains("expected the policy's"), "{}", spec());
+    let mut forget = Command::new(env!("CARGO_BIN_EXE_assay-l1-signer"));
+    let forget = forget.args(["forget", "--epoch", "0", "--dir"]).arg(world.path("none")).output();
+    assert!(!forget.unwrap().status.success() && !world.path("none").exists(), "nothing was forgotten");
+}
+
 fn backup() -> OperatorSecret {
     OperatorSecret::from_bytes([4; 32])
 }
