@@ -17,10 +17,12 @@ use std::cell::Cell;
 
 use assay_l1::graph::contract::build::TxRole;
 use assay_l1_parties::service::batches::ProvedBatch;
+use assay_l1_parties::service::operator::{OperatorArgs, OperatorService};
 use assay_l1_parties::service::watch::Stage;
 use assay_l1_parties::CODE_ROOT;
 use bitcoin::Amount;
 use contract::CLAIMS;
+use files::parse;
 use rollup::{honest, with_digest};
 use world::World;
 
@@ -135,4 +137,18 @@ fn challenges_of_two_claims_in_one_transaction_are_both_answered() {
         assert!(mined.contains(&TxRole::Acceptance(claim)), "{mined:?}");
         assert!(!mined.contains(&TxRole::AssertTimeout(claim)), "{mined:?}");
     }
+}
+
+#[test]
+fn an_operator_without_a_secret_or_with_one_that_no_policy_knows_is_refused() {
+    let world = World::new();
+    world.setup.files.secret("vigilante");
+    for (name, reason) in [("typo.secret", "No such file"), ("vigilante.secret", "none of the policies")] {
+        let words =
+            world.words("operator").iter().map(|word| word.replace("operator.secret", name)).collect();
+        let args: OperatorArgs = parse(words);
+        let error = OperatorService::open(&args, world.backend()).err().unwrap().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+    assert!(!world.setup.files.path("typo.secret").exists(), "none is made");
 }

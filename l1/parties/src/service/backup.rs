@@ -65,7 +65,7 @@ impl<'a> BackupService<'a> {
         backend: Arc<dyn BitcoinBackend>,
         judge: &'a mut dyn Judge,
     ) -> Result<Self, ServiceError> {
-        let secret = OperatorSecret::load_or_create(&args.operator_secret)?;
+        let secret = OperatorSecret::load(&args.operator_secret)?;
         let mut watch = args.watch.clone();
         watch.party.dir = args.watch.party.dir.join("watch");
         let mut party = args.watch.party.clone();

@@ -1,7 +1,7 @@
 //! The operator as a process.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -50,20 +50,8 @@ pub struct OperatorArgs {
 /// What it cannot go on with; a node that does not answer is waited for.
 pub fn run(args: &OperatorArgs, stop: &Stop) -> Result<(), ServiceError> {
     let trunk = &args.party.trunk;
-    check_secret(&args.party)?;
     let mut service = OperatorService::open(args, trunk.node.open()?)?;
     service.0.run(stop, trunk.poll())
-}
-
-/// Refuses a secret that is no operator's by the policies: made anew by a mistyped name, it would wait for ever.
-fn check_secret(party: &PartyArgs) -> Result<(), ServiceError> {
-    let secret = OperatorSecret::load(&party.secret)?;
-    let key = |policy: &Policy| secret.public_key(&policy.trunk_id, KeyRole::Operator);
-    if party.trunk.epoch_dir()?.policies.iter().any(|policy| key(policy) == policy.operator_key) {
-        return Ok(());
-    }
-    let detail = format!("the operator key of {} is that of none of the policies", party.secret.display());
-    Err(ServiceError::Argument { name: "--secret", detail })
 }
 
 /// The operator with its files and its node, for callers with a loop of their own.
@@ -94,7 +82,7 @@ fn open(
     let party = &args.party;
     let dir = Dir::take(&party.dir)?;
     let epochs = party.trunk.epoch_dir()?;
-    let secret = OperatorSecret::load_or_create(&party.secret)?;
+    let secret = load_secret(&party.secret, &epochs.policies)?;
     let (contract, graphs) = load_contract(&epochs)?;
     let trunk_id = trunk_of(&contract);
     let keys = keys(&secret, &trunk_id);
@@ -126,6 +114,17 @@ fn open(
     let (finality, policy) = (party.trunk.finality, party.fee_policy());
     let fresh = |below| Operator::new(wallet, finality, below, policy);
     Runner::open(backend, dir, epochs, (contract, graphs), keys, shell, (party.trunk.start_height, fresh))
+}
+
+/// An operator's secret. One that is none by the policies, made anew by a mistyped name, would wait for ever.
+fn load_secret(path: &Path, policies: &[Policy]) -> Result<OperatorSecret, ServiceError> {
+    let secret = OperatorSecret::load(path)?;
+    let key = |policy: &Policy| secret.public_key(&policy.trunk_id, KeyRole::Operator);
+    if policies.iter().any(|policy| key(policy) == policy.operator_key) {
+        return Ok(secret);
+    }
+    let detail = format!("the operator key of {} is that of none of the policies", path.display());
+    Err(ServiceError::Argument { name: "--secret or --operator-secret", detail })
 }
 
 /// The trunk of a contract that has an epoch.
