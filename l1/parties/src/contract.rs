@@ -349,6 +349,14 @@ impl Contract {
         is_open && epoch.leaf_used(id.role, proof, tx, at).is_some()
     }
 
+    /// True if an epoch goes on where another was ended by a timeout: the attesters have signed from which claim on.
+    #[must_use]
+    pub fn is_handover(&self, epoch: EpochIndex) -> bool {
+        let opening = self.node(TxId { epoch, role: TxRole::Reconfiguration });
+        let spent = opening.and_then(|node| self.by_txid(&node.tx.input.first()?.previous_output.txid));
+        spent.is_some_and(|id| matches!(id.role, TxRole::ClaimTimeout(_)))
+    }
+
     /// Where `claim` starts: the claim that its previous root is linked to, or a state.
     #[must_use]
     pub fn origin(&self, claim: ClaimId) -> Option<Origin> {

@@ -115,6 +115,8 @@ pub enum Fault {
     Proof,
     /// A forced transaction was left out.
     ForcedDropped,
+    /// It starts at a state that nobody can know, because of a claim before it ([`hides_state`](Self::hides_state)).
+    UnknownStart,
 }
 
 impl Fault {
@@ -122,6 +124,12 @@ impl Fault {
     #[must_use]
     pub fn on_chain(self) -> bool {
         matches!(self, Self::Digest | Self::Link)
+    }
+
+    /// True if nobody who follows the chain can have the state after such a claim.
+    #[must_use]
+    pub fn hides_state(self) -> bool {
+        matches!(self, Self::DataMissing | Self::BatchHash | Self::NewRoot)
     }
 }
 

@@ -8,6 +8,10 @@
 //! Several vigilantes do not hurt each other: the same transaction of two senders is mined once, and whoever comes second
 //! sees that in the next block.
 
+#[cfg(test)]
+mod tests;
+mod verdicts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -23,15 +27,10 @@ use crate::fees::FeePolicy;
 use crate::operator::collected;
 use crate::party::{Context, Machine, Party, StepError};
 use crate::sender::{Draft, Sender, Want};
-use crate::types::{ClaimId, EpochIndex, Height, TxId, Values, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
+use crate::types::{ClaimId, EpochIndex, Height, TxId, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
 use crate::view::{lineage, Standing, View};
-
-/// What a vigilante thinks of a claim.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Verdict {
-    values: Values,
-    faults: Vec<Fault>,
-}
+use verdicts::Verdicts;
+pub(crate) use verdicts::DATA_PATIENCE_BLOCKS;
 
 /// A vigilante's or backup operator's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,9 +38,7 @@ pub struct Vigilante {
     party: Party,
     /// True for a backup operator.
     backup: bool,
-    verdicts: BTreeMap<ClaimId, Verdict>,
-    /// Claims that the shell is looking into, with the values.
-    asked: BTreeMap<ClaimId, Values>,
+    verdicts: Verdicts,
     /// Hand-overs asked for: the claim that never came, the first that does not count.
     handovers: BTreeSet<(ClaimId, ClaimId)>,
     #[serde(skip)]
@@ -63,6 +60,8 @@ pub struct VigilanteWeak {
     pub no_halt: bool,
     /// A verdict is kept although the claim came back with other values.
     pub stale_verdict: bool,
+    /// Claims that start at a state that nobody knows are left undecided.
+    pub no_start: bool,
     /// Does not take over.
     pub no_handover: bool,
     /// Takes every claim for wrong, and slashes whatever consensus allows: how the simulator's griefers are made.
@@ -76,8 +75,7 @@ impl Vigilante {
         Self {
             party: Party::new(wallet, finality, tip, policy),
             backup: false,
-            verdicts: BTreeMap::new(),
-            asked: BTreeMap::new(),
+            verdicts: Verdicts::default(),
             handovers: BTreeSet::new(),
             weak: VigilanteWeak::default(),
         }
@@ -94,6 +92,7 @@ impl Vigilante {
     #[cfg(feature = "simulate")]
     pub fn weaken(&mut self, weak: VigilanteWeak) {
         self.weak = weak;
+        self.verdicts.weaken(weak.stale_verdict);
     }
 
     #[cfg(feature = "simulate")]
@@ -108,17 +107,17 @@ impl Machine for Vigilante {
     fn step(&mut self, context: Context<'_>, event: &Event) -> Result<Vec<Effect>, StepError> {
         let mut effects = Vec::new();
         self.party.take(context, event, &mut effects)?;
-        if let Event::Disconnected(_) = event {
+        if let Event::Disconnected(height) = event {
+            self.verdicts.doubt(&self.party.view, *height);
             // Another block follows; what to want is clear then.
             return Ok(effects);
         }
         match event {
-            Event::Verdict { claim, values, faults } if self.asked.get(claim) == Some(values) => {
-                self.asked.remove(claim);
-                self.verdicts.insert(*claim, Verdict { values: *values, faults: faults.clone() });
+            Event::Verdict { claim, values, faults } => {
+                self.verdicts.take(&self.party.view, (*claim, values), faults);
             }
             Event::Restarted => {
-                self.asked.clear();
+                self.verdicts.ask_again();
                 self.handovers.clear();
             }
             _ => {}
@@ -143,12 +142,18 @@ impl Machine for Vigilante {
 impl Vigilante {
     fn plan(&mut self, context: Context<'_>, effects: &mut Vec<Effect>) -> Plans {
         let mut plan = Vec::new();
+        let lost = if self.weak.no_start {
+            BTreeSet::new()
+        } else {
+            self.verdicts.lost(context.contract, &self.party.view)
+        };
         for (index, epoch) in context.contract.epochs() {
             let mut slashes = Vec::new();
             for claim in 0..epoch.spec().terms.claims_max {
                 let claim = ClaimId { epoch: index, claim };
                 if self.party.view.confirmed(claim.tx(TxRole::Claim)).is_some() {
-                    self.look(context, epoch, claim, (&mut plan, &mut slashes), effects);
+                    let judged = self.judge(context, epoch, claim, &lost, effects);
+                    self.look(context, epoch, (claim, judged), (&mut plan, &mut slashes), effects);
                 }
             }
             // They all spend the one collateral; the earliest claim's is the one that tells readers where to go on.
@@ -157,17 +162,18 @@ impl Vigilante {
                 Some(_) => effects.push(Effect::Alarm(Alarm::Slashed(index))),
                 None => plan.extend(first),
             }
-            self.end(context, (index, epoch), &mut plan, effects);
+            self.end(context, (index, epoch), &lost, &mut plan, effects);
         }
         plan
     }
 
-    /// What is wrong with a claim, as far as is known; `None` while the shell looks into it.
+    /// What is wrong with a claim, as far as is known; `None` while the shell looks into it. `lost`: [`Verdicts::lost`].
     fn judge(
         &mut self,
         context: Context<'_>,
         epoch: &Epoch,
         claim: ClaimId,
+        lost: &BTreeSet<ClaimId>,
         effects: &mut Vec<Effect>,
     ) -> Option<Vec<Fault>> {
         if self.weak.paranoid {
@@ -189,49 +195,46 @@ impl Vigilante {
         if values[CODE_ROOT] != epoch.spec().terms.params.code_root {
             faults.push(Fault::CodeRoot);
         }
-        let known =
-            self.verdicts.get(&claim).filter(|known| known.values == values || self.weak.stale_verdict);
-        match known {
-            Some(known) => faults.extend(&known.faults),
+        if !self.weak.no_check && self.verdicts.ask(claim, values) {
+            effects.push(Effect::Check(claim, values));
+        }
+        match self.verdicts.known(context.contract, &self.party.view, claim) {
+            Some(known) => faults.extend(known),
             None if self.weak.no_check => {}
-            None => {
-                if self.asked.insert(claim, values) != Some(values) {
-                    effects.push(Effect::Check(claim, values));
-                }
-                // Enough to act on, whatever the shell finds.
-                if faults.is_empty() {
-                    return None;
-                }
-            }
+            // Whatever there is else is enough to act on.
+            None if faults.is_empty() && lost.contains(&claim) => faults.push(Fault::UnknownStart),
+            None if faults.is_empty() => return None,
+            None => {}
         }
         Some(faults)
     }
 
-    /// One claim that was made.
+    /// One claim that was made, and what is wrong with it.
     fn look(
-        &mut self,
+        &self,
         context: Context<'_>,
         epoch: &Epoch,
-        claim: ClaimId,
+        (claim, judged): (ClaimId, Option<Vec<Fault>>),
         (plan, slashes): (&mut Plans, &mut Plans),
         effects: &mut Vec<Effect>,
     ) {
-        let judged = self.judge(context, epoch, claim, effects);
         let view = &self.party.view;
-        let Some(made) = view.confirmed(claim.tx(TxRole::Claim)).map(|entry| entry.height) else { return };
-        let locks = epoch.spec().locks;
-        let until = made.plus(u32::from(locks.challenge_blocks));
+        let Some(until) = view.challenge_until(context.contract, claim) else { return };
+        let half = view.is_nearly_over(context.contract, claim, 2);
         let want = |id| Want { id, deadline: Some(until) };
         let ready = |id| view.ready(context.contract, id);
         self.timeouts(context, epoch, claim, slashes);
         let open = view.standing(claim) == Standing::Open;
         let Some(faults) = judged else {
-            let near = view.tip().plus(u32::from(locks.challenge_blocks) / 4) >= until;
-            if open && near {
+            if open && view.is_nearly_over(context.contract, claim, 4) {
                 effects.push(Effect::Alarm(Alarm::Undecided(claim)));
             }
             return;
         };
+        // Until then the claim that is to blame may be slashed, or its data appear.
+        if faults == [Fault::UnknownStart] && !half {
+            return;
+        }
         effects.extend(faults.iter().map(|fault| Effect::Alarm(Alarm::Faulty(claim, *fault))));
         if faults.is_empty() {
             return;
@@ -253,7 +256,6 @@ impl Vigilante {
                     slashes.push((want(id), Plan::Slash(first + offset, items)));
                 }
                 // A disproof is large and may wait for lower fees; a challenge is small and keeps the claim open.
-                let half = view.tip().plus(u32::from(locks.challenge_blocks) / 2) >= until;
                 if half && ready(claim.tx(TxRole::Challenge)) {
                     plan.push((want(claim.tx(TxRole::Challenge)), Plan::Challenge));
                 }
@@ -299,6 +301,7 @@ impl Vigilante {
         &mut self,
         context: Context<'_>,
         (index, epoch): (EpochIndex, &Epoch),
+        lost: &BTreeSet<ClaimId>,
         plan: &mut Plans,
         effects: &mut Vec<Effect>,
     ) {
@@ -325,7 +328,7 @@ impl Vigilante {
             let made = self.party.view.values(claim).is_some();
             if made
                 && !due.is_empty()
-                && self.judge(context, epoch, claim, effects).is_some_and(|bad| bad.is_empty())
+                && self.judge(context, epoch, claim, lost, effects).is_some_and(|bad| bad.is_empty())
             {
                 plan.extend(due.into_iter().map(|id| (Want { id, deadline: None }, Plan::Collect)));
             }
@@ -392,7 +395,7 @@ fn wrong_step(view: &View, epoch: &Epoch, claim: ClaimId) -> Option<Plan> {
         let entry = view.confirmed(claim.tx(|claim| TxRole::AssertSlot(claim, number as u16)))?;
         let sizes: Vec<_> =
             assay_l1::graph::contract::scripts::slot_keys(keys, slot).iter().map(|key| key.size()).collect();
-        let values = read_slot(&entry.tx.input.first()?.witness, &sizes)?;
+        let values = read_slot(entry.witness.as_ref()?, &sizes)?;
         let mut values = values.into_iter();
         words.extend(values.by_ref().take(slot.words.len()));
         hashes.extend(values);

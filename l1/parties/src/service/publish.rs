@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batches::ProvedBatch;
 use super::error::ServiceError;
-use super::file;
+use super::file::{self, Form};
 use super::node;
 use crate::fees::{FeePolicy, Market, DUST};
 use plan::{Part, Plan, Publication};
@@ -83,12 +83,12 @@ impl Publisher {
                 continue;
             }
             let format = |detail: &str| StoreError::Format { path: path.clone(), detail: detail.to_owned() };
-            let plan: Plan = file::read(&path)?.ok_or_else(|| format("it vanished"))?;
+            let plan: Plan = file::read(&path, Form::Publication)?.ok_or_else(|| format("it vanished"))?;
             let mut publication = Publication::of(&plan).map_err(|detail| format(&detail))?;
             publication.look_up(backend)?;
             by_root.insert(root, publication);
         }
-        let spent = file::read::<Spent>(&dir.join("spent"))?.unwrap_or_default();
+        let spent = file::read::<Spent>(&dir.join("spent"), Form::Publication)?.unwrap_or_default();
         let spent = Amount::from_sat(spent.sat).min(Amount::MAX_MONEY);
         let queue = VecDeque::new();
         Ok(Self {
@@ -310,7 +310,7 @@ impl Publisher {
             if raised > Amount::ZERO {
                 // First: what a kill lets it count twice is not spent twice.
                 self.spent += raised;
-                file::write(&self.dir.join("spent"), &Spent { sat: self.spent.to_sat() })?;
+                file::write(&self.dir.join("spent"), Form::Publication, &Spent { sat: self.spent.to_sat() })?;
             }
             self.forget(&root)?;
         }
@@ -409,7 +409,7 @@ fn path(dir: &Path, root: &[u8; 32]) -> PathBuf {
 
 /// Writes a publication down as it is.
 fn note(dir: &Path, root: &[u8; 32], publication: &mut Publication) -> Result<(), StoreError> {
-    file::write(&path(dir, root), &publication.plan())?;
+    file::write(&path(dir, root), Form::Publication, &publication.plan())?;
     publication.is_noted = true;
     Ok(())
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::epochs::{EpochDir, EpochError};
 use super::error::ServiceError;
-use super::file::{self, Dir};
+use super::file::{self, Dir, Form};
 use super::follow::{Change, Follower};
 use super::node;
 use super::stop::Stop;
@@ -119,7 +119,7 @@ impl<M: Machine, S: Shell> Runner<M, S> {
         let first = contract.epochs().next();
         let trunk_id = first.map(|(_, epoch)| epoch.spec().terms.trunk_id);
         let trunk_id = trunk_id.ok_or_else(|| ServiceError::NoEpoch { dir: epochs.dir.clone() })?;
-        let stored = match file::read::<Stored<M>>(&dir.file("state"))? {
+        let stored = match file::read::<Stored<M>>(&dir.file("state"), Form::State)? {
             Some(stored) => {
                 let foreign = |field| ServiceError::Foreign { dir: dir.path().to_owned(), field };
                 if stored.name != M::NAME {
@@ -356,7 +356,7 @@ impl<M: Machine, S: Shell> Runner<M, S> {
 
     fn save(&mut self) -> Result<(), ServiceError> {
         if self.is_dirty {
-            file::write(&self.dir.file("state"), &self.stored)?;
+            file::write(&self.dir.file("state"), Form::State, &self.stored)?;
             self.is_dirty = false;
         }
         Ok(())

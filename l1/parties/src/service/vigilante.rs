@@ -25,10 +25,8 @@ use super::runner::{load_contract, Runner, Shell, World};
 use super::stop::Stop;
 use crate::event::{Effect, Event, Fault};
 use crate::types::{ClaimId, Height, Values, NEW_ROOT};
-use crate::vigilante::Vigilante;
-
-/// Blocks after a claim's that are waited before its data counts as missing: a reorganisation may put it behind its claim.
-const DATA_PATIENCE_BLOCKS: u32 = 4;
+use crate::view::lineage;
+use crate::vigilante::{Vigilante, DATA_PATIENCE_BLOCKS};
 
 /// After so long in claims' data a vigilante follows the chain first.
 const LOOKS_MAX: Duration = Duration::from_secs(5);
@@ -122,6 +120,7 @@ fn open<'a>(
         start_height: party.trunk.start_height,
         handover: dir.file("handover.json"),
         checks: BTreeMap::new(),
+        searched: BTreeMap::new(),
     };
     let wallet = wallet_script(keys.wallet.x_only_public_key().0);
     let fees = node::address(backend.as_ref(), &wallet);
@@ -156,6 +155,8 @@ struct VigilanteShell<'a> {
     start_height: u32,
     handover: PathBuf,
     checks: BTreeMap<ClaimId, Check>,
+    /// Claims without data, and the block up to which it was looked for.
+    searched: BTreeMap<ClaimId, u32>,
 }
 
 impl Shell for VigilanteShell<'_> {
@@ -166,6 +167,7 @@ impl Shell for VigilanteShell<'_> {
 
     fn disconnected(&mut self, height: u32) -> Vec<Event> {
         self.index.disconnected(height);
+        self.searched.clear();
         Vec::new()
     }
 
@@ -200,13 +202,7 @@ impl Shell for VigilanteShell<'_> {
                 self.checks.remove(&claim);
                 continue;
             };
-            let patient = tip < made + DATA_PATIENCE_BLOCKS;
-            let near = made.saturating_sub(self.lookback);
-            // An operator with many batches has published the last ones long before their claims: before data counts as missing,
-            // every block is looked through, once.
-            let bottom = if patient { near } else { near.min(self.start_height) };
-            let blocks = (tip.min(made + DATA_PATIENCE_BLOCKS), bottom);
-            let found = match self.index.find(world.backend, blocks, &values, self.judge) {
+            let looked = match self.look(world, claim, (&values, made)) {
                 // A reorganisation that the machine has not heard of, or a pruned block: later, perhaps.
                 Err(BackendError::NotFound { what }) => {
                     tracing::warn!("{claim} cannot be looked into now: {what} is not there");
@@ -222,7 +218,7 @@ impl Shell for VigilanteShell<'_> {
                 }
                 other => other?,
             };
-            if let Some(faults) = faults((&values, made), &found, patient, self.judge) {
+            if let Some(faults) = looked {
                 self.checks.remove(&claim);
                 events.push(Event::Verdict { claim, values, faults });
             }
@@ -235,16 +231,8 @@ impl Shell for VigilanteShell<'_> {
     }
 }
 
-/// What is wrong with a claim in the block at height `made`; `None` while that is not known.
-fn faults(
-    (values, made): (&Values, u32),
-    found: &Found,
-    patient: bool,
-    judge: &mut dyn Judge,
-) -> Option<Vec<Fault>> {
-    if patient && (found.data.is_none() || !found.is_proved) {
-        return None;
-    }
+/// What is wrong with a claim in the block at height `made`, of which this was found; `None` while it cannot be executed.
+fn faults((values, made): (&Values, u32), found: &Found, judge: &mut dyn Judge) -> Option<Vec<Fault>> {
     let mut faults = Vec::new();
     match &found.data {
         None => faults.push(if found.is_forged { Fault::BatchHash } else { Fault::DataMissing }),
@@ -267,6 +255,61 @@ fn faults(
 }
 
 impl VigilanteShell<'_> {
+    /// What is wrong with a claim in the block at height `made`, if that can be said now.
+    fn look(
+        &mut self,
+        world: World<'_>,
+        claim: ClaimId,
+        (values, made): (&Values, u32),
+    ) -> Result<Option<Vec<Fault>>, BackendError> {
+        let (tip, until) = (world.view.tip().0, made + DATA_PATIENCE_BLOCKS);
+        let patient = tip < until;
+        let near = made.saturating_sub(self.lookback);
+        // An operator with many batches has published the last ones long before their claims: before data counts as missing,
+        // every block is looked through, once.
+        let bottom = if patient { near } else { near.min(self.start_height) };
+        let found = self.index.find(world.backend, (tip.min(until), bottom), values, self.judge)?;
+        if patient && (found.data.is_none() || !found.is_proved) {
+            return Ok(None);
+        }
+        match faults((values, made), &found, self.judge) {
+            None if self.catch_up(world, claim)? => Ok(faults((values, made), &found, self.judge)),
+            known => Ok(known),
+        }
+    }
+
+    /// Executes a claim before this one whose data came too late for a verdict; true if its state is known then. Data that is withheld
+    /// is looked for again whenever a block holds anything of the rollup.
+    fn catch_up(&mut self, world: World<'_>, claim: ClaimId) -> Result<bool, BackendError> {
+        let tip = world.view.tip().0;
+        for before in lineage(world.contract, claim).into_iter().rev() {
+            // What is being looked into comes first by itself.
+            if self.checks.contains_key(&before) {
+                return Ok(false);
+            }
+            let made = world.view.confirmed(before.tx(TxRole::Claim));
+            let Some((made, values)) = made.and_then(|made| Some((made.height.0, made.values?))) else {
+                return Ok(false);
+            };
+            let bottom = self.start_height.min(made);
+            let from = self.searched.get(&before).map_or(bottom, |height| height + 1);
+            let found = match self.index.may_hold((tip, from)) {
+                true => self.index.find(world.backend, (tip, bottom), &values, self.judge)?.data,
+                false => None,
+            };
+            let Some(data) = found else {
+                self.searched.insert(before, tip);
+                return Ok(false);
+            };
+            match self.judge.execute(&values, &data, made) {
+                Ok(Execution::Done { new_root, .. }) => return Ok(new_root == values[NEW_ROOT]),
+                Ok(Execution::NotYet) => {}
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
     /// Writes down what the attesters are to sign: people have to ask them.
     fn report_handover(
         &self,

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use assay_l1::envelope::{scan::scan, tag, Kind};
@@ -9,7 +10,7 @@ use assay_l1::graph::terms::claim_digest;
 use assay_l1::{BackendError, BitcoinBackend};
 use assay_l1_parties::service::batches::ProvedBatch;
 use assay_l1_parties::service::{Execution, Judge};
-use assay_l1_parties::{Values, DIGEST};
+use assay_l1_parties::{Values, DIGEST, NEW_ROOT, PREV_ROOT};
 
 pub(crate) const TRUNK: [u8; 32] = [7; 32];
 pub(crate) const CODE: [u8; 32] = [2; 32];
@@ -47,11 +48,18 @@ pub(crate) fn taking(batch: u32, forced: u32) -> ProvedBatch {
 pub(crate) struct Rollup {
     /// Where forced transactions are looked for; nowhere if there is none.
     node: Option<Arc<dyn BitcoinBackend>>,
+    /// States that it was led to; every state is known if there is none.
+    known: Option<BTreeSet<[u8; 32]>>,
 }
 
 impl Rollup {
     pub(crate) fn on(node: Arc<dyn BitcoinBackend>) -> Self {
-        Self { node: Some(node) }
+        Self { node: Some(node), known: None }
+    }
+
+    /// One that executes from the first state on only.
+    pub(crate) fn from_start() -> Self {
+        Self { node: None, known: Some(BTreeSet::from([state(0)])) }
     }
 
     /// Forced transactions in the blocks up to `height`.
@@ -72,8 +80,14 @@ impl Judge for Rollup {
         Ok(blake3::hash(data).into())
     }
 
-    fn execute(&mut self, _: &Values, data: &[u8], height: u32) -> Result<Execution, String> {
+    fn execute(&mut self, values: &Values, data: &[u8], height: u32) -> Result<Execution, String> {
         let new_root = *data.first_chunk().ok_or("too short")?;
+        if let Some(known) = &mut self.known {
+            if !known.contains(&values[PREV_ROOT]) {
+                return Ok(Execution::NotYet);
+            }
+            known.extend((new_root == values[NEW_ROOT]).then_some(new_root));
+        }
         let taken = u32::from_le_bytes(*data.last_chunk().ok_or("too short")?);
         Ok(match self.forced(height.saturating_sub(GRACE_BLOCKS)) {
             Ok(due) => Execution::Done { new_root, has_messages: taken as usize >= due },

@@ -144,7 +144,7 @@ impl Node {
         let plans = files.filter(|path| path.extension().is_some_and(|end| end == "data"));
         let mut known = BTreeSet::new();
         for path in plans {
-            let plan: Plan = file::read(&path).unwrap().unwrap();
+            let plan: Plan = file::read(&path, Form::Publication).unwrap().unwrap();
             for part in Publication::of(&plan).unwrap().parts {
                 known.insert(part.tx.compute_wtxid());
                 known.extend(part.child.map(|child| child.tx.compute_wtxid()));
