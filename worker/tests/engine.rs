@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-#[path = "common/tiny.rs"]
-mod tiny;
-
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +16,7 @@ use assay_worker::progress::{silent, Reporter};
 use assay_worker::proof::{CompressedProof, ProofFile};
 use assay_worker::settings::{EngineConfig, ShardSize};
 use assay_worker::system::ZkvmProofSystem;
-use assay_worker::verify;
+use assay_worker::{tiny, verify};
 
 const PUBLIC_VALUES: &[u8] = b"sixteen bytes!!!";
 
