@@ -396,6 +396,7 @@ pub fn local_agent(
     config.devices = self::devices(program, devices, machine)?;
     config.slots = slots(program, machine, None, &config);
     config.gpu_shares = gpu_shares(None, machine, &config);
+    config.controllers = controllers(program, &config);
     let mut name = machine.host.clone();
     name.retain(|c| !c.is_control());
     if (1..=NAME_BYTES_MAX).contains(&name.len()) {
@@ -429,7 +430,7 @@ fn agent(
     let gib = worker.device_memory_gib;
     config.slots = worker.slots.unwrap_or_else(|| slots(program, machine, gib, &config));
     config.gpu_shares = gpu_shares(gib, machine, &config);
-    config.controllers = worker.controllers.unwrap_or(1);
+    config.controllers = worker.controllers.unwrap_or_else(|| controllers(program, &config));
     if config.slots > SLOTS_MAX || config.controllers > SLOTS_MAX {
         let got = config.slots.max(config.controllers).to_string();
         return wrong("worker.slots, worker.controllers", "at most 256 each", got);
@@ -476,6 +477,18 @@ fn slots(program: &Program, machine: &Machine, gib: Option<u64>, config: &AgentC
         two_each
     } else {
         one_each
+    }
+}
+
+/// Controllers at the same time, where nobody has said how many: two beside GPUs where the machine has memory for them, so that two
+/// batches' shards are there to be proved, else one.
+fn controllers(program: &Program, config: &AgentConfig) -> u32 {
+    let has_gpu = config.devices.iter().any(|(device, _)| *device != Device::Cpu);
+    let tasks = u64::from(config.slots).saturating_add(2);
+    if has_gpu && tasks.saturating_mul(program.task_bytes) <= config.memory_bytes {
+        2
+    } else {
+        1
     }
 }
 

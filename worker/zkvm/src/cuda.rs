@@ -128,7 +128,9 @@ async fn time(
     for (mode, time) in [(ProofMode::Core, &mut times.core), (ProofMode::Compressed, &mut times.compressed)] {
         for input in inputs {
             let begun = Instant::now();
-            let proof = node.prove_with_mode(elf, input.clone(), SP1Context::default(), mode).await?;
+            // Boxed, because it is large.
+            let proving = Box::pin(node.prove_with_mode(elf, input.clone(), SP1Context::default(), mode));
+            let proof = proving.await?;
             *time += begun.elapsed();
             node.verify(&key, &proof.proof)?;
         }

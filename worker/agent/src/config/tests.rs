@@ -52,7 +52,7 @@ fn the_sample_file_says_the_defaults() {
     assert_eq!(plain.key_file, Path::new("/home/me/.cache/assay/worker/worker.key"));
     assert_eq!((plain.agent.name.as_str(), plain.agent.memory_bytes), ("box", 50 << 30));
     assert_eq!((plain.agent.version, plain.agent.build.as_str()), (7, "test 1"));
-    assert_eq!((plain.agent.slots, plain.agent.controllers), (2, 1));
+    assert_eq!((plain.agent.slots, plain.agent.controllers), (2, 2));
     assert_eq!(plain.agent.devices, machine().gpus);
     assert_eq!(plain.agent.kinds, Kind::ALL);
 }
@@ -248,6 +248,18 @@ fn gpus_that_have_room_have_two_tasks_each() {
 }
 
 #[test]
+fn two_controllers_keep_gpus_busy_where_there_is_memory_for_them() {
+    let controllers = |file: &str| {
+        let file = format!("{NEEDED}[worker]\n{file}");
+        config(&file, &[], Settings::default()).unwrap().agent.controllers
+    };
+    assert_eq!(controllers("memory_gib = 32"), 2, "two shards and two controllers");
+    assert_eq!(controllers("memory_gib = 31"), 1);
+    assert_eq!(controllers("devices = \"cpu\""), 1);
+    assert_eq!(controllers("controllers = 7"), 7);
+}
+
+#[test]
 fn a_worker_that_nobody_has_configured_takes_what_there_is() {
     let program = Program { version: 7, build: "test 1".into(), task_bytes: 8 << 30, uses_gpus: true };
     let agent = |program: &Program, machine: &Machine, devices: &str| {
@@ -255,6 +267,7 @@ fn a_worker_that_nobody_has_configured_takes_what_there_is() {
     };
     let found = agent(&program, &machine(), "auto").unwrap();
     assert_eq!((found.devices, found.slots, found.version), (machine().gpus, 2, 7));
+    assert_eq!(found.controllers, 1, "20 GiB are not enough for two");
     assert_eq!((found.name.as_str(), found.build.as_str(), found.gpu_shares.len()), ("box", "test 1", 2));
     let found = agent(&program, &machine(), "cpu").unwrap();
     assert_eq!((found.devices, found.slots), (vec![(Device::Cpu, "EPYC".into())], 2));
