@@ -5,7 +5,7 @@
 //! device, lives until the process ends.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sp1_core_executor::SP1Context;
 use sp1_core_machine::io::SP1Stdin;
@@ -31,6 +31,9 @@ use crate::node::ReferenceTimes;
 use crate::queue::LocalQueue;
 use crate::settings::Settings;
 use crate::store::DiskStore;
+
+/// The zkVM's own prover waits for ever for a task of its own that has panicked.
+const REFERENCE_TIME_MAX: Duration = Duration::from_secs(3600);
 
 type CudaCore = CudaShardProver<SP1GlobalContext, CudaProverCoreComponents>;
 type CudaRecursion = CudaShardProver<SP1GlobalContext, CudaProverRecursionComponents>;
@@ -96,7 +99,11 @@ pub(crate) async fn reference(elf: Vec<u8>, inputs: Vec<SP1Stdin>) -> Result<Ref
         let _ = done.send(times);
         std::future::pending::<()>().await;
     });
-    match timed.await {
+    let Ok(timed) = tokio::time::timeout(REFERENCE_TIME_MAX, timed).await else {
+        let reason = "the zkVM's own prover: no proofs within an hour".to_owned();
+        return Err(WorkerError::Task { reason });
+    };
+    match timed {
         Ok(times) => {
             times.map_err(|error| WorkerError::Task { reason: format!("the zkVM's own prover: {error:#}") })
         }
