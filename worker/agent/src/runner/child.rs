@@ -323,12 +323,12 @@ impl Shared {
             if device != Device::Cpu {
                 let busy = pool.busy.get(&device).copied().unwrap_or_default();
                 let mut room = self.share(device).processes.saturating_sub(busy);
-                let (kept, ended) = pool.ready.drain(..).rev().partition(|ready| {
+                let newest_first = pool.ready.drain(..).rev();
+                let (kept, ended): (Vec<Ready>, Vec<Ready>) = newest_first.partition(|ready| {
                     let stays = ready.device != device || room > 0;
                     room -= u32::from(stays && ready.device == device);
                     stays
                 });
-                let (kept, ended): (Vec<Ready>, Vec<Ready>) = (kept, ended);
                 pool.ready = kept.into_iter().rev().collect();
                 in_the_way.extend(ended);
             }
