@@ -3,7 +3,7 @@
 //!     cargo bench -p assay-bench --features cuda --bench prove        with what scripts/build-cuda.sh sets, on a GPU
 //!
 //! `assay bench` measures the same parts once; here each is repeated ten times, which takes hours without a GPU: there it is skipped,
-//! unless `ASSAY_BENCH_LARGE` is set. Every proof is verified, which is in the figures. Keys and Groth16 parameters are those of `assay
+//! unless `ASSAY_BENCH_PROVE` is set. Every proof is verified, which is in the figures. Keys and Groth16 parameters are those of `assay
 //! prove` (`ASSAY_KEYS`, else `~/.cache/assay/keys`), and are made if they are not there.
 
 #![allow(missing_docs, reason = "criterion's macro makes an undocumented function")]
@@ -24,7 +24,7 @@ use assay_worker::stages::{
 use criterion::{criterion_group, criterion_main, Criterion, SamplingMode};
 
 fn is_wanted() -> bool {
-    std::env::var_os("ASSAY_BENCH_LARGE").is_some() || matches!(Device::of_process(), Ok(Device::Gpu { .. }))
+    std::env::var_os("ASSAY_BENCH_PROVE").is_some() || matches!(Device::of_process(), Ok(Device::Gpu { .. }))
 }
 
 fn keys_folder() -> PathBuf {
@@ -62,7 +62,7 @@ fn fold(folder: &Path, batch: &Batch, keys: &KeysOutcome, run: FileRef) -> Job {
 fn parts(criterion: &mut Criterion) {
     if !is_wanted() {
         println!(
-            "skipped: no GPU that this build can use; ASSAY_BENCH_LARGE=1 takes the processor, for hours"
+            "skipped: no GPU that this build can use; ASSAY_BENCH_PROVE=1 takes the processor, for hours"
         );
         return;
     }
