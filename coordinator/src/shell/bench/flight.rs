@@ -150,7 +150,7 @@ impl Running {
         ];
         let log: PathBuf = place.cache.root().join("logs").join("bench-coordinator.log");
         let child = Child::spawn(Path::new("/bin/sh"), &words, &log)?;
-        let (mut url, mut key) = (None, None);
+        let (mut url, mut key): (Option<String>, Option<String>) = (None, None);
         loop {
             if let (Some(url), Some(key)) = (&url, &key) {
                 return Ok(Self { child, url: url.clone(), key: key.clone() });
