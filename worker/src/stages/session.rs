@@ -237,6 +237,10 @@ impl Session {
         let engine = self.engine(EngineUse { size: ShardSize::Small, delegated: 0 }, reporter)?;
         let zkvm_device = match engine.device() {
             Device::Cpu => "CPU".to_owned(),
+            Device::Gpu { .. } if groth16_device == "CPU" => {
+                let reason = "the kernels cannot use it, or it computes wrongly: the log says why".to_owned();
+                return Err(WorkerError::Gpu { reason });
+            }
             Device::Gpu { memory_bytes } => format!("GPU, {} GiB", memory_bytes >> 30),
         };
         let proof = engine.prove(&elf, &key, &ProveInput::default(), job.until, reporter)?;

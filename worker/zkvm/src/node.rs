@@ -186,7 +186,7 @@ pub fn reference(elf: Vec<u8>, inputs: Vec<SP1Stdin>) -> Hidden<Result<Reference
     #[cfg(not(feature = "cuda"))]
     let times = async move {
         drop((elf, inputs));
-        Err(no_cuda())
+        Err::<ReferenceTimes, _>(no_cuda())
     };
     Box::pin(times)
 }
