@@ -368,7 +368,175 @@ async fn while_one_batch_is_in_groth16_the_next_ones_shards_run_on_the_same_gpu(
     conductor.run_until("a Groth16 task", |conductor| groth16(conductor, 0).is_some()).await;
     conductor.submit(1, &Shape { seed: 9, ..SHAPE }.payload()).await;
     let is_proved = |conductor: &Conductor| {
-        groth16(conductor, 1).is_some_and(|attempt| conductor.accepted.contains(&attempt))
+        let is_told = |attempt| conductor.receipts.iter().any(|signed| signed.receipt.attempt == attempt);
+        groth16(conductor, 1).is_some_and(|attempt| conductor.accepted.contains(&attempt) && is_told(attempt))
+    };
+    conductor.run_until("the next batch's Groth16 proof", is_proved).await;
+    let first = groth16(&conductor, 0).unwrap();
+    assert!(!conductor.accepted.contains(&first), "it is still at it");
+    let mut ended = conductor.receipts.iter().map(|signed| &signed.receipt);
+    assert!(ended.all(|receipt| receipt.attempt != first && receipt.outcome == Outcome::Finished));
+    assert!(conductor.receipts.iter().all(|signed| signed.receipt.worker == worker.id));
+    assert_eq!(rig.hardware.starts(0), 2);
+}
+
+#[tokio::test]
+async fn a_device_whose_result_is_refused_gets_no_more_tasks_and_the_other_does_them() {
+    let bench = Bench::new();
+    let rig = Rig::new(&bench, "two", &["1..: wrong", ""]);
+    let _worker = rig.start(&bench);
+    let mut script = Coordinator::meet(&bench.queue).await;
+    let input = bench.publish(&SHAPE.payload()).await;
+    script.dispatch(1, Stage::Execute, &[input]).await;
+    let wrong = finished(&script.result(1).await);
+    script.answer(1).await;
+    script.refuse(1).await;
+    assert_eq!(slots_told(&mut script).await, 1);
+    script.dispatch(2, Stage::Execute, &[input]).await;
+    assert_ne!(finished(&script.result(2).await), wrong);
+    assert_eq!((rig.hardware.tasks(0), rig.hardware.tasks(1)), (1, 1));
+    assert!(
+        script.healths[0].lost[0].contains("the result of attempt 1 did not verify"),
+        "{:?}",
+        script.healths
+    );
+}
+
+// ---- under the real schedule
+
+async fn settled(conductor: &mut Conductor, shape: &Shape) {
+    let batch = conductor.submit(0, &shape.payload()).await;
+    let ends = conductor.run(|_| {}).await;
+    assert_eq!(ends, [(batch, Phase::Settled)]);
+    assert_eq!(conductor.proof(batch).await, prove(&shape.payload(), None).unwrap().0);
+}
+
+/// No attempt is late, doubled or suspected but for what the test is about.
+fn patient() -> Limits {
+    Limits { attempts_max: 1, timeout_ms_min: 3_600_000, patience_ms: 0, ..limits() }
+}
+
+fn devices_of(conductor: &Conductor, worker: WorkerId, outcome: Outcome) -> Vec<(Kind, String)> {
+    let receipts = conductor.receipts.iter().map(|signed| &signed.receipt);
+    let its = receipts.filter(|receipt| receipt.worker == worker && receipt.outcome == outcome);
+    its.map(|receipt| (receipt.kind, receipt.device.clone())).collect()
+}
+
+#[tokio::test]
+async fn a_task_that_did_not_fit_comes_back_with_a_larger_weight() {
+    let bench = Bench::new();
+    let mut rig = Rig::new(&bench, "one", &["1: memory 25"]);
+    rig.shares = [(Device::Gpu(0), share(1, 20))].into();
+    let _worker = rig.start(&bench);
+    let mut conductor = Conductor::lead_under(patient(), &bench.queue, &bench.store).await;
+    settled(&mut conductor, &SHAPE).await;
+    let executes = conductor.dispatched.iter().filter(|dispatch| dispatch.stage == Stage::Execute);
+    let weights: Vec<u64> = executes.map(|dispatch| dispatch.memory_bytes).collect();
+    assert_eq!(weights, [10, 15], "half as much again");
+    let others = conductor.dispatched.iter().filter(|dispatch| dispatch.stage != Stage::Execute);
+    assert!(others.clone().count() > 8 && others.clone().all(|dispatch| dispatch.memory_bytes == 10));
+    assert_eq!(rig.hardware.starts(0), 1);
+}
+
+#[tokio::test]
+async fn wrong_results_are_caught_the_device_is_taken_out_and_the_batch_ends_well() {
+    let bench = Bench::new();
+    let rig = Rig::new(&bench, "two", &["1..: wrong", ""]);
+    let worker = rig.start(&bench);
+    let mut conductor = Conductor::lead_under(patient(), &bench.queue, &bench.store).await;
+    settled(&mut conductor, &SHAPE).await;
+    assert_eq!(conductor.healths.last().unwrap().worker, worker.id);
+    assert!(conductor.healths.last().unwrap().lost[0].starts_with("GPU 0 (Model 0): wrong results"));
+    // Whatever it has returned was refused.
+    let receipts = conductor.receipts.iter().map(|signed| &signed.receipt);
+    let (mut wrong, mut right) = (0, 0);
+    for receipt in receipts.filter(|receipt| !receipt.kind.is_controller()) {
+        let is_accepted = conductor.accepted.contains(&receipt.attempt);
+        assert!(!(is_accepted && receipt.device == "Model 0"), "{receipt:?}");
+        wrong += u32::from(receipt.device == "Model 0" && receipt.outcome == Outcome::Finished);
+        right += u32::from(is_accepted);
+    }
+    // One result to be caught by, and one more that was ready before the word came.
+    assert!((1..=2).contains(&wrong), "{wrong}");
+    assert_eq!(
+        right,
+        1 + 3 + 3 + 2 + 1 + 1 + 1,
+        "execute, shards and joins of block and fold, wrap, Groth16"
+    );
+}
+
+#[tokio::test]
+async fn a_worker_whose_only_device_lies_is_quarantined_and_another_ends_the_batch() {
+    let bench = Bench::new();
+    let liar = Rig::new(&bench, "liar", &["1..: wrong"]).start(&bench);
+    let mut limits = patient();
+    // Longer than the test.
+    (limits.quarantine_ms, limits.quarantine_ms_max) = (3_600_000, 3_600_000);
+    let mut conductor = Conductor::lead_under(limits, &bench.queue, &bench.store).await;
+    let batch = conductor.submit(0, &SHAPE.payload()).await;
+    let mut honest = None;
+    let ends = conductor
+        .run(|conductor| {
+            let status = conductor.machine.workers().find(|status| status.worker == liar.id);
+            if honest.is_none() && status.is_some_and(|status| status.quarantined_until.is_some()) {
+                honest = Some(Rig::new(&bench, "honest", &[""]).start(&bench));
+            }
+        })
+        .await;
+    assert_eq!(ends, [(batch, Phase::Settled)]);
+    assert_eq!(conductor.proof(batch).await, prove(&SHAPE.payload(), None).unwrap().0);
+    let told = devices_of(&conductor, liar.id, Outcome::Finished);
+    assert_eq!(told, vec![(Kind::Execute, "Model 0".to_owned()); 2], "two strikes");
+}
+
+#[tokio::test]
+async fn the_task_of_a_device_that_hangs_goes_to_another_worker() {
+    let bench = Bench::new();
+    let mut hanging = Rig::new(&bench, "hanging", &["1..: hang"]);
+    hanging.silence_max = SHORT;
+    let worker = hanging.start(&bench);
+    let mut conductor = Conductor::lead_under(patient(), &bench.queue, &bench.store).await;
+    let batch = conductor.submit(0, &SHAPE.payload()).await;
+    let mut other = None;
+    let ends = conductor
+        .run(|conductor| {
+            // The only worker takes the first task; then there is another one.
+            if other.is_none() && !conductor.dispatched.is_empty() {
+                other = Some(Rig::new(&bench, "other", &[""]).start(&bench));
+            }
+        })
+        .await;
+    assert_eq!(ends, [(batch, Phase::Settled)]);
+    assert_eq!(conductor.proof(batch).await, prove(&SHAPE.payload(), None).unwrap().0);
+    assert_eq!(conductor.dispatched[0].worker, worker.id);
+    let key = conductor.dispatched[0].key;
+    let again: Vec<_> = conductor.dispatched.iter().filter(|dispatch| dispatch.key == key).collect();
+    assert!(again.iter().any(|dispatch| dispatch.worker == other.as_ref().unwrap().id), "{again:?}");
+    assert!(devices_of(&conductor, worker.id, Outcome::Failed).contains(&(Kind::Execute, "Model 0".into())));
+}
+
+#[tokio::test]
+async fn while_one_batch_is_in_groth16_the_next_ones_shards_run_on_the_same_gpu() {
+    let bench = Bench::new();
+    // Before its Groth16 proof a batch has 11 tasks; the proof takes for ever.
+    let mut rig = Rig::new(&bench, "one", &["12: slow 3600000"]);
+    rig.config.slots = 2;
+    rig.shares = [(Device::Gpu(0), share(2, 20))].into();
+    let worker = rig.start(&bench);
+    let mut conductor = Conductor::lead_under(patient(), &bench.queue, &bench.store).await;
+    let groth16 = |conductor: &Conductor, sequence: u64| {
+        let mut all = conductor.dispatched.iter();
+        let is = |dispatch: &&Dispatch| {
+            dispatch.facts.sequence == sequence && dispatch.stage.kind() == Kind::Groth16
+        };
+        all.find(is).map(|dispatch| dispatch.attempt)
+    };
+    conductor.submit(0, &SHAPE.payload()).await;
+    conductor.run_until("a Groth16 task", |conductor| groth16(conductor, 0).is_some()).await;
+    conductor.submit(1, &Shape { seed: 9, ..SHAPE }.payload()).await;
+    let is_proved = |conductor: &Conductor| {
+        let is_told = |attempt| conductor.receipts.iter().any(|signed| signed.receipt.attempt == attempt);
+        groth16(conductor, 1).is_some_and(|attempt| conductor.accepted.contains(&attempt) && is_told(attempt))
     };
     conductor.run_until("the next batch's Groth16 proof", is_proved).await;
     let first = groth16(&conductor, 0).unwrap();
