@@ -1,77 +1,105 @@
 //! halo2curves, whose elements are made from canonical integers.
 
-use ark_bn254::{Fq, Fr, G1Affine, G1Projective};
-use ark_ec::AffineRepr;
-use ark_ff::PrimeField;
+use ark_bn254::{Fq, Fr};
+use ark_ff::{BigInt, PrimeField};
+use assay_kernels::msm::{G1Point, G2Point, Point};
 use halo2curves::bn256;
 use halo2curves::ff::PrimeField as _;
 use halo2curves::fft::best_fft;
 use halo2curves::group::Curve;
 use halo2curves::msm::msm_best;
+use halo2curves::CurveAffine;
 
-use crate::Result;
+/// A group of ours and halo2curves' of the same points.
+pub(crate) trait Group: Point {
+    type Theirs: CurveAffine<ScalarExt = bn256::Fr>;
 
-/// The inputs of one sum.
-pub(crate) struct Sum {
-    scalars: Vec<bn256::Fr>,
-    points: Vec<bn256::G1Affine>,
+    fn theirs(&self) -> Self::Theirs;
+
+    /// Ours; [`Point::INFINITY`] for infinity, whose coordinates are zero there too.
+    fn ours(theirs: Self::Theirs) -> Self;
 }
 
-impl Sum {
-    pub(crate) fn new(points: &[G1Affine], scalars: &[Fr]) -> Result<Self> {
-        let point = |point: &G1Affine| {
-            let (x, y) = point.xy().ok_or("a point at infinity")?;
-            let [x, y] = [x, y].map(|coordinate| bn256::Fq::from_raw(coordinate.into_bigint().0));
-            Ok(bn256::G1Affine { x, y })
-        };
-        let points = points.iter().map(point).collect::<Result<_>>()?;
-        Ok(Self { scalars: scalars.iter().map(theirs).collect(), points })
+impl Group for G1Point {
+    type Theirs = bn256::G1Affine;
+
+    fn theirs(&self) -> Self::Theirs {
+        bn256::G1Affine { x: coordinate(&self.x), y: coordinate(&self.y) }
     }
 
-    pub(crate) fn run(&self) -> bn256::G1 {
+    fn ours(theirs: Self::Theirs) -> Self {
+        Self { x: words(theirs.x), y: words(theirs.y) }
+    }
+}
+
+impl Group for G2Point {
+    type Theirs = bn256::G2Affine;
+
+    fn theirs(&self) -> Self::Theirs {
+        let [x, y] = [self.x, self.y].map(|[c0, c1]| bn256::Fq2::new(coordinate(&c0), coordinate(&c1)));
+        bn256::G2Affine { x, y }
+    }
+
+    fn ours(theirs: Self::Theirs) -> Self {
+        let [x, y] = [theirs.x, theirs.y].map(|pair| [words(*pair.c0()), words(*pair.c1())]);
+        Self { x, y }
+    }
+}
+
+fn coordinate(words: &[u64; 4]) -> bn256::Fq {
+    bn256::Fq::from_raw(Fq::new_unchecked(BigInt::new(*words)).into_bigint().0)
+}
+
+fn words(theirs: bn256::Fq) -> [u64; 4] {
+    Fq::from_le_bytes_mod_order(theirs.to_repr().as_ref()).0 .0
+}
+
+fn scalar(ours: &Fr) -> bn256::Fr {
+    bn256::Fr::from_raw(ours.into_bigint().0)
+}
+
+/// The inputs of one sum.
+pub(crate) struct Sum<P: Group> {
+    scalars: Vec<bn256::Fr>,
+    points: Vec<P::Theirs>,
+}
+
+impl<P: Group> Sum<P> {
+    pub(crate) fn new(points: &[P], scalars: &[Fr]) -> Self {
+        Self {
+            scalars: scalars.iter().map(scalar).collect(),
+            points: points.iter().map(Group::theirs).collect(),
+        }
+    }
+
+    pub(crate) fn run(&self) -> <P::Theirs as CurveAffine>::CurveExt {
         msm_best(&self.scalars, &self.points)
     }
 }
 
-/// Their point as arkworks'.
-pub(crate) fn point(point: bn256::G1) -> Result<G1Projective> {
-    let point = point.to_affine();
-    let [x, y] =
-        [point.x, point.y].map(|coordinate| Fq::from_le_bytes_mod_order(coordinate.to_repr().as_ref()));
-    let point = G1Affine::new_unchecked(x, y);
-    if !point.is_on_curve() {
-        return Err("halo2curves gave no point of the curve".into());
-    }
-    Ok(point.into())
+/// What [`Sum::run`] found, as a point of ours.
+pub(crate) fn point<P: Group>(theirs: &<P::Theirs as CurveAffine>::CurveExt) -> P {
+    P::ours(theirs.to_affine())
 }
 
 /// One transform with our root.
 pub(crate) struct Transform {
-    values: Vec<bn256::Fr>,
+    pub(crate) values: Vec<bn256::Fr>,
     root: bn256::Fr,
 }
 
 impl Transform {
     pub(crate) fn new(values: &[Fr], root: Fr) -> Self {
-        Self { values: values.iter().map(theirs).collect(), root: theirs(&root) }
+        Self { values: values.iter().map(scalar).collect(), root: scalar(&root) }
     }
 
-    pub(crate) fn input(&self) -> Vec<bn256::Fr> {
-        self.values.clone()
-    }
-
-    pub(crate) fn run(&self, mut values: Vec<bn256::Fr>) -> Vec<bn256::Fr> {
-        let log = values.len().trailing_zeros();
-        best_fft(&mut values, self.root, log);
-        values
+    /// From coefficients to values, both in natural order.
+    pub(crate) fn run(&self, values: &mut [bn256::Fr]) {
+        best_fft(values, self.root, values.len().trailing_zeros());
     }
 }
 
 /// Their scalars as arkworks'.
-pub(crate) fn scalars(values: Vec<bn256::Fr>) -> Result<Vec<Fr>> {
-    Ok(values.iter().map(|value| Fr::from_le_bytes_mod_order(value.to_repr().as_ref())).collect())
-}
-
-fn theirs(scalar: &Fr) -> bn256::Fr {
-    bn256::Fr::from_raw(scalar.into_bigint().0)
+pub(crate) fn scalars(values: &[bn256::Fr]) -> Vec<Fr> {
+    values.iter().map(|value| Fr::from_le_bytes_mod_order(value.to_repr().as_ref())).collect()
 }

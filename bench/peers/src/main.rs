@@ -1,144 +1,188 @@
-//! The kernels next to other implementations of BN254, in one process and turn by turn: `peers g1|ntt LOG_SIZE[,LOG_SIZE..] [rounds]`.
+//! The kernels next to other implementations of BN254 on the CPU, in one process and turn by turn: `peers G1 G2 NTT ROUNDS`.
+//!
+//! `G1`, `G2`, `NTT`: sizes as logarithms, `16,18,20`, or `-` for none. `bench/peers.sh` builds this and calls it.
 //!
 //! | peer | what of it |
 //! |---|---|
 //! | arkworks 0.6 | `VariableBaseMSM`, `Radix2EvaluationDomain` |
 //! | halo2curves 0.10 | `msm_best`, `best_fft` |
-//! | sppark 0.1.16 | the CPU's `mult_pippenger` on blst's assembly (it has no NTT for the CPU) |
+//! | sppark 0.1.16 | `mult_pippenger` on blst's assembly (it has no transform for the CPU) |
 //!
-//! Prints medians in milliseconds and their ratio to ours; every result is compared with ours first. Scalars are dense and random;
-//! points are multiples of the generator. `ASSAY_CPU_ARCH=portable` takes our path without vector instructions.
+//! Prints Markdown: medians in milliseconds, of the wall's clock and of the processor over all threads. First all contenders have to
+//! agree on a small input of each kind, then on every timed one. All use as many threads as rayon (`RAYON_NUM_THREADS`). Points are
+//! multiples of the generator. `ASSAY_CPU_ARCH=portable` takes our path without vector instructions.
 
 mod halo2;
+mod measure;
 mod sppark;
 
-use std::error::Error;
-use std::time::Instant;
-
-use ark_bn254::{Fr, G1Affine, G1Projective};
+use ark_bn254::Fr;
+use ark_ec::short_weierstrass::{Affine, Projective};
 use ark_ec::{CurveGroup, PrimeGroup, VariableBaseMSM};
 use ark_ff::UniformRand;
 use ark_poly::{EvaluationDomain, Radix2EvaluationDomain};
 use assay_kernels::field::arch_name;
-use assay_kernels::msm::{msm, G1Point, Point};
+use assay_kernels::msm::{msm, G1Point, G2Point, Point};
 use assay_kernels::ntt::Domain;
+use measure::{compare, head, turn, Row, Turn};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use std::error::Error;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// What one implementation did in one round.
-struct Turn<T> {
-    name: &'static str,
-    milliseconds: f64,
-    result: T,
+const SUMS: [&str; 4] = ["ours", "arkworks 0.6", "halo2curves 0.10", "sppark 0.1.16"];
+const TRANSFORMS: [&str; 4] =
+    ["ours, natural order", "ours, permuted coefficients", "arkworks 0.6", "halo2curves 0.10"];
+/// Size of the inputs that all have to agree on before anything is timed.
+const CHECK_LOG: u32 = 11;
+/// From this size on, half as many rounds.
+const LARGE_LOG: u32 = 20;
+
+/// How scalars are distributed.
+#[derive(Clone, Copy)]
+enum Kind {
+    Uniform,
+    /// As a witness, and as in `kernels/examples/gpu`: an eighth zeros, a quarter ones, a quarter of 32 bits, the rest uniform.
+    Witness,
 }
 
-/// Times `run` on its own copy of the input; `read` turns what it left into what is compared.
-fn turn<I, O, T>(
-    name: &'static str,
-    input: I,
-    run: impl FnOnce(I) -> Result<O>,
-    read: impl FnOnce(O) -> Result<T>,
-) -> Result<Turn<T>> {
-    let start = Instant::now();
-    let left = run(input)?;
-    let milliseconds = start.elapsed().as_secs_f64() * 1e3;
-    Ok(Turn { name, milliseconds, result: read(left)? })
-}
+impl Kind {
+    const ALL: [Self; 2] = [Self::Uniform, Self::Witness];
 
-/// Runs rounds of turns, and prints each contender's median and its ratio to the first one's.
-fn compare<T: PartialEq>(what: &str, rounds: usize, round: impl Fn() -> Result<Vec<Turn<T>>>) -> Result<()> {
-    let mut times: Vec<(&'static str, Vec<f64>)> = Vec::new();
-    for _ in 0..rounds {
-        let turns = round()?;
-        for (at, turn) in turns.iter().enumerate() {
-            if turn.result != turns[0].result {
-                return Err(
-                    format!("{what}: the result of {} is not that of {}", turn.name, turns[0].name).into()
-                );
-            }
-            match times.get_mut(at) {
-                Some((_, times)) => times.push(turn.milliseconds),
-                None => times.push((turn.name, vec![turn.milliseconds])),
-            }
+    fn name(self) -> &'static str {
+        match self {
+            Self::Uniform => "uniform",
+            Self::Witness => "witness-like",
         }
     }
-    let medians: Vec<(&str, f64)> = times.into_iter().map(|(name, times)| (name, median(times))).collect();
-    let ours = medians.first().map_or(f64::NAN, |(_, median)| *median);
-    for (name, median) in medians {
-        println!("{what}: {name} {median:.2} ms, ratio {:.2}", median / ours);
-    }
-    Ok(())
-}
 
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+    fn scalars(self, count: usize) -> Vec<Fr> {
+        let mut rng = ChaCha20Rng::seed_from_u64(count as u64);
+        let scalar = |index: usize| match (self, index % 8) {
+            (Self::Witness, 0) => Fr::from(0u64),
+            (Self::Witness, 1 | 2) => Fr::from(1u64),
+            (Self::Witness, 3 | 4) => Fr::from(rng.gen::<u32>()),
+            _ => Fr::rand(&mut rng),
+        };
+        (0..count).map(scalar).collect()
+    }
 }
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (what, sizes, rounds) = match &arguments[..] {
-        [what, sizes] => (what, sizes, 5),
-        [what, sizes, rounds] => (what, sizes, rounds.parse()?),
-        _ => return Err("usage: peers g1|ntt LOG_SIZE[,LOG_SIZE..] [rounds]".into()),
+    let [g1, g2, ntt, rounds] = &arguments[..] else {
+        return Err("usage: peers G1 G2 NTT ROUNDS, the first three as 16,18,20 or -".into());
     };
-    println!("{} threads, {}", rayon::current_num_threads(), arch_name());
-    for size in sizes.split(',') {
-        match what.as_str() {
-            "g1" => sums(size.parse()?, rounds)?,
-            "ntt" => transforms(size.parse()?, rounds)?,
-            other => return Err(format!("{other} is neither g1 nor ntt").into()),
+    let (g1, g2, ntt, rounds) = (sizes(g1)?, sizes(g2)?, sizes(ntt)?, rounds.parse()?);
+    sums::<G1Point>("G1", &[CHECK_LOG], 1, |_| ())?;
+    sums::<G2Point>("G2", &[CHECK_LOG], 1, |_| ())?;
+    transforms(&[CHECK_LOG], 1, |_| ())?;
+
+    println!(
+        "{} threads; ours with {}. Medians; milliseconds by the wall's clock / of processor time, all threads together; ratios \
+         to the first likewise. Every result was compared.\n",
+        rayon::current_num_threads(),
+        arch_name()
+    );
+    println!("{}", head(&SUMS));
+    sums::<G1Point>("G1", &g1, rounds, |row| println!("{row}"))?;
+    sums::<G2Point>("G2", &g2, rounds, |row| println!("{row}"))?;
+    println!("\n{}", head(&TRANSFORMS));
+    transforms(&ntt, rounds, |row| println!("{row}"))
+}
+
+fn sizes(text: &str) -> Result<Vec<u32>> {
+    if text == "-" {
+        return Ok(Vec::new());
+    }
+    let size = |text: &str| match text.parse() {
+        Ok(log @ 10..=26) => Ok(log),
+        _ => Err(format!("sizes are 10 to 26, not {text}").into()),
+    };
+    text.split(',').map(size).collect()
+}
+
+fn rounds_at(log: u32, rounds: usize) -> usize {
+    if log < LARGE_LOG {
+        rounds
+    } else {
+        rounds.div_ceil(2)
+    }
+}
+
+/// Rows of sums, each with every kind of scalars.
+fn sums<P: halo2::Group + sppark::Group>(
+    group: &str,
+    logs: &[u32],
+    rounds: usize,
+    show: impl Fn(Row),
+) -> Result<()> {
+    let generator = Projective::<P::Curve>::generator();
+    for log in logs {
+        let all: Vec<_> =
+            std::iter::successors(Some(generator), |point| Some(*point + generator)).take(1 << log).collect();
+        let affine = Projective::normalize_batch(&all);
+        drop(all);
+        let points: Vec<P> = affine.iter().filter_map(P::from_affine).collect();
+        for kind in Kind::ALL {
+            let what = format!("MSM {group} 2^{log} {}", kind.name());
+            show(sum(what, &points, &affine, &kind.scalars(1 << log), rounds_at(*log, rounds))?);
         }
     }
     Ok(())
 }
 
-fn random(count: usize) -> Vec<Fr> {
-    let mut rng = ark_std::test_rng();
-    (0..count).map(|_| Fr::rand(&mut rng)).collect()
-}
-
-fn sums(log: u32, rounds: usize) -> Result<()> {
-    let scalars = random(1 << log);
-    let generator = G1Projective::generator();
-    let all: Vec<_> =
-        std::iter::successors(Some(generator), |point| Some(*point + generator)).take(1 << log).collect();
-    let points: Vec<G1Affine> = G1Projective::normalize_batch(&all);
-    drop(all);
-    let ours: Vec<G1Point> = points.iter().filter_map(G1Point::from_affine).collect();
-    let halo2 = halo2::Sum::new(&points, &scalars)?;
-    let sppark = sppark::Points::new(&points);
-    compare(&format!("MSM G1 2^{log}"), rounds, || {
-        Ok(vec![
-            turn("ours", (), |()| Ok(msm(&ours, |at| scalars[at], &|_, _| ())), Ok)?,
-            turn("arkworks", (), |()| Ok(G1Projective::msm_unchecked(&points, &scalars)), Ok)?,
-            turn("halo2curves", (), |()| Ok(halo2.run()), halo2::point)?,
-            turn("sppark", (), |()| Ok(sppark.sum(&scalars)), Ok)?,
-        ])
+/// `points` and `affine` are the same.
+fn sum<P: halo2::Group + sppark::Group>(
+    what: String,
+    points: &[P],
+    affine: &[Affine<P::Curve>],
+    scalars: &[Fr],
+    rounds: usize,
+) -> Result<Row> {
+    let halo2 = halo2::Sum::new(points, scalars);
+    let sppark = sppark::Sum::new(points, scalars);
+    compare(what, &SUMS, rounds, || {
+        vec![
+            turn(|| msm(points, |at| scalars[at], &|_, _| ()), |sum| sum.into_affine()),
+            turn(|| Projective::<P::Curve>::msm_unchecked(affine, scalars), |sum| sum.into_affine()),
+            turn(|| halo2.run(), |sum| halo2::point::<P>(&sum).affine_or_infinity()),
+            turn(|| sppark.run::<P>(), |sum| sum.affine_or_infinity()),
+        ]
     })
 }
 
-/// From coefficients to values in natural order: ours from permuted coefficients, arkworks and halo2curves from natural ones.
-fn transforms(log: u32, rounds: usize) -> Result<()> {
-    let size = 1usize << log;
-    let natural = random(size);
-    let domain = Domain::new(size)?;
-    let permuted: Vec<Fr> = (0..size).map(|position| natural[domain.index_of(position)]).collect();
-    let theirs = Radix2EvaluationDomain::<Fr>::new(size).ok_or("no such domain")?;
-    let halo2 = halo2::Transform::new(&natural, domain.generator());
-    let ours = |mut values: Vec<Fr>| {
-        domain.evaluate_permuted(&mut values);
-        Ok(values)
+/// Rows of transforms from coefficients to values in natural order.
+fn transforms(logs: &[u32], rounds: usize, show: impl Fn(Row)) -> Result<()> {
+    for log in logs {
+        let size = 1usize << log;
+        let natural = Kind::Uniform.scalars(size);
+        let domain = Domain::new(size)?;
+        let permuted: Vec<Fr> = (0..size).map(|position| natural[domain.index_of(position)]).collect();
+        let arkworks = Radix2EvaluationDomain::<Fr>::new(size).ok_or("no such domain")?;
+        let halo2 = halo2::Transform::new(&natural, domain.generator());
+        show(compare(format!("NTT 2^{log}"), &TRANSFORMS, rounds_at(*log, rounds), || {
+            vec![
+                transform(natural.clone(), |values| domain.fft(values), |values| values),
+                transform(permuted.clone(), |values| domain.evaluate_permuted(values), |values| values),
+                transform(natural.clone(), |values| arkworks.fft_in_place(values), |values| values),
+                transform(halo2.values.clone(), |values| halo2.run(values), |values| halo2::scalars(&values)),
+            ]
+        })?);
+    }
+    Ok(())
+}
+
+/// A turn in place, on a copy that was made before the clock runs.
+fn transform<V>(
+    mut values: Vec<V>,
+    run: impl FnOnce(&mut Vec<V>),
+    read: impl FnOnce(Vec<V>) -> Vec<Fr>,
+) -> Turn<Vec<Fr>> {
+    let run = || {
+        run(&mut values);
+        values
     };
-    let arkworks = |mut values: Vec<Fr>| {
-        theirs.fft_in_place(&mut values);
-        Ok(values)
-    };
-    compare(&format!("NTT 2^{log}"), rounds, || {
-        Ok(vec![
-            turn("ours", permuted.clone(), ours, Ok)?,
-            turn("arkworks", natural.clone(), arkworks, Ok)?,
-            turn("halo2curves", halo2.input(), |values| Ok(halo2.run(values)), halo2::scalars)?,
-        ])
-    })
+    turn(run, read)
 }

@@ -1,38 +1,82 @@
-//! sppark through `sppark.cpp`. Its elements have arkworks' form: Montgomery, four words.
+//! sppark through `sppark.cpp`. Its elements have ours and arkworks' form: Montgomery, four words.
 #![allow(unsafe_code, reason = "calls of C++; every block says why it is sound")]
 
-use ark_bn254::{Fq, Fr, G1Affine, G1Projective};
-use ark_ec::AffineRepr;
-use ark_ff::BigInt;
+use ark_bn254::Fr;
+use assay_kernels::msm::{G1Point, G2Point, Point};
 
 /// Four words of an element in Montgomery form.
 type Words = [u64; 4];
+/// `out`: x and y of the sum, zeros for infinity. `points`: x and y each, none at infinity.
+type Call = unsafe extern "C" fn(
+    out: *mut Words,
+    points: *const Words,
+    count: usize,
+    scalars: *const Words,
+    threads: u32,
+);
 
 extern "C" {
-    /// `out`: X, Y, Z of a Jacobian point. `points`: x and y each, none at infinity.
-    fn peers_sppark_sum(out: *mut [Words; 3], points: *const [Words; 2], count: usize, scalars: *const Words);
+    fn peers_sppark_g1(
+        out: *mut Words,
+        points: *const Words,
+        count: usize,
+        scalars: *const Words,
+        threads: u32,
+    );
+    fn peers_sppark_g2(
+        out: *mut Words,
+        points: *const Words,
+        count: usize,
+        scalars: *const Words,
+        threads: u32,
+    );
 }
 
-/// Points as sppark takes them.
-pub(crate) struct Points(Vec<[Words; 2]>);
+/// A group that sppark sums in.
+pub(crate) trait Group: Point {
+    /// Takes points of `2 * Point::WIDTH` elements.
+    const CALL: Call;
+}
 
-impl Points {
-    pub(crate) fn new(points: &[G1Affine]) -> Self {
-        Self(points.iter().filter_map(|point| point.xy()).map(|(x, y)| [x.0 .0, y.0 .0]).collect())
+impl Group for G1Point {
+    const CALL: Call = peers_sppark_g1;
+}
+
+impl Group for G2Point {
+    const CALL: Call = peers_sppark_g2;
+}
+
+/// The inputs of one sum, as sppark takes them.
+pub(crate) struct Sum {
+    points: Vec<Words>,
+    scalars: Vec<Words>,
+}
+
+impl Sum {
+    pub(crate) fn new<P: Group>(points: &[P], scalars: &[Fr]) -> Self {
+        assert_eq!(points.len(), scalars.len(), "one scalar a point");
+        Self {
+            points: points.iter().flat_map(parts).collect(),
+            scalars: scalars.iter().map(|z| z.0 .0).collect(),
+        }
     }
 
-    /// The sum by all threads of the CPU.
-    pub(crate) fn sum(&self, scalars: &[Fr]) -> G1Projective {
-        assert_eq!(self.0.len(), scalars.len(), "one scalar a point");
-        let scalars: Vec<Words> = scalars.iter().map(|scalar| scalar.0 .0).collect();
-        let mut out = [Words::default(); 3];
-        // SAFETY: `points` and `scalars` have `count` elements of the layout that the function takes, and `out` is its own.
-        unsafe { peers_sppark_sum(&mut out, self.0.as_ptr(), self.0.len(), scalars.as_ptr()) };
-        jacobian(out)
+    /// The sum by as many threads as rayon has. `P`: what it was made for.
+    pub(crate) fn run<P: Group>(&self) -> P {
+        let count = self.scalars.len();
+        assert_eq!(self.points.len(), 2 * P::WIDTH * count, "the group that it was made for");
+        let mut out = vec![Words::default(); 2 * P::WIDTH];
+        let threads = rayon::current_num_threads() as u32;
+        // SAFETY: `points` has `count` points of `2 * WIDTH` elements, `scalars` as many elements, and `out` has room for one point.
+        unsafe { P::CALL(out.as_mut_ptr(), self.points.as_ptr(), count, self.scalars.as_ptr(), threads) };
+        let mut point = P::INFINITY;
+        for (part, words) in out.into_iter().enumerate() {
+            *point.part_mut(part) = words;
+        }
+        point
     }
 }
 
-fn jacobian(words: [Words; 3]) -> G1Projective {
-    let [x, y, z] = words.map(|words| Fq::new_unchecked(BigInt::new(words)));
-    G1Projective::new_unchecked(x, y, z)
+fn parts<P: Point>(point: &P) -> impl Iterator<Item = Words> + '_ {
+    (0..2 * P::WIDTH).map(|part| *point.part(part))
 }
