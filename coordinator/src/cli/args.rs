@@ -49,7 +49,7 @@ The Groth16 parameters made here are a development set-up and INSECURE: whoever 
 #[derive(Debug, Parser)]
 #[command(name = "assay", version, about = ABOUT, after_long_help = AFTER_HELP, after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Configuration file [default: assay.toml, if it exists]
+    /// Configuration file [default: assay.toml, if it exists]; `assay l1` has none
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// What to do.

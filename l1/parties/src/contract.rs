@@ -15,7 +15,7 @@ use bitcoin::taproot::LeafVersion;
 use bitcoin::{OutPoint, ScriptBuf, TapLeafHash, Transaction, Txid};
 
 use crate::evidence::SignedValue;
-use crate::types::{ClaimId, EpochIndex, TxId};
+use crate::types::{epoch_name, ClaimId, EpochIndex, TxId};
 
 /// Where claim 0 of an epoch starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -298,6 +298,19 @@ impl Contract {
     #[must_use]
     pub fn epoch(&self, index: EpochIndex) -> Option<&Epoch> {
         self.epochs.get(index.0 as usize).map(Arc::as_ref)
+    }
+
+    /// How people are told of an epoch.
+    #[must_use]
+    pub fn name(&self, index: EpochIndex) -> String {
+        let number = self.epoch(index).map(|epoch| epoch.spec().terms.epoch);
+        number.map_or_else(|| index.to_string(), |number| epoch_name(number, index))
+    }
+
+    /// How people are told of a claim.
+    #[must_use]
+    pub fn claim_name(&self, claim: ClaimId) -> String {
+        claim.text(&self.name(claim.epoch))
     }
 
     /// The draft of a transaction.

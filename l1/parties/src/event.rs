@@ -1,5 +1,7 @@
 //! What goes into the machines and what comes out.
 
+mod text;
+
 use std::sync::Arc;
 
 use bitcoin::{Amount, Transaction, Txid};
@@ -133,7 +135,7 @@ impl Fault {
     }
 }
 
-/// Something that people should know.
+/// Something that people should know. Its text says what happened and what to do: [`Alarm::text`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Alarm {
@@ -147,7 +149,7 @@ pub enum Alarm {
     Slashed(EpochIndex),
     /// A trunk was ended by a timeout.
     Halted(EpochIndex),
-    /// A batch does not start where any other ended.
+    /// A batch starts at the same state as another one, with other values, and is not taken. The first bytes of that state.
     Batch([u8; 8]),
     /// A one-time key of the claim has signed another value already: the epoch cannot go on.
     KeyUsed(ClaimId),
@@ -194,6 +196,8 @@ pub enum Effect {
     Broadcast(Vec<Arc<Transaction>>),
     /// Operator: publish data and proof of the batch that starts at this state, and keep at it; answer with `Data`.
     Publish([u8; 32]),
+    /// Operator: there is no room for the batch that starts at this state. Offer it again after the next block.
+    Later([u8; 32]),
     /// Operator: sign these values through the record of used keys; answer with `Signed`.
     Sign(ClaimId, Values),
     /// Operator: sign the assertion of this claim through the record of used keys; answer with `Asserted`.

@@ -46,7 +46,7 @@ pub use operator::{Operator, OperatorWeak, BATCHES_MAX};
 pub use party::{Context, Keys, Machine, StepError};
 pub use sender::Sender;
 pub use types::{
-    ClaimId, EpochIndex, Height, TxId, Values, BATCH_HASH, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT,
+    epoch_name, ClaimId, EpochIndex, Height, TxId, Values, BATCH_HASH, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT,
 };
 pub use view::{lineage, slashed_claim, Coin, Confirmed, Readiness, Standing, View};
 pub use vigilante::{Vigilante, VigilanteWeak};

@@ -22,7 +22,7 @@ use crate::sender::{Draft, Sender, Want};
 use crate::types::{ClaimId, EpochIndex, Height, TxId, Values, CODE_ROOT, NEW_ROOT, PREV_ROOT};
 use crate::view::{Readiness, Standing, View};
 
-/// Batches that wait for their claim, at most.
+/// Batches that wait for their claim, at most; but those of the next claims are always taken.
 pub const BATCHES_MAX: usize = 4_096;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,10 +152,14 @@ impl Operator {
                     return;
                 }
                 let other = known.map(|known| known.values).or(settled).is_some_and(|other| other != *values);
-                if other || (known.is_none() && full) {
+                if other {
                     effects.push(Effect::Alarm(Alarm::Batch(first_bytes(&values[PREV_ROOT]))));
                 } else if known.is_none() {
-                    self.batches.insert(values[PREV_ROOT], fresh);
+                    if full && !self.is_next(context, &values[PREV_ROOT]) {
+                        effects.push(Effect::Later(values[PREV_ROOT]));
+                    } else {
+                        self.batches.insert(values[PREV_ROOT], fresh);
+                    }
                 }
             }
             Event::Data { prev_root, on_chain } => {
@@ -270,6 +274,18 @@ impl Operator {
         }
     }
 
+    /// The first claim of an epoch that is in no block.
+    fn next(&self, epoch: EpochIndex, known: &Epoch) -> Option<ClaimId> {
+        let made = |claim: &ClaimId| self.party.view.confirmed(claim.tx(TxRole::Claim)).is_some();
+        (0..known.spec().terms.claims_max).map(|claim| ClaimId { epoch, claim }).find(|claim| !made(claim))
+    }
+
+    /// True if the next claim of an epoch starts at this state.
+    fn is_next(&self, context: Context<'_>, root: &[u8; 32]) -> bool {
+        let claims = Self::mine(context).into_iter().filter_map(|(index, epoch)| self.next(index, epoch));
+        claims.map(|claim| self.start(context, claim)).any(|start| start.as_ref() == Some(root))
+    }
+
     /// The opening of the epoch, or its next claim.
     fn forward(
         &mut self,
@@ -278,10 +294,7 @@ impl Operator {
         wants: &mut Vec<Want>,
         effects: &mut Vec<Effect>,
     ) {
-        let view = &self.party.view;
-        let made = |claim: u32| view.confirmed(TxId { epoch: index, role: TxRole::Claim(claim) }).is_some();
-        let next = (0..epoch.spec().terms.claims_max).find(|claim| !made(*claim));
-        let Some(claim) = next.map(|claim| ClaimId { epoch: index, claim }) else { return };
+        let Some(claim) = self.next(index, epoch) else { return };
         let batch = self.start(context, claim).and_then(|root| self.batches.get(&root));
         let Some(batch) = batch.filter(|batch| batch.on_chain || self.weak.claim_first) else { return };
         let values = batch.values;

@@ -275,10 +275,9 @@ impl<M: Machine, S: Shell> Runner<M, S> {
         loop {
             match self.epochs.load(&self.contract) {
                 Ok(Some((id, epoch))) => {
-                    let number = epoch.spec().terms.epoch;
                     let index = self.contract.push(Arc::new(epoch));
                     self.stored.graphs.push(id);
-                    tracing::info!("epoch {number} is known, in place {}", index.0);
+                    tracing::info!("{} is known", self.contract.name(index));
                     learnt = true;
                 }
                 Ok(None) => break,
@@ -336,14 +335,14 @@ impl<M: Machine, S: Shell> Runner<M, S> {
                 let refused = node::broadcast(self.backend.as_ref(), &package, fee)?;
                 Ok(refused
                     .map(|reason| {
-                        tracing::warn!("{txid} is not taken: {reason:?}");
+                        tracing::warn!("{txid} is not taken: {reason}");
                         Event::Rejected { txid, reason }
                     })
                     .into_iter()
                     .collect())
             }
             Effect::Alarm(alarm) => {
-                tracing::error!("ALARM {alarm:?}");
+                tracing::error!("ALARM {}", alarm.text(|epoch| self.contract.name(epoch)));
                 Ok(Vec::new())
             }
             other => {

@@ -205,12 +205,13 @@ impl Shell for VigilanteShell<'_> {
             let looked = match self.look(world, claim, (&values, made)) {
                 // A reorganisation that the machine has not heard of, or a pruned block: later, perhaps.
                 Err(BackendError::NotFound { what }) => {
+                    let claim = world.contract.claim_name(claim);
                     tracing::warn!("{claim} cannot be looked into now: {what} is not there");
                     continue;
                 }
                 // What is known is not lost with it.
                 Err(error) if !events.is_empty() => {
-                    tracing::warn!("{claim} is looked into later: {error}");
+                    tracing::warn!("{} is looked into later: {error}", world.contract.claim_name(claim));
                     if let Some(check) = self.checks.get_mut(&claim) {
                         check.tried = None;
                     }

@@ -21,7 +21,7 @@ use crate::fees::FeePolicy;
 use crate::operator::{Operator, OperatorWeak};
 use crate::party::{Context, Keys, Machine as _, StepError};
 use crate::sender::{Sender, SenderWeak};
-use crate::types::{ClaimId, EpochIndex, Height, Values};
+use crate::types::{ClaimId, EpochIndex, Height, Values, PREV_ROOT};
 use crate::view::View;
 use crate::vigilante::{Vigilante, VigilanteWeak, DATA_PATIENCE_BLOCKS};
 
@@ -188,6 +188,10 @@ impl World {
         match effect {
             Effect::Broadcast(package) => self.broadcast(index, package),
             Effect::Publish(root) => drop(self.actors[index].published.insert(root, None)),
+            Effect::Later(root) => {
+                let actor = &mut self.actors[index];
+                actor.untold.extend(actor.proved.iter().filter(|values| values[PREV_ROOT] == root));
+            }
             Effect::Sign(claim, values) => self.sign(index, claim, values),
             Effect::Assert(claim) => self.assert(index, claim),
             Effect::Check(claim, values) => {

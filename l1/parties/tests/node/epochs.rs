@@ -13,7 +13,7 @@ use crate::files::Files;
 use crate::node::Node;
 use crate::process::Party;
 use crate::rollup::honest;
-use crate::scene::ALL;
+use crate::scene::{said, ALL};
 use crate::signers::Signers;
 
 /// Claims in each of the two epochs.
@@ -115,7 +115,7 @@ fn twenty_claims_over_two_epochs_are_paid_out_whoever_is_killed_whenever() {
     assert!(now.epochs.iter().all(|epoch| epoch.slashed.is_none()));
     assert_eq!(now.epochs[0].halted, None);
     // No third epoch is signed: that is what people should look at, and nothing else.
-    let end = format!("{:?}", Alarm::Halted(EpochIndex(1)));
+    let end = said(Alarm::Halted(EpochIndex(1)));
     for party in &mut parties {
         assert!(party.alarms().iter().all(|alarm| *alarm == end), "{:?}", party.alarms());
     }
