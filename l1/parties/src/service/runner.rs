@@ -78,7 +78,7 @@ pub(super) struct Runner<M, S> {
     keys: Keys,
     stored: Stored<M>,
     shell: S,
-    /// True if the machine has to be told that it runs again: at the start, and after an error in between.
+    /// True if the machine has to be told that it runs again: at the start, after an error in between, and with a new epoch.
     is_restarted: bool,
     is_dirty: bool,
     /// Tip at which fees were last asked for.
@@ -297,6 +297,8 @@ impl<M: Machine, S: Shell> Runner<M, S> {
         }
         if learnt {
             self.rewind()?;
+            // What was asked for goes by another contract now; and nothing is asked for in view of old blocks.
+            self.is_restarted = true;
             self.is_dirty = true;
         }
         Ok(())
