@@ -18,7 +18,7 @@ use super::follow::{Change, Follower};
 use super::node;
 use super::stop::Stop;
 use crate::contract::Contract;
-use crate::event::{Block, Effect, Event};
+use crate::event::{Alarm, Block, Effect, Event};
 use crate::party::{Context, Keys, Machine};
 use crate::types::Height;
 use crate::view::View;
@@ -318,7 +318,10 @@ impl<M: Machine, S: Shell> Runner<M, S> {
             let context = Context { contract: &self.contract, keys: &self.keys };
             let mut effects = self.stored.machine.step(context, &event)?;
             self.is_dirty = true;
-            effects.retain(|effect| is_tip || !matches!(effect, Effect::Broadcast(_)));
+            // Below the block that paid the wallet it lacks money. That is told again while it lasts, other alarms are not.
+            effects.retain(|effect| {
+                is_tip || !matches!(effect, Effect::Broadcast(_) | Effect::Alarm(Alarm::Fee(..)))
+            });
             if effects.is_empty() {
                 continue;
             }

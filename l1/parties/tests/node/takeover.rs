@@ -24,8 +24,8 @@ const CLAIMS: u32 = 4;
 /// Where the backup's epoch lies: the operator has had two signed.
 const PLACE: u32 = 2;
 /// What operator and backup pay for all of it, at most; and what a vigilante does, for the end of the trunk.
-const COST_MAX: Amount = Amount::from_sat(150_000);
-const WATCH_COST_MAX: Amount = Amount::from_sat(30_000);
+const COST_MAX: Amount = Amount::from_sat(20_000);
+const WATCH_COST_MAX: Amount = Amount::from_sat(2_000);
 const REPORT: &str = "backup/watch/handover.json";
 
 /// The values of all claims on the chain, in its order.
