@@ -159,8 +159,7 @@ impl View {
         self.coins.retain(|_, coin| coin.spent.is_none_or(|height| tip.since(height) <= 2 * finality));
     }
 
-    /// Goes back without forgetting what the block held.
-    #[cfg(feature = "simulate")]
+    /// Goes back without forgetting what the block held: for machines that are weakened.
     pub(crate) fn disconnect_blindly(&mut self, height: Height) {
         self.tip = Height(height.0.saturating_sub(1));
     }

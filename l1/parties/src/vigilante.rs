@@ -45,27 +45,28 @@ pub struct Vigilante {
     weak: VigilanteWeak,
 }
 
-/// Remedies taken away, for the simulator's tests of itself.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct VigilanteWeak {
-    /// Digests are not computed.
-    pub no_digest: bool,
-    /// Links are not followed.
-    pub no_link: bool,
-    /// Verdicts of the shell are not asked for.
-    pub no_check: bool,
-    /// Nobody is slashed for not answering.
-    pub no_timeout: bool,
-    /// A trunk that stopped is left as it is.
-    pub no_halt: bool,
-    /// A verdict is kept although the claim came back with other values.
-    pub stale_verdict: bool,
-    /// Claims that start at a state that nobody knows are left undecided.
-    pub no_start: bool,
-    /// Does not take over.
-    pub no_handover: bool,
-    /// Takes every claim for wrong, and slashes whatever consensus allows: how the simulator's griefers are made.
-    pub paranoid: bool,
+switches! {
+    /// Remedies taken away, for the simulator's tests of itself.
+    VigilanteWeak {
+        /// Digests are not computed.
+        no_digest,
+        /// Links are not followed.
+        no_link,
+        /// Verdicts of the shell are not asked for.
+        no_check,
+        /// Nobody is slashed for not answering.
+        no_timeout,
+        /// A trunk that stopped is left as it is.
+        no_halt,
+        /// A verdict is kept although the claim came back with other values.
+        stale_verdict,
+        /// Claims that start at a state that nobody knows are left undecided.
+        no_start,
+        /// Does not take over.
+        no_handover,
+        /// Takes every claim for wrong, and slashes whatever consensus allows: how the simulator's griefers are made.
+        paranoid,
+    }
 }
 
 impl Vigilante {
@@ -90,9 +91,9 @@ impl Vigilante {
 
     /// Takes remedies away.
     #[cfg(feature = "simulate")]
-    pub fn weaken(&mut self, weak: VigilanteWeak) {
+    pub(crate) fn weaken(&mut self, weak: VigilanteWeak) {
         self.weak = weak;
-        self.verdicts.weaken(weak.stale_verdict);
+        self.verdicts.weaken(weak);
     }
 
     #[cfg(feature = "simulate")]
@@ -142,7 +143,7 @@ impl Machine for Vigilante {
 impl Vigilante {
     fn plan(&mut self, context: Context<'_>, effects: &mut Vec<Effect>) -> Plans {
         let mut plan = Vec::new();
-        let lost = if self.weak.no_start {
+        let lost = if self.weak.no_start() {
             BTreeSet::new()
         } else {
             self.verdicts.lost(context.contract, &self.party.view)
@@ -176,31 +177,32 @@ impl Vigilante {
         lost: &BTreeSet<ClaimId>,
         effects: &mut Vec<Effect>,
     ) -> Option<Vec<Fault>> {
-        if self.weak.paranoid {
+        if self.weak.paranoid() {
             return Some(vec![Fault::Proof]);
         }
         let view = &self.party.view;
         let values = view.values(claim)?;
         let mut faults = Vec::new();
-        if !self.weak.no_digest && values[DIGEST] != assay_l1::graph::terms::claim_digest(&values[..DIGEST]) {
+        if !self.weak.no_digest() && values[DIGEST] != assay_l1::graph::terms::claim_digest(&values[..DIGEST])
+        {
             faults.push(Fault::Digest);
         }
         let start = match context.contract.origin(claim)? {
             Origin::State(state) => Some(state),
             Origin::Claim(before) => view.values(before).map(|before| before[NEW_ROOT]),
         };
-        if !self.weak.no_link && start.is_some_and(|start| start != values[PREV_ROOT]) {
+        if !self.weak.no_link() && start.is_some_and(|start| start != values[PREV_ROOT]) {
             faults.push(Fault::Link);
         }
         if values[CODE_ROOT] != epoch.spec().terms.params.code_root {
             faults.push(Fault::CodeRoot);
         }
-        if !self.weak.no_check && self.verdicts.ask(claim, values) {
+        if !self.weak.no_check() && self.verdicts.ask(claim, values) {
             effects.push(Effect::Check(claim, values));
         }
         match self.verdicts.known(context.contract, &self.party.view, claim) {
             Some(known) => faults.extend(known),
-            None if self.weak.no_check => {}
+            None if self.weak.no_check() => {}
             // Whatever there is else is enough to act on.
             None if faults.is_empty() && lost.contains(&claim) => faults.push(Fault::UnknownStart),
             None if faults.is_empty() => return None,
@@ -275,7 +277,7 @@ impl Vigilante {
 
     /// Slashes of an operator that does not answer in time.
     fn timeouts(&self, context: Context<'_>, epoch: &Epoch, claim: ClaimId, slashes: &mut Plans) {
-        if self.weak.no_timeout {
+        if self.weak.no_timeout() {
             return;
         }
         let view = &self.party.view;
@@ -285,7 +287,7 @@ impl Vigilante {
         // Whoever does not answer is slashed, whoever challenged. Unchallenged claims have nothing to answer.
         let challenged = view.confirmed(claim.tx(TxRole::Challenge)).is_some();
         let late = claim.tx(TxRole::AssertTimeout);
-        if (challenged || self.weak.paranoid) && ready(late) {
+        if (challenged || self.weak.paranoid()) && ready(late) {
             slashes.push((want(late), Plan::Slash(leaf::ASSERT_TIMEOUT, Vec::new())));
         }
         for slot in 0..epoch.spec().layout.slots().len() as u16 {
@@ -309,7 +311,7 @@ impl Vigilante {
         let view = &self.party.view;
         for claim in 0..=claims {
             let id = TxId { epoch: index, role: TxRole::ClaimTimeout(claim) };
-            if view.ready(context.contract, id) && !self.weak.no_halt {
+            if view.ready(context.contract, id) && !self.weak.no_halt() {
                 plan.push((Want { id, deadline: None }, Plan::Collect));
             }
         }
@@ -335,7 +337,7 @@ impl Vigilante {
         }
         let view = &self.party.view;
         let Some(first_void) = view.settled(context.contract, index) else { return };
-        let done = self.weak.no_handover || taken_over(context, view, end, first_void);
+        let done = self.weak.no_handover() || taken_over(context, view, end, first_void);
         if !done && self.handovers.insert((end, first_void)) {
             effects.push(Effect::HandOver { epoch: index, claim: ended, first_void });
         }

@@ -95,6 +95,7 @@ impl fmt::Display for Fault {
             Self::NewRoot => "signs another state than executing its batch gives",
             Self::Proof => "has no proof on the chain that verifies",
             Self::ForcedDropped => "leaves out a forced transaction",
+            Self::UnknownStart => "starts at a state that nobody can know",
         })
     }
 }
@@ -133,9 +134,11 @@ mod tests {
 
     const CLAIM: ClaimId = ClaimId { epoch: EpochIndex(2), claim: 3 };
 
-    fn faults() -> [Fault; 8] {
-        use Fault::{BatchHash, CodeRoot, DataMissing, Digest, ForcedDropped, Link, NewRoot, Proof};
-        [Digest, Link, CodeRoot, DataMissing, BatchHash, NewRoot, Proof, ForcedDropped]
+    fn faults() -> [Fault; 9] {
+        use Fault::{
+            BatchHash, CodeRoot, DataMissing, Digest, ForcedDropped, Link, NewRoot, Proof, UnknownStart,
+        };
+        [Digest, Link, CodeRoot, DataMissing, BatchHash, NewRoot, Proof, ForcedDropped, UnknownStart]
     }
 
     fn troubles() -> [FeeTrouble; 4] {

@@ -169,7 +169,7 @@ impl Shell for OperatorShell {
     fn carry_out(&mut self, world: World<'_>, effect: Effect) -> Result<Vec<Event>, ServiceError> {
         match effect {
             Effect::Publish(root) => {
-                let place = self.place(world, root).unwrap_or_default();
+                let place = self.place(world, root);
                 self.publisher.want(root, place);
                 Ok(Vec::new())
             }

@@ -18,7 +18,7 @@ use super::follow::{Change, Follower};
 use super::node;
 use super::stop::Stop;
 use crate::contract::Contract;
-use crate::event::{Block, Effect, Event};
+use crate::event::{Alarm, Block, Effect, Event};
 use crate::party::{Context, Keys, Machine};
 use crate::types::Height;
 use crate::view::View;
@@ -78,7 +78,7 @@ pub(super) struct Runner<M, S> {
     keys: Keys,
     stored: Stored<M>,
     shell: S,
-    /// True if the machine has to be told that it runs again: at the start, and after an error in between.
+    /// True if the machine has to be told that it runs again: at the start, after an error in between, and with a new epoch.
     is_restarted: bool,
     is_dirty: bool,
     /// Tip at which fees were last asked for.
@@ -296,6 +296,8 @@ impl<M: Machine, S: Shell> Runner<M, S> {
         }
         if learnt {
             self.rewind()?;
+            // What was asked for goes by another contract now; and nothing is asked for in view of old blocks.
+            self.is_restarted = true;
             self.is_dirty = true;
         }
         Ok(())
@@ -315,7 +317,10 @@ impl<M: Machine, S: Shell> Runner<M, S> {
             let context = Context { contract: &self.contract, keys: &self.keys };
             let mut effects = self.stored.machine.step(context, &event)?;
             self.is_dirty = true;
-            effects.retain(|effect| is_tip || !matches!(effect, Effect::Broadcast(_)));
+            // Below the block that paid the wallet it lacks money. That is told again while it lasts, other alarms are not.
+            effects.retain(|effect| {
+                is_tip || !matches!(effect, Effect::Broadcast(_) | Effect::Alarm(Alarm::Fee(..)))
+            });
             if effects.is_empty() {
                 continue;
             }

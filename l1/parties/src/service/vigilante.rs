@@ -11,7 +11,6 @@ use assay_l1::graph::transactions::wallet_script;
 use assay_l1::{BackendError, BitcoinBackend, OperatorSecret, StoreError};
 use assay_l1_signer::handover::{Place, Report};
 use assay_l1_signer::store::file as plain;
-use bitcoin::key::Keypair;
 use clap::Args;
 
 use super::args::{keys, PartyArgs};
@@ -24,6 +23,7 @@ use super::operator::trunk_of;
 use super::runner::{load_contract, Runner, Shell, World};
 use super::stop::Stop;
 use crate::event::{Effect, Event, Fault};
+use crate::party::Keys;
 use crate::types::{ClaimId, Height, Values, NEW_ROOT};
 use crate::view::lineage;
 use crate::vigilante::{Vigilante, DATA_PATIENCE_BLOCKS};
@@ -109,10 +109,16 @@ fn open<'a>(
     let secret = OperatorSecret::load_or_create(&party.secret)?;
     let (contract, graphs) = load_contract(&epochs)?;
     let trunk_id = trunk_of(&contract);
-    let mut keys = keys(&secret, &trunk_id);
-    if let Some(operator) = backup {
-        keys.operator = operator_key(operator, &trunk_id);
-    }
+    let own = keys(&secret, &trunk_id);
+    let keys = match backup.map(|operator| keys(operator, &trunk_id)) {
+        Some(operator) if operator.wallet == own.wallet => {
+            // Each would take the other's coins for its own.
+            let detail = "it is --operator-secret's as well, and the two may not share a wallet".to_owned();
+            return Err(ServiceError::Argument { name: "--secret", detail });
+        }
+        Some(operator) => Keys { operator: operator.operator, ..own },
+        None => own,
+    };
     let shell = VigilanteShell {
         judge,
         index: Index::new(tag(&trunk_id)),
@@ -134,10 +140,6 @@ fn open<'a>(
         }
     };
     Runner::open(backend, dir, epochs, (contract, graphs), keys, shell, (party.trunk.start_height, fresh))
-}
-
-fn operator_key(secret: &OperatorSecret, trunk_id: &[u8; 32]) -> Keypair {
-    keys(secret, trunk_id).operator
 }
 
 /// A claim to be looked into.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use assay_l1::graph::contract::build::TxRole;
 use serde::{Deserialize, Serialize};
 
+use super::VigilanteWeak;
 use crate::contract::{Contract, Origin};
 use crate::event::Fault;
 use crate::types::{ClaimId, Height, Values};
@@ -30,15 +31,14 @@ pub(super) struct Verdicts {
     found: BTreeMap<ClaimId, Verdict>,
     /// Claims that the shell is looking into, with the values.
     asked: BTreeMap<ClaimId, Values>,
-    /// Keeps whatever it has, for the simulator's tests of itself.
     #[serde(skip)]
-    keeps_all: bool,
+    weak: VigilanteWeak,
 }
 
 impl Verdicts {
     #[cfg(feature = "simulate")]
-    pub(super) fn weaken(&mut self, keeps_all: bool) {
-        self.keeps_all = keeps_all;
+    pub(super) fn weaken(&mut self, weak: VigilanteWeak) {
+        self.weak = weak;
     }
 
     /// The shell has forgotten what it was asked.
@@ -49,8 +49,8 @@ impl Verdicts {
     /// True if the shell is to look into a claim.
     pub(super) fn ask(&mut self, claim: ClaimId, values: Values) -> bool {
         let found = self.found.get(&claim);
-        let is_known =
-            found.is_some_and(|found| self.keeps_all || (found.values == values && !found.is_stale));
+        let is_known = found
+            .is_some_and(|found| self.weak.stale_verdict() || (found.values == values && !found.is_stale));
         !is_known && self.asked.insert(claim, values) != Some(values)
     }
 
@@ -67,7 +67,7 @@ impl Verdicts {
     /// The block at this height has left the chain, `view` is without it: what may depend on it is asked again. That is a claim in it,
     /// and data up to where it counts; forced transactions that are due are in blocks before the claim's.
     pub(super) fn doubt(&mut self, view: &View, height: Height) {
-        if self.keeps_all {
+        if self.weak.stale_verdict() {
             return;
         }
         let made = |claim: &ClaimId| view.confirmed(claim.tx(TxRole::Claim)).map(|made| made.height);
@@ -83,7 +83,7 @@ impl Verdicts {
     pub(super) fn known(&self, contract: &Contract, view: &View, claim: ClaimId) -> Option<&[Fault]> {
         let made = view.confirmed(claim.tx(TxRole::Claim))?;
         let found = self.found.get(&claim)?;
-        if self.keeps_all {
+        if self.weak.stale_verdict() {
             return Some(&found.faults);
         }
         let is_in_force = || {

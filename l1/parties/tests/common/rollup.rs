@@ -5,12 +5,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use assay_l1::envelope::message::Message;
+use assay_l1::envelope::pack::unpack;
 use assay_l1::envelope::{scan::scan, tag, Kind};
 use assay_l1::graph::terms::claim_digest;
 use assay_l1::{BackendError, BitcoinBackend};
 use assay_l1_parties::service::batches::ProvedBatch;
 use assay_l1_parties::service::{Execution, Judge};
-use assay_l1_parties::{Values, DIGEST, NEW_ROOT, PREV_ROOT};
+use assay_l1_parties::{Values, BATCH_HASH, DIGEST, NEW_ROOT, PREV_ROOT};
 
 pub(crate) const TRUNK: [u8; 32] = [7; 32];
 pub(crate) const CODE: [u8; 32] = [2; 32];
@@ -41,6 +43,23 @@ pub(crate) fn taking(batch: u32, forced: u32) -> ProvedBatch {
     let values = [state(batch), state(batch + 1), blake3::hash(&data).into(), CODE, [0; 32]];
     let values = with_digest(values);
     ProvedBatch { verifying_key: Some(VERIFYING_KEY), values, proof: PROOF.to_vec(), data }
+}
+
+/// How often the data of each of these batches is on the chain.
+pub(crate) fn publications<const N: usize>(node: &dyn BitcoinBackend, batches: [u32; N]) -> [usize; N] {
+    let blocks = (1..=node.tip().unwrap().height).map(|height| node.block_hash(height).unwrap());
+    let found = blocks.flat_map(|hash| scan(&node.block(&hash).unwrap(), &tag(&TRUNK)));
+    let envelopes: Vec<_> = found.filter_map(|found| Some(found.envelope.ok()?.1)).collect();
+    let messages = envelopes.iter().filter_map(|envelope| {
+        unpack(envelope.kind, envelope.codec, envelope.plain_len, &envelope.stored).ok()
+    });
+    let hashes: Vec<_> = messages
+        .filter_map(|message| match message {
+            Message::Batch { batch_hash, .. } => Some(batch_hash),
+            _ => None,
+        })
+        .collect();
+    batches.map(|batch| hashes.iter().filter(|hash| **hash == honest(batch).values[BATCH_HASH]).count())
 }
 
 /// The rollup, as a vigilante sees it.
