@@ -22,7 +22,7 @@ use ark_ec::{CurveGroup, PrimeGroup, VariableBaseMSM};
 use ark_ff::UniformRand;
 use ark_poly::{EvaluationDomain, Radix2EvaluationDomain};
 use assay_kernels::field::arch_name;
-use assay_kernels::msm::{msm, G1Point, G2Point, Point};
+use assay_kernels::msm::{msm, G1Point, G2Point};
 use assay_kernels::ntt::Domain;
 use measure::{compare, head, turn, Row, Turn};
 use rand::{Rng, SeedableRng};

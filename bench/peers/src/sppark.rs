@@ -3,6 +3,8 @@
 
 use ark_bn254::Fr;
 use assay_kernels::msm::{G1Point, G2Point, Point};
+// Linked for its assembly.
+use blst as _;
 
 /// Four words of an element in Montgomery form.
 type Words = [u64; 4];
