@@ -74,7 +74,7 @@ pub struct BatchFigures {
     pub compressed_seconds: f64,
     /// The fold proof; absent if the batch is not linked to a history.
     pub fold_seconds: Option<f64>,
-    /// Shrink and wrap of the fold proof.
+    /// Shrink and wrap of the fold proof; of the batch's own proof where it is not linked.
     pub wrap_seconds: Option<f64>,
     /// The Groth16 proof, verified.
     pub groth16_seconds: Option<f64>,
@@ -100,7 +100,9 @@ impl BatchFigures {
 
     /// Seconds from the first run to the Groth16 proof; absent if it was not made.
     pub fn batch_seconds(&self) -> Option<f64> {
-        Some(self.compressed_seconds + self.fold_seconds? + self.wrap_seconds? + self.groth16_seconds?)
+        // A batch that is not linked is not folded.
+        let folded = self.compressed_seconds + self.fold_seconds.unwrap_or(0.0);
+        Some(folded + self.wrap_seconds? + self.groth16_seconds?)
     }
 }
 
@@ -260,6 +262,8 @@ mod tests {
         }
         figures.batches[0].groth16_seconds = Some(0.5);
         assert!(figures.markdown().contains("| whole batch, s | 6.0 |"), "{}", figures.markdown());
+        figures.batches[0].fold_seconds = None;
+        assert_eq!(figures.batches[0].batch_seconds(), Some(5.0));
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub enum Job {
     Groth16Setup(Groth16SetupJob),
     /// Proves the wrap circuit.
     Groth16Prove(Groth16ProveJob),
+    /// Proves the wrap circuit for a program that folds nothing.
+    Groth16Any(Groth16AnyJob),
     /// Makes and verifies a small proof of each kind.
     Check(CheckJob),
     /// Proves runs with the zkVM's own prover, to be compared with.
@@ -83,6 +85,7 @@ impl Job {
             Self::Groth16Circuit(_) => "groth16_circuit",
             Self::Groth16Setup(_) => "groth16_setup",
             Self::Groth16Prove(_) => "groth16_prove",
+            Self::Groth16Any(_) => "groth16_any",
             Self::Check(_) => "check",
             Self::Reference(_) => "reference",
         }
@@ -111,7 +114,7 @@ pub enum Outcome {
     Groth16Circuit(Groth16CircuitOutcome),
     /// Of [`Job::Groth16Setup`].
     Groth16Setup(Groth16SetupOutcome),
-    /// Of [`Job::Groth16Prove`].
+    /// Of [`Job::Groth16Prove`] and [`Job::Groth16Any`].
     Groth16Prove(Groth16ProveOutcome),
     /// Of [`Job::Check`].
     Check(CheckOutcome),
@@ -429,6 +432,20 @@ pub struct Groth16ProveOutcome {
     pub elapsed_ms: u64,
     /// Largest resident set of the process so far.
     pub peak_rss_bytes: u64,
+}
+
+/// A wrap proof of any program to prove in Groth16: for measurements of batches that cannot be folded. The verifying key is one for
+/// that program, and settles nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Groth16AnyJob {
+    /// The wrap proof.
+    pub wrap: FileRef,
+    /// What the program committed to.
+    pub public_values: HexBytes,
+    /// Digest of its key.
+    pub program: [u32; 8],
+    /// Where `proof.bin` and `vk.bin` go.
+    pub output_dir: PathBuf,
 }
 
 /// Asks whether this machine and its device can prove at all.

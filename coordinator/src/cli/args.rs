@@ -204,7 +204,7 @@ On a GPU two more things are measured: the zkVM's own prover on the same runs, a
 of this machine alone, with the share of the time in which the GPUs were idle.
 
 One GPU is used, the first that CUDA_VISIBLE_DEVICES leaves, by batches in flight all of them; an empty value leaves none. A batch that
-is not linked to a history (`assay batch show` says so) is measured up to `compressed`.
+is not linked to a history (`assay batch show` says so) is not folded: its own proof is wrapped and proved in Groth16.
 
 Examples:
   assay bench                                       the first sample batch: some 20 minutes on 2 cores

@@ -11,8 +11,9 @@ use assay_agent::runner::Device;
 use assay_lvm::guests;
 use assay_lvm_core::VkHash;
 use assay_worker::stages::{
-    self as worker, BlockProgram, CheckJob, CheckOutcome, FileRef, Groth16ProveJob, Groth16SetupJob, KeysJob,
-    KeysOutcome, ProofOutcome, ProveFoldJob, ProveRunJob, ReferenceJob, ReferenceOutcome, WrapJob,
+    self as worker, BlockProgram, CheckJob, CheckOutcome, FileRef, Groth16AnyJob, Groth16ProveJob,
+    Groth16SetupJob, KeysJob, KeysOutcome, ProofOutcome, ProveFoldJob, ProveRunJob, ReferenceJob,
+    ReferenceOutcome, WrapJob,
 };
 
 use super::session::{Session, Tell};
@@ -150,11 +151,17 @@ impl<'a> Run<'a> {
             gpu: None,
             reference: None,
         };
-        if is_linked {
-            self.finish(&keys, &compressed, &mut figures)?;
-        } else {
-            let text = "this batch is not linked to a history: there is no proof to fold or to wrap";
-            self.view.note(text);
+        match compressed.as_slice() {
+            runs if is_linked => self.finish(&keys, runs, &mut figures)?,
+            [run] => {
+                self.view.note(
+                    "this batch is not linked to a history: its own proof is wrapped, nothing is folded",
+                );
+                self.finish_alone(&keys, run, &mut figures)?;
+            }
+            _ => self
+                .view
+                .note("this batch is not linked to a history and has several runs: nothing is wrapped"),
         }
         figures.gpu = sampler.and_then(Sampler::stop);
         (figures.start_seconds, figures.peak_memory_bytes) = (self.start_seconds, self.peak_bytes);
@@ -186,20 +193,45 @@ impl<'a> Run<'a> {
         let worker::Outcome::ProveFold(folded) = outcome else { return Err(unexpected()) };
         figures.fold_seconds = Some(seconds);
 
-        let wrap = WrapJob { fold: folded.proof, output: self.folder.join("wrap.proof") };
-        let (outcome, seconds) = self.run(4, &worker::Job::Wrap(wrap))?;
-        let worker::Outcome::Wrap(wrapped) = outcome else { return Err(unexpected()) };
-        figures.wrap_seconds = Some(seconds);
-
-        // Made once for all batches, and read and checked by a process once.
-        self.run(5, &worker::Job::Groth16Setup(Groth16SetupJob {}))?;
+        let wrap = self.wrap(folded.proof, figures)?;
         let job = worker::Job::Groth16Prove(Groth16ProveJob {
-            wrap: wrapped.proof,
+            wrap,
             fold_public_values: fold_public_values(self.job, genesis, block, fold).encode().to_vec().into(),
             fold_program: keys.fold.vk_words,
             output_dir: self.folder.join("groth16"),
         });
-        let (_, seconds) = self.run(6, &job)?;
+        self.groth16(&job, figures)
+    }
+
+    /// Wraps the proof of a batch that cannot be folded, and makes the Groth16 proof of that.
+    fn finish_alone(
+        &mut self,
+        keys: &KeysOutcome,
+        run: &ProofOutcome,
+        figures: &mut BatchFigures,
+    ) -> Result<(), Fault> {
+        let wrap = self.wrap(run.proof.clone(), figures)?;
+        let job = worker::Job::Groth16Any(Groth16AnyJob {
+            wrap,
+            public_values: run.public_values.clone(),
+            program: keys.block.vk_words,
+            output_dir: self.folder.join("groth16"),
+        });
+        self.groth16(&job, figures)
+    }
+
+    fn wrap(&mut self, proof: FileRef, figures: &mut BatchFigures) -> Result<FileRef, Fault> {
+        let job = WrapJob { fold: proof, output: self.folder.join("wrap.proof") };
+        let (outcome, seconds) = self.run(4, &worker::Job::Wrap(job))?;
+        let worker::Outcome::Wrap(wrapped) = outcome else { return Err(unexpected()) };
+        figures.wrap_seconds = Some(seconds);
+        Ok(wrapped.proof)
+    }
+
+    fn groth16(&mut self, job: &worker::Job, figures: &mut BatchFigures) -> Result<(), Fault> {
+        // Made once for all batches, and read and checked by a process once.
+        self.run(5, &worker::Job::Groth16Setup(Groth16SetupJob {}))?;
+        let (_, seconds) = self.run(6, job)?;
         figures.groth16_seconds = Some(seconds);
         Ok(())
     }

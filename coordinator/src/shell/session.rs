@@ -32,7 +32,9 @@ enum Kind {
 impl Kind {
     fn of(job: &Job) -> Self {
         match job {
-            Job::Groth16Circuit(_) | Job::Groth16Setup(_) | Job::Groth16Prove(_) => Kind::Groth16,
+            Job::Groth16Circuit(_) | Job::Groth16Setup(_) | Job::Groth16Prove(_) | Job::Groth16Any(_) => {
+                Kind::Groth16
+            }
             Job::Reference(_) => Kind::Reference,
             _ => Kind::Zkvm,
         }

@@ -1,6 +1,6 @@
 //! Runs jobs, sharing what is costly between them: one engine, one circuit.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use assay_lvm::{guests, Batch, RunLimits};
@@ -11,10 +11,10 @@ use assay_lvm_core::{
 
 use super::parts::Broker;
 use super::{
-    check, CheckJob, CheckOutcome, ExecuteJob, ExecuteOutcome, Groth16CircuitOutcome, Groth16ProveJob,
-    Groth16ProveOutcome, Groth16SetupOutcome, Job, KeysOutcome, Outcome, PartOutcome, ProgramInfo,
-    ProofOutcome, ProveFoldJob, ProvePartJob, ProveRunJob, ReferenceJob, ReferenceOutcome, SplitJob,
-    SplitOutcome, SplitRun, StageConfig, Until, WrapJob, WrapOutcome,
+    check, CheckJob, CheckOutcome, ExecuteJob, ExecuteOutcome, Groth16AnyJob, Groth16CircuitOutcome,
+    Groth16ProveJob, Groth16ProveOutcome, Groth16SetupOutcome, Job, KeysOutcome, Outcome, PartOutcome,
+    ProgramInfo, ProofOutcome, ProveFoldJob, ProvePartJob, ProveRunJob, ReferenceJob, ReferenceOutcome,
+    SplitJob, SplitOutcome, SplitRun, StageConfig, Until, WrapJob, WrapOutcome,
 };
 use crate::device::Device;
 use crate::engine::{self, Engine, Proof, ProveInput, ProvedPart};
@@ -83,6 +83,7 @@ impl Session {
             Job::Groth16Circuit(_) => self.groth16_circuit(&reporter).map(Outcome::Groth16Circuit),
             Job::Groth16Setup(_) => self.groth16_setup(&reporter).map(Outcome::Groth16Setup),
             Job::Groth16Prove(job) => self.groth16_prove(job, &reporter).map(Outcome::Groth16Prove),
+            Job::Groth16Any(job) => self.groth16_any(job, &reporter).map(Outcome::Groth16Prove),
             Job::Check(job) => self.check(job, &reporter).map(Outcome::Check),
             Job::Reference(job) => reference(job, &reporter).map(Outcome::Reference),
         }
@@ -209,17 +210,37 @@ impl Session {
         job: &Groth16ProveJob,
         reporter: &Reporter,
     ) -> Result<Groth16ProveOutcome, WorkerError> {
-        let wrap = WrapProof::decode(&job.wrap.read()?)?;
         let values = FoldPublicValues::decode(&job.fold_public_values.0)
             .map_err(|e| WorkerError::BadJob { reason: format!("fold_public_values: {e}") })?;
         let statement = groth16::Statement { program: job.fold_program, public_values: values.to_vec() };
+        self.groth16_of(&job.wrap, &statement, &job.output_dir, reporter)
+    }
+
+    fn groth16_any(
+        &mut self,
+        job: &Groth16AnyJob,
+        reporter: &Reporter,
+    ) -> Result<Groth16ProveOutcome, WorkerError> {
+        let public_values = job.public_values.0.clone();
+        let statement = groth16::Statement { program: job.program, public_values };
+        self.groth16_of(&job.wrap, &statement, &job.output_dir, reporter)
+    }
+
+    fn groth16_of(
+        &mut self,
+        wrap: &FileRef,
+        statement: &groth16::Statement,
+        output_dir: &Path,
+        reporter: &Reporter,
+    ) -> Result<Groth16ProveOutcome, WorkerError> {
+        let wrap = WrapProof::decode(&wrap.read()?)?;
         statement.check(&groth16::wrap_inputs(&wrap)?)?;
         // Whoever wants new parameters asks for a set-up.
         let (circuit, parameters) = self.groth16(IfMissing::Refuse, reporter)?;
-        let proved = groth16::prove(circuit, &wrap, &statement, parameters, reporter)?;
+        let proved = groth16::prove(circuit, &wrap, statement, parameters, reporter)?;
         Ok(Groth16ProveOutcome {
-            proof: FileRef::write(&job.output_dir.join("proof.bin"), &proved.proof)?,
-            verifying_key: FileRef::write(&job.output_dir.join("vk.bin"), &proved.verifying_key)?,
+            proof: FileRef::write(&output_dir.join("proof.bin"), &proved.proof)?,
+            verifying_key: FileRef::write(&output_dir.join("vk.bin"), &proved.verifying_key)?,
             public_input: Hex32(proved.public_input),
             insecure: proved.insecure,
             constraints: circuit.constraints(),
