@@ -166,7 +166,7 @@ pub mod phase {
     pub const BUILD_CIRCUIT: &str = "build circuit";
     /// Another process that shares the folder makes the parameters.
     pub const WAIT: &str = "wait for another process that draws them";
-    /// The parameters are opened and checked: minutes the first time, seconds after that.
+    /// The parameters are opened and checked: a minute the first time, seconds after that.
     pub const OPEN_PARAMETERS: &str = "open parameters";
 }
 
