@@ -8,7 +8,7 @@ BATCHES ?= 2
 SECONDS ?= 60
 ASSAY := $(CARGO_TARGET_DIR)/release/assay
 
-.PHONY: help setup setup-tests build prove verify test test-slow test-node test-e2e test-cluster test-contract fuzz bitcoind lint clippy doc bench cuda gpu cuda-gate guests ci
+.PHONY: help setup setup-tests build prove verify test test-slow test-node test-e2e test-cluster test-contract fuzz bitcoind lint clippy doc bench bench-peers cuda gpu cuda-gate guests ci
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,7 @@ test-contract: build bitcoind ## The contract's parties as processes on a real b
 
 lint: ## Format, and the rules of the tree
 	cargo fmt --all --check
+	rustfmt --check --edition 2021 bench/peers/src/main.rs
 	scripts/check-tree.sh
 
 clippy: setup ## Clippy over everything (a cold run checks the whole zkVM: about 10 minutes)
@@ -67,6 +68,9 @@ doc: setup ## API documentation
 
 bench: setup ## Criterion benches
 	cargo bench --locked -p assay-bench
+
+bench-peers: ## The kernels on the CPU next to arkworks, halo2curves and sppark (three minutes; nothing of the zkVM is built)
+	bench/peers.sh
 
 cuda: ## Binaries for NVIDIA GPUs in out/cuda (no GPU needed; an hour once, CUDA_ARCHS=90-real is quicker)
 	scripts/build-cuda.sh

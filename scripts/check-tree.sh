@@ -17,7 +17,7 @@ layer() {
     worker/zkvm | worker/agent | coordinator/service | l1/signer) echo 2 ;;
     worker | coordinator/client | coordinator/chaos | l1/parties) echo 3 ;;
     coordinator) echo 4 ;;
-    bench) echo 5 ;;
+    bench | bench/peers) echo 5 ;;
     *) echo "check-tree: no layer for $1" >&2; exit 1 ;;
   esac
 }

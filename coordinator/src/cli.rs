@@ -75,7 +75,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Command::Workers(command) => client::workers(&command),
         Command::Cancel(command) => client::cancel(&command),
         Command::Fetch(command) => client::fetch(&command),
-        Command::L1(command) => l1::run(command),
+        Command::L1(command) => l1::run(config, command),
         Command::Stage(command) => stage::run(command),
     }?;
     Ok(ExitCode::from(EXIT_OK))
@@ -137,6 +137,14 @@ mod tests {
         let serve =
             ["signer", "serve", "--dir", &missing, "--identity", &junk, "--peers", &junk, "--policy", &junk];
         assert_eq!(code(&serve), EXIT_BAD_INPUT);
+    }
+
+    #[test]
+    fn a_configuration_file_that_a_command_does_not_read_is_refused() {
+        let line = ["assay", "--config", "assay.toml", "l1", "keys", "--secret", "s", "--trunk-id", "00"];
+        let refused = run(Arguments::parse_from(line)).unwrap_err();
+        assert_eq!(refused.exit_code(), EXIT_BAD_INPUT);
+        assert!(refused.to_string().starts_with("--config assay.toml: `assay l1` reads no"), "{refused}");
     }
 
     #[test]

@@ -126,6 +126,12 @@ pub enum Error {
     /// A command about what stands on Bitcoin failed.
     #[error(transparent)]
     L1(Box<assay_l1::sync::command::CommandError>),
+    /// `assay l1` was given a configuration file, in which it has nothing to look for.
+    #[error("--config {}: `assay l1` reads no configuration file, everything is told by arguments; leave it out", path.display())]
+    NoConfig {
+        /// The file.
+        path: std::path::PathBuf,
+    },
     /// A command about the contract failed.
     #[error("{0}")]
     Contract(#[source] assay_l1_signer::cli::Failure),
@@ -189,6 +195,7 @@ impl Error {
             | Error::MissingHistory { .. }
             | Error::NotLinked { .. }
             | Error::Config(_)
+            | Error::NoConfig { .. }
             | Error::BitcoinSpec(_)
             | Error::File(_)
             | Error::ClaimWithoutTerms { .. }

@@ -23,6 +23,7 @@ mod error;
 pub mod graph;
 mod keys;
 pub mod messages;
+pub mod output;
 pub mod script;
 mod store;
 pub mod sync;

@@ -27,6 +27,16 @@ pub enum StoreError {
         /// What the parser met.
         detail: String,
     },
+    /// The file would be longer than what is read again; nothing was written.
+    #[error("{} would have {bytes} bytes, more than the {limit} that are read", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+        /// The most that is read.
+        limit: u64,
+    },
 }
 
 /// Why a directory could not be taken.

@@ -235,12 +235,6 @@ impl TrunkReader {
         self.state.window.next_height()
     }
 
-    /// True once the trunk has been found: the operator's key has spent a Reconfiguration's connector.
-    #[must_use]
-    pub fn is_rooted(&self) -> bool {
-        self.state.trunk.is_some()
-    }
-
     /// Reads on. `None` once every block with enough confirmations has been read. Reading without a claim is written
     /// down every 1,000 blocks.
     ///

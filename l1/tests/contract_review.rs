@@ -188,6 +188,46 @@ fn a_graph_of_any_other_spec_is_refused() {
 }
 
 #[test]
+fn a_refused_spec_says_what_was_found_and_what_is_allowed() {
+    let (_, good) = epoch(0, funding());
+    type Change<'a> = &'a dyn Fn(&mut ContractSpec);
+    let layout = |hashes| AssertLayout { words: 0, hashes };
+    let refused: [(Change<'_>, &str); 9] = [
+        (&|spec| spec.locks.assert_blocks = 0, "assert lock is 0 blocks, allowed: 1 to 65535 blocks"),
+        (&|spec| spec.locks.claim_timeout_blocks = 2, "claim timeout is 2 blocks, allowed: more than 2 blocks"),
+        (
+            &|spec| spec.terms.locks.collateral_blocks = 42,
+            "collateral lock is 42 blocks, allowed: more than 42 blocks",
+        ),
+        (&|spec| spec.locks.sink_blocks = 60, "sink lock is 60 blocks, allowed: more than 60 blocks"),
+        (
+            &|spec| spec.locks.challenge_blocks = u16::MAX - 5,
+            "collateral lock is 60 blocks, allowed: more than 65562 blocks",
+        ),
+        (
+            &|spec| spec.challenge_deposit = Amount::from_sat(1),
+            "challenge deposit is 1 satoshi, allowed: 330 to 2100000000000000 satoshi",
+        ),
+        (&|spec| spec.layout = layout(0), "assert layout is 0 slots, allowed: 1 to 90 slots"),
+        (
+            &|spec| spec.funding = OutPoint::null(),
+            "funding coin is 0000000000000000000000000000000000000000000000000000000000000000:4294967295, allowed: an output of a \
+             transaction",
+        ),
+        (
+            &|spec| spec.terms.epoch = 1,
+            "start commitment is ",
+        ),
+    ];
+    for (change, expected) in refused {
+        let mut spec = good.clone();
+        change(&mut spec);
+        let said = spec.validate().unwrap_err().to_string();
+        assert!(said.starts_with(&format!("epoch terms: {expected}")), "{said}");
+    }
+}
+
+#[test]
 fn specs_that_would_not_be_safe_are_refused() {
     let (_, good) = epoch(0, funding());
     let with = |change: &dyn Fn(&mut ContractSpec)| {

@@ -139,7 +139,7 @@ fn changed_aggregates_are_read_as_what_they_encode_or_refused() {
         envelopes().into_iter().filter(|one| one.kind == Kind::Aggregate).map(|one| one.stored).collect();
     assert!(!corpus.is_empty());
     let author = pair(5).x_only_public_key().0;
-    // The list waits in the assembler for chunks that never come: at most 1,024 of them, which the largest is for.
+    // The list waits in the assembler for chunks that never come; what is there before a case is not counted.
     let mut assembler = Assembler::new(1 << 16);
     Target::new("aggregate", &corpus).memory(1 << 20, 24).run(|bytes| {
         let Ok(aggregate) = Aggregate::decode(bytes) else { return false };

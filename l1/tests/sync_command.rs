@@ -6,7 +6,7 @@
 mod batch;
 
 use assay_l1::envelope::tag;
-use assay_l1::sync::command::{run_inspect, run_sync, CommandError, InspectArgs, NodeArgs, SyncArgs};
+use assay_l1::sync::command::{run_inspect, run_sync, CommandError, InspectArgs, SyncArgs};
 use assay_l1::sync::{Execute, SyncedClaim};
 use assay_l1::{BackendSpec, Trunk, TrunkConfig};
 use batch::{claim, params, state};
@@ -50,7 +50,6 @@ fn a_trunk_is_read_and_shown_by_the_commands() {
     // One process at a time may open the chain.
     drop(trunk);
     let terms = hex::encode(&epoch.terms);
-    let node = NodeArgs { regtest_dir: Some(chain_dir.clone()), bitcoind: None, cookie: None };
     let sync_dir = dir.path().join("sync");
     let words = |words: &[&str]| {
         let all =
@@ -96,11 +95,18 @@ fn a_trunk_is_read_and_shown_by_the_commands() {
         text.starts_with(&format!("{txid} input 0: data of claim 0.1: state {} to", hex::encode(state(1)))),
         "{text}"
     );
-    let tag = Some(hex::encode(tag(&epoch.terms().unwrap().trunk_id)));
+    let trunk_id = epoch.terms().unwrap().trunk_id;
+    let tag = Some(hex::encode(tag(&trunk_id)));
     let height = Some(reveal.block_height);
-    let args =
-        InspectArgs { node, terms: None, tag, txid: None, height, block: None, since: 0, peg_in: None };
+    let args = InspectArgs { terms: None, tag, txid: None, height, ..args };
     let text = shown(&args).unwrap();
+    let by_id = InspectArgs { tag: None, trunk_id: Some(hex::encode(trunk_id)), ..args.clone() };
+    assert_eq!(shown(&by_id).unwrap(), text);
+    let other = InspectArgs { tag: None, trunk_id: Some("00".repeat(32)), ..args.clone() };
+    assert_ne!(shown(&other).unwrap(), text);
+    let short = InspectArgs { tag: None, trunk_id: Some("00".to_owned()), ..args.clone() };
+    let refused = shown(&short).unwrap_err();
+    assert!(refused.is_bad_input() && refused.to_string().starts_with("--trunk-id"), "{refused}");
     for expected in ["chunk ", "list of 3 chunks of a Batch message", "data of claim 0.1"] {
         assert!(text.contains(expected), "{text}");
     }

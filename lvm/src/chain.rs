@@ -1,10 +1,10 @@
 //! A chain with its full state: makes blocks, and cuts batches with their witness out of them.
 
 use alloy_consensus::Header;
-use alloy_primitives::{keccak256, B256};
+use alloy_primitives::{keccak256, Address, B256};
 use assay_lvm_core::{
-    execute_block, seal_block, Ancestry, Block, BlockAttributes, ChainSpec, ChainState, Parent, SealedBlock,
-    StateDb, StfError, Transaction, ANCESTORS_MAX,
+    execute_block, seal_block, Account, Ancestry, Block, BlockAttributes, ChainSpec, ChainState, Parent,
+    SealedBlock, StateDb, StfError, Transaction, WitnessError, ANCESTORS_MAX,
 };
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     error::BatchError,
     genesis::{write_alloc, Alloc},
     record::{record, BlockSource},
-    state_db::{FullState, RecordingStore},
+    state_db::{FullState, Made, RecordingStore},
 };
 
 /// A header with its hash and bytes.
@@ -75,6 +75,16 @@ impl Chain {
         })
     }
 
+    /// An account as the last block left it; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`WitnessError`] if the state lacks a node, which does not happen.
+    pub fn account(&self, address: Address) -> Result<Option<Account>, WitnessError> {
+        let mut store = RecordingStore::new(&self.state);
+        let root = self.links[self.links.len() - 1].header.state_root;
+        StateDb::new(&mut store, root, self.tip(), Vec::new()).account(address)
+    }
+
     /// Makes the next block of `transactions` and appends it.
     ///
     /// # Errors
@@ -84,18 +94,40 @@ impl Chain {
         attributes: &BlockAttributes,
         transactions: Vec<Transaction>,
     ) -> Result<SealedBlock, StfError> {
+        let (sealed, made) = self.seal(attributes, transactions)?;
+        self.push(sealed.clone(), made);
+        Ok(sealed)
+    }
+
+    /// The next block of `transactions`, and what it makes.
+    pub(crate) fn seal(
+        &self,
+        attributes: &BlockAttributes,
+        transactions: Vec<Transaction>,
+    ) -> Result<(SealedBlock, Made), StfError> {
         let number = self.tip();
         let link = &self.links[self.links.len() - 1];
         let parent = Parent { number, hash: link.hash, header: Some(link.header.clone()) };
         let mut store = RecordingStore::new(&self.state);
         let mut db = StateDb::new(&mut store, link.header.state_root, number, self.recent_hashes());
         let sealed = seal_block(&self.spec, &mut db, &parent, attributes, transactions)?;
-        let (_, made) = store.finish();
+        Ok((sealed, store.finish().1))
+    }
+
+    /// Appends what [`Self::seal`] gave.
+    fn push(&mut self, sealed: SealedBlock, made: Made) {
         self.state.absorb(made);
         let raw = alloy_rlp::encode(&sealed.header);
-        self.links.push(Link { header: sealed.header.clone(), raw, hash: sealed.hash });
-        self.blocks.push(sealed.raw.clone());
-        Ok(sealed)
+        self.links.push(Link { header: sealed.header, raw, hash: sealed.hash });
+        self.blocks.push(sealed.raw);
+    }
+
+    /// Puts what [`Self::seal`] of the chain without its last block gave in that block's place.
+    pub(crate) fn replace_tip(&mut self, sealed: SealedBlock, made: Made) {
+        // Tries only grow, so what the other block has made harms nobody.
+        self.blocks.pop();
+        self.links.pop();
+        self.push(sealed, made);
     }
 
     /// Executes blocks that somebody else has made and appends them: `data` is what [`Batch::data`] publishes. Returns the state

@@ -24,6 +24,7 @@ mod error;
 pub mod ethereum_tests;
 pub mod genesis;
 pub mod guests;
+pub mod head;
 mod json;
 pub mod mainnet;
 mod record;

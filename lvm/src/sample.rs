@@ -14,7 +14,7 @@ use alloy_eips::eip2930::{AccessList, AccessListItem};
 use alloy_primitives::{address, Address, Bytes, TxKind, B256, U256};
 use assay_lvm_core::{BlockAttributes, ChainSpec, ChainState, Transaction};
 
-use self::wallet::Wallet;
+pub(crate) use self::wallet::Wallet;
 use crate::{
     batch::Batch,
     chain::Chain,

@@ -1,9 +1,6 @@
 //! Proves one program and prints every stage's time and memory:
 //! `prove ELF|tiny [--wrap] [--out NAME] [--deferred PROOF]... [STDIN_FILE...]`. Proofs go to `~/.cache/assay/dev/NAME.*`.
 
-#[path = "../tests/common/tiny.rs"]
-mod tiny;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 

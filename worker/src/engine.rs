@@ -24,7 +24,7 @@ use sp1_verifier::{ProofFromNetwork, SP1Proof};
 use crate::device::{self, Device};
 use crate::error::WorkerError;
 use crate::memo::Memo;
-use crate::node::{self, program_vk, Node};
+use crate::node::{self, program_vk, Node, ReferenceTimes};
 use crate::part::{self, context, PartKind, Parts};
 use crate::progress::Reporter;
 use crate::proof::{CompressedProof, CoreProof, OuterProof, ProgramKey, WrapProof};
@@ -527,6 +527,26 @@ pub fn execute(
 ) -> Result<ExecutionSummary, WorkerError> {
     let settings = Settings::for_machine(config)?;
     runtime()?.block_on(execute_async(&settings, elf, input))
+}
+
+/// Proves each input with the zkVM's own prover for one machine, on this process's GPU: for comparisons.
+///
+/// Needs no engine, and must be in a process without one: what it puts on the GPU stays there until the process ends.
+///
+/// # Errors
+/// [`WorkerError::Gpu`] in a build without CUDA or where there is no GPU to prove on, [`WorkerError::Task`] with that prover's reason.
+pub fn reference(elf: &[u8], inputs: &[ProveInput]) -> Result<ReferenceTimes, WorkerError> {
+    let runtime = runtime()?;
+    let times = match Device::of_process()? {
+        Device::Cpu => Err(WorkerError::Gpu { reason: "there is none to compare on".to_owned() }),
+        Device::Gpu { .. } => {
+            let inputs = inputs.iter().map(ProveInput::to_stdin).collect();
+            runtime.block_on(node::reference(elf.to_vec(), inputs))
+        }
+    };
+    // What lies on a GPU lasts as long as the process.
+    std::mem::forget(runtime);
+    times
 }
 
 async fn program_key_async(

@@ -22,6 +22,7 @@ pub mod progress;
 pub mod proof;
 pub mod stages;
 pub mod system;
+pub mod tiny;
 pub mod verify;
 
 pub use assay_worker_zkvm::{device, error, keys, memo, node, part, queue, settings, store};

@@ -109,7 +109,7 @@ fn runner(config: &mut Config, flags: ProveFlags) -> Result<ChildRunner<StageJob
     tracing::info!("looking up the programs' keys; the first time they are computed");
     let makes_groth16 = agent.kinds.contains(&Kind::Groth16);
     let jobs = StageJobs::start(jobs, limits, makes_groth16).map_err(|error| error.to_string())?;
-    Ok(ChildRunner::new(jobs, settings).with_device_memory(config.agent.device_memory_bytes.clone()))
+    Ok(ChildRunner::new(jobs, settings).with_gpus(config.agent.gpu_shares.clone()))
 }
 
 /// The child's side.

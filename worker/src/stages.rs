@@ -7,6 +7,7 @@
 //! A job that is *delegated* has its shards proved by others: each goes out as an [`Event::Part`], is proved somewhere by a
 //! [`Job::ProvePart`], and comes back as a [`PartResult`] line.
 
+mod check;
 mod parts;
 mod session;
 
@@ -62,6 +63,10 @@ pub enum Job {
     Groth16Setup(Groth16SetupJob),
     /// Proves the wrap circuit.
     Groth16Prove(Groth16ProveJob),
+    /// Makes and verifies a small proof of each kind.
+    Check(CheckJob),
+    /// Proves runs with the zkVM's own prover, to be compared with.
+    Reference(ReferenceJob),
 }
 
 impl Job {
@@ -78,6 +83,8 @@ impl Job {
             Self::Groth16Circuit(_) => "groth16_circuit",
             Self::Groth16Setup(_) => "groth16_setup",
             Self::Groth16Prove(_) => "groth16_prove",
+            Self::Check(_) => "check",
+            Self::Reference(_) => "reference",
         }
     }
 }
@@ -106,6 +113,10 @@ pub enum Outcome {
     Groth16Setup(Groth16SetupOutcome),
     /// Of [`Job::Groth16Prove`].
     Groth16Prove(Groth16ProveOutcome),
+    /// Of [`Job::Check`].
+    Check(CheckOutcome),
+    /// Of [`Job::Reference`].
+    Reference(ReferenceOutcome),
 }
 
 /// Asks for the keys of the guest programs of this build.
@@ -422,6 +433,48 @@ pub struct Groth16ProveOutcome {
     pub peak_rss_bytes: u64,
 }
 
+/// Asks whether this machine and its device can prove at all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckJob {
+    /// How far the zkVM's small proof goes.
+    #[serde(default)]
+    pub until: Until,
+}
+
+/// They can: small proofs were made and verified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckOutcome {
+    /// What the zkVM proves on.
+    pub zkvm_device: String,
+    /// Cycles of its proof.
+    pub cycles: u64,
+    /// What makes Groth16 proofs.
+    pub groth16_device: String,
+    /// Constraints of that proof.
+    pub constraints: u64,
+    /// Time taken.
+    pub elapsed_ms: u64,
+}
+
+/// Runs of blocks to prove as the zkVM's own prover for one machine does it, with its own settings; on a GPU only, and in a process
+/// that has done nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReferenceJob {
+    /// `RunInput::encode` bytes of each.
+    pub runs: Vec<FileRef>,
+}
+
+/// How long the zkVM's own prover took; its proofs were verified, which is not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReferenceOutcome {
+    /// Its start, with the program's key.
+    pub start_ms: u64,
+    /// All shards of all runs.
+    pub core_ms: u64,
+    /// After that, all runs to one recursion proof each, from the beginning.
+    pub compressed_ms: u64,
+}
+
 /// A failure as the parent sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -588,6 +641,14 @@ mod tests {
         let line = serde_json::to_string(&job).unwrap();
         assert!(line.contains("\"stage\":\"prove_fold\""));
         assert_eq!(serde_json::from_str::<Job>(&line).unwrap(), job);
+    }
+
+    #[test]
+    fn a_check_goes_as_far_as_it_is_told() {
+        let job: Job = serde_json::from_str(r#"{"stage":"check"}"#).unwrap();
+        assert_eq!(job, Job::Check(CheckJob { until: Until::Compressed }));
+        let job = Job::Check(CheckJob { until: Until::Core });
+        assert_eq!(serde_json::from_str::<Job>(&serde_json::to_string(&job).unwrap()).unwrap(), job);
     }
 
     #[test]

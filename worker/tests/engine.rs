@@ -2,14 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-#[path = "common/tiny.rs"]
-mod tiny;
-
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use assay_lvm::vm::ProofSystem as _;
 use assay_worker::cluster::{CheckError, ClusterTask, Rules};
+#[cfg(not(feature = "cuda"))]
+use assay_worker::engine::reference;
 use assay_worker::engine::{execute, program_key, Engine, Proof, ProveInput, Until};
 use assay_worker::error::WorkerError;
 use assay_worker::memo::Memo;
@@ -18,8 +17,9 @@ use assay_worker::part::{Part, PartKind, Parts};
 use assay_worker::progress::{silent, Reporter};
 use assay_worker::proof::{CompressedProof, ProofFile};
 use assay_worker::settings::{EngineConfig, ShardSize};
+use assay_worker::stages::{CheckJob, Job, Outcome, Session, StageConfig};
 use assay_worker::system::ZkvmProofSystem;
-use assay_worker::verify;
+use assay_worker::{tiny, verify};
 
 const PUBLIC_VALUES: &[u8] = b"sixteen bytes!!!";
 
@@ -55,6 +55,25 @@ fn bytes_that_are_no_program_are_refused() {
         Err(WorkerError::Program { .. })
     ));
     assert!(matches!(program_key(&config(&dir), b""), Err(WorkerError::Program { .. })));
+}
+
+#[test]
+#[cfg(not(feature = "cuda"))]
+fn without_a_gpu_there_is_nothing_to_compare_with() {
+    let error = reference(&tiny::elf(PUBLIC_VALUES, 10, 0), &[ProveInput::default()]).unwrap_err();
+    assert!(matches!(error, WorkerError::Gpu { .. }), "{error}");
+}
+
+#[test]
+#[ignore = "slow: make test-slow (two minutes on two cores, 12 GiB: proves a shard)"]
+fn a_machine_that_can_prove_passes_its_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let EngineConfig { cache_dir, work_dir, cores, memory_bytes } = config(&dir);
+    let mut session = Session::new(StageConfig { cache_dir, work_dir, cores, memory_bytes }, silent());
+    let outcome = session.run(&Job::Check(CheckJob { until: Until::Core })).unwrap();
+    let Outcome::Check(check) = outcome else { panic!("{outcome:?}") };
+    assert!(check.cycles > 20_000 && check.constraints == 4094, "{check:?}");
+    assert!(!check.zkvm_device.is_empty() && !check.groth16_device.is_empty());
 }
 
 #[test]

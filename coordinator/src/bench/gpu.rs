@@ -1,5 +1,6 @@
 //! What the GPUs do, sampled by `nvidia-smi`, which comes with the driver.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
@@ -10,7 +11,20 @@ use serde::{Deserialize, Serialize};
 /// Milliseconds between two samples.
 const PERIOD_MS: u32 = 200;
 
-/// What the GPUs of a machine did over some time, all together.
+/// The GPUs that a process may use, of those that the driver lists; `visible`: its `CUDA_VISIBLE_DEVICES`. Where that names them in
+/// another way than by number they are all taken to be.
+pub fn visible_gpus(visible: Option<&str>, listed: Vec<(u32, String)>) -> Vec<(u32, String)> {
+    let Some(visible) = visible.map(str::trim) else { return listed };
+    if visible.is_empty() {
+        return Vec::new();
+    }
+    let numbers: Result<Vec<u32>, _> = visible.split(',').map(|name| name.trim().parse()).collect();
+    let Ok(numbers) = numbers else { return listed };
+    let named = |number: u32| listed.iter().find(|(known, _)| *known == number).cloned();
+    numbers.into_iter().filter_map(named).collect()
+}
+
+/// What the GPUs that were used did over some time, all together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GpuUse {
@@ -22,6 +36,13 @@ pub struct GpuUse {
     pub energy_joules: Option<f64>,
     /// Samples that this is made of.
     pub samples: u64,
+}
+
+impl GpuUse {
+    /// Share of the time in which no kernel ran, mean over time and GPUs.
+    pub fn idle_percent(&self) -> f64 {
+        (100.0 - self.busy_percent).max(0.0)
+    }
 }
 
 /// Samples until [`Self::stop`]; ends its process with itself.
@@ -39,8 +60,8 @@ struct Sums {
     watts: f64,
     /// Samples with a power.
     powered: u64,
-    /// Largest index of a GPU, plus one.
-    gpus: u64,
+    /// Those that have told something.
+    gpus: BTreeSet<u64>,
 }
 
 impl Sums {
@@ -57,7 +78,7 @@ impl Sums {
         self.samples += 1;
         self.busy_percent += busy;
         self.memory_mib = self.memory_mib.max(memory);
-        self.gpus = self.gpus.max(index + 1);
+        self.gpus.insert(index);
         if let Ok(watts) = watts.parse::<f64>() {
             self.watts += watts;
             self.powered += 1;
@@ -68,7 +89,7 @@ impl Sums {
         if self.samples == 0 {
             return None;
         }
-        let energy = self.watts / self.powered.max(1) as f64 * self.gpus as f64 * seconds;
+        let energy = self.watts / self.powered.max(1) as f64 * self.gpus.len() as f64 * seconds;
         Some(GpuUse {
             busy_percent: self.busy_percent / self.samples as f64,
             memory_bytes: self.memory_mib << 20,
@@ -79,9 +100,14 @@ impl Sums {
 }
 
 impl Sampler {
-    /// Begins; `None` where there is no `nvidia-smi`.
-    pub fn start() -> Option<Self> {
+    /// Begins, on the GPUs of these numbers; `None` without any, and where there is no `nvidia-smi`.
+    pub fn start(gpus: &[u32]) -> Option<Self> {
+        if gpus.is_empty() {
+            return None;
+        }
+        let numbers: Vec<String> = gpus.iter().map(u32::to_string).collect();
         let mut process = Command::new("nvidia-smi")
+            .args(["-i", &numbers.join(",")])
             .arg("--query-gpu=index,utilization.gpu,memory.used,power.draw")
             .args(["--format=csv,noheader,nounits", "-lms", &PERIOD_MS.to_string()])
             .stdin(Stdio::null())
@@ -124,13 +150,28 @@ mod tests {
     #[test]
     fn samples_of_several_gpus_are_summed() {
         let mut sums = Sums::default();
-        for line in ["0, 100, 2048, 300.5", "1, 50, 1024, 99.5", "No devices were found", "0, 90, 1, [N/A]"] {
+        for line in ["2, 100, 2048, 300.5", "5, 50, 1024, 99.5", "No devices were found", "2, 90, 1, [N/A]"] {
             sums.take(line);
         }
         let used = sums.result(10.0).unwrap();
         assert_eq!((used.busy_percent, used.memory_bytes, used.samples), (80.0, 2048 << 20, 3));
         // A mean of 200 W, twice, for 10 s.
         assert_eq!(used.energy_joules, Some(4000.0));
+        assert_eq!(used.idle_percent(), 20.0);
         assert_eq!(Sums::default().result(1.0), None);
+    }
+
+    #[test]
+    fn the_gpus_that_are_left_to_a_process_are_sampled_and_no_others() {
+        let listed =
+            || [(0, "A"), (1, "B"), (2, "C")].map(|(number, name)| (number, name.to_owned())).to_vec();
+        let numbers = |visible| -> Vec<u32> {
+            visible_gpus(visible, listed()).into_iter().map(|(number, _)| number).collect()
+        };
+        assert_eq!(numbers(None), [0, 1, 2]);
+        assert_eq!(numbers(Some("2, 0,7")), [2, 0]);
+        assert!(numbers(Some("")).is_empty());
+        assert_eq!(numbers(Some("GPU-5ebd5e6f")), [0, 1, 2]);
+        assert!(Sampler::start(&[]).is_none());
     }
 }

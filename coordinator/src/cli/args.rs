@@ -49,7 +49,7 @@ The Groth16 parameters made here are a development set-up and INSECURE: whoever 
 #[derive(Debug, Parser)]
 #[command(name = "assay", version, about = ABOUT, after_long_help = AFTER_HELP, after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Configuration file [default: assay.toml, if it exists]
+    /// Configuration file [default: assay.toml, if it exists]; `assay l1` has none
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// What to do.
@@ -195,15 +195,20 @@ pub struct SetupArgs {
 /// `assay bench`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Every part runs once, in the processes that `assay prove` uses, and nothing is taken from the cache but keys. The table goes to
-standard output and, with the same figures as JSON, into the folder; what was not measured says so. Proofs are verified.
-The Groth16 parameters are made first if they are not there (2.7 GiB, see `assay setup`).
+First small proofs are made and verified. Then every part runs once, in the processes that `assay prove` uses, and nothing is taken
+from the cache but keys. The tables go to standard output and, with the same figures as JSON, into the folder; what was not measured
+says so. Proofs are verified. The Groth16 parameters are made first if they are not there (2.7 GiB, see `assay setup`). Nothing
+outside this machine is asked.
 
-One GPU is used, the first that CUDA_VISIBLE_DEVICES leaves; an empty value leaves none. A batch that is not linked to a history
-(`assay batch` says so) is measured up to `compressed`.
+On a GPU two more things are measured: the zkVM's own prover on the same runs, and one and two sample batches in flight in a cluster
+of this machine alone, with the share of the time in which the GPUs were idle.
+
+One GPU is used, the first that CUDA_VISIBLE_DEVICES leaves, by batches in flight all of them; an empty value leaves none. A batch that
+is not linked to a history (`assay batch show` says so) is measured up to `compressed`.
 
 Examples:
   assay bench                                       the first sample batch: some 20 minutes on 2 cores
+  assay batch build --from 23587691.json -o mainnet.batch
   assay bench sample mainnet.batch                  and a block of mainnet, a column each
   CUDA_VISIBLE_DEVICES= assay bench --out cpu       the same machine without its GPU")]
 pub struct BenchArgs {
@@ -213,6 +218,9 @@ pub struct BenchArgs {
     /// Folder for bench.md and bench.json [default: out/bench]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Measure batches in flight without a GPU too: five batches more
+    #[arg(long)]
+    pub in_flight: bool,
 }
 
 /// `assay batch`.

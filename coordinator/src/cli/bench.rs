@@ -24,7 +24,7 @@ pub(super) fn run(config: Option<&Path>, arguments: BenchArgs) -> Result<(), Err
     let cancel = interrupt_flag();
     let figures = with_lock(Locked::cache(&config.cache), || {
         let cache = Cache::open(&config.cache)?;
-        shell::bench(&place(&config, &cache, cancel)?, &jobs)
+        shell::bench(&place(&config, &cache, cancel)?, &jobs, arguments.in_flight)
     })?;
     let text = figures.markdown();
     write_atomic(&folder.join("bench.md"), text.as_bytes())?;

@@ -3,8 +3,10 @@
 pub(super) mod args;
 mod parties;
 
-use std::io::{sink, stdout, Write};
+use std::io::{sink, Stdout, Write};
+use std::path::Path;
 
+use assay_l1::output::Output;
 use assay_l1::sync::command::{run_inspect, run_sync, CommandError};
 use assay_l1_signer::picture::run_graph;
 use assay_lvm::{sample, Chain};
@@ -17,7 +19,11 @@ use crate::error::Error;
 use crate::replay::Replay;
 use crate::verify;
 
-pub(super) fn run(arguments: L1Args) -> Result<(), Error> {
+pub(super) fn run(config: Option<&Path>, arguments: L1Args) -> Result<(), Error> {
+    // Everything is told by arguments: whoever names a file expects more.
+    if let Some(path) = config {
+        return Err(Error::NoConfig { path: path.to_owned() });
+    }
     match arguments.command {
         L1Command::Sync(flags) => sync(*flags),
         L1Command::Inspect(flags) => run_inspect(&flags, &mut stdout()).map_err(failed),
@@ -30,6 +36,11 @@ pub(super) fn run(arguments: L1Args) -> Result<(), Error> {
         L1Command::Keys(flags) => parties::keys(&flags),
         L1Command::Fund(flags) => parties::fund(&flags),
     }
+}
+
+/// Standard output; a closed pipe there is not an error of ours.
+fn stdout() -> Output<Stdout> {
+    Output(std::io::stdout())
 }
 
 fn failed(error: CommandError) -> Error {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_agent::agent::{Agent, AgentConfig, Signal};
-use assay_agent::config::{cpu_slots, Machine};
+use assay_agent::config::{local_agent, Machine, Program};
 use assay_agent::key::WorkerKey;
 use assay_agent::runner::child::{ChildRunner, ChildSettings};
-use assay_agent::runner::Device;
 use assay_schedule::Kind;
 use assay_worker::child::ALLOCATOR;
 use assay_worker::jobs::{JobsConfig, StageJobs, MEMORY_BYTES, MEMORY_LIMIT_PERCENT};
@@ -23,10 +22,10 @@ use crate::config::Config;
 const GRACE: Duration = Duration::from_secs(5);
 /// A wrap proof says nothing for twenty minutes on a slow machine.
 const SILENCE_MAX: Duration = Duration::from_secs(3600);
-/// Parts of one controller that are asked for at the same time: some are being proved, the next ones are ready.
+/// Parts of one controller that are asked for at the same time, at least, and for each slot: some are being proved, the next ones
+/// are ready.
 const PARTS: u32 = 4;
-/// Longest name of a worker, in bytes.
-const NAME_BYTES_MAX: usize = 64;
+const PARTS_A_SLOT: u32 = 2;
 
 /// A worker that has not begun.
 pub struct Worker {
@@ -36,25 +35,29 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker for one controller and as many tasks at a time as the prover's memory of `config` allows. `program` is this
-    /// program, for children.
+    /// A worker for one controller and as many tasks at a time as the devices and the prover's memory of `config` allow: the GPUs
+    /// in a build that can use them, else the processor. `program` is this program, for children.
     ///
     /// # Errors
     /// [`ClusterError::Worker`].
     pub fn new(config: &Config, epoch: &Epoch, program: PathBuf, version: u32) -> Result<Self, ClusterError> {
+        let wrong = |error: &dyn std::error::Error| ClusterError::Worker(crate::shell::one_line(error));
         let machine = Machine::look();
         let memory_bytes = match config.memory_bytes {
             0 => machine.memory_bytes / 6 * 5,
             bytes => bytes,
         };
         let work_dir = config.coordinator.dir.join("worker");
-        let mut agent = AgentConfig::new(&work_dir, version, memory_bytes);
-        let mut name = machine.host;
-        name.retain(|c| !c.is_control());
-        agent.name = if (1..=NAME_BYTES_MAX).contains(&name.len()) { name } else { "coordinator".to_owned() };
-        agent.build = concat!("assay ", env!("CARGO_PKG_VERSION"), " (in the coordinator)").to_owned();
-        agent.devices = vec![(Device::Cpu, machine.cpu)];
-        agent.slots = cpu_slots(memory_bytes, MEMORY_BYTES[Kind::Shard], machine.cores);
+        let this = Program {
+            version,
+            build: concat!("assay ", env!("CARGO_PKG_VERSION"), " (in the coordinator)").to_owned(),
+            task_bytes: MEMORY_BYTES[Kind::Shard],
+            uses_gpus: cfg!(feature = "cuda"),
+        };
+        let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+        let devices = devices(visible.as_deref());
+        let agent = local_agent(&this, &machine, &devices, memory_bytes, work_dir.clone());
+        let agent = agent.map_err(|error| wrong(&error))?;
         let allocator = ALLOCATOR.iter().filter(|(name, _)| std::env::var_os(name).is_none());
         let jobs = JobsConfig {
             program,
@@ -63,7 +66,7 @@ impl Worker {
             work_dir: work_dir.join("stages"),
             memory_bytes,
             slots: agent.slots,
-            parts: PARTS,
+            parts: PARTS.max(agent.slots.saturating_mul(PARTS_A_SLOT)),
         };
         let settings = ChildSettings {
             log_dir: work_dir.join("logs"),
@@ -72,9 +75,9 @@ impl Worker {
             memory_limit_percent: MEMORY_LIMIT_PERCENT,
             memory_bytes,
         };
-        let wrong = |error: &dyn std::error::Error| ClusterError::Worker(crate::shell::one_line(error));
         let key = WorkerKey::open(&work_dir.join("worker.key")).map_err(|error| wrong(&error))?;
-        let runner = ChildRunner::new(StageJobs::new(jobs, epoch.rules.clone()), settings);
+        let runner = ChildRunner::new(StageJobs::new(jobs, epoch.rules.clone()), settings)
+            .with_gpus(agent.gpu_shares.clone());
         Ok(Self { agent, runner, key })
     }
 
@@ -88,5 +91,33 @@ impl Worker {
         let Opened { queue, store } = opened;
         let agent = Agent::open(self.agent, queue, store, Arc::new(self.runner), self.key).map_err(wrong)?;
         agent.run(leave).await.map_err(wrong)
+    }
+}
+
+/// The devices that `CUDA_VISIBLE_DEVICES` leaves, as `assay-worker --devices` takes them: GPUs by number, or all where it is not set or
+/// names them in another way; the processor where it is empty.
+fn devices(visible: Option<&str>) -> String {
+    let Some(visible) = visible.map(str::trim) else { return "auto".to_owned() };
+    let is_number = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    match visible {
+        "" => "cpu".to_owned(),
+        _ if cfg!(feature = "cuda") && visible.split(',').all(|name| is_number(name.trim())) => {
+            visible.to_owned()
+        }
+        _ => "auto".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worker_takes_the_gpus_that_are_left_to_this_process() {
+        assert_eq!(devices(None), "auto");
+        assert_eq!(devices(Some(" ")), "cpu");
+        assert_eq!(devices(Some("GPU-5ebd5e6f")), "auto");
+        // A build without CUDA cannot be given any.
+        assert_eq!(devices(Some("1,0")), if cfg!(feature = "cuda") { "1,0" } else { "auto" });
     }
 }

@@ -19,6 +19,7 @@ use assay_l1_light::message::{scan, Action, Position, Rules};
 use assay_l1_light::proof::WholeBlock;
 use assay_lvm::batch::blocks_of;
 use assay_lvm::core::{Block, BlockAttributes, Transaction};
+use assay_lvm::head::Head;
 use assay_lvm::Chain;
 use bitcoin::consensus::encode::serialize;
 use bitcoin::BlockHash;
@@ -121,25 +122,15 @@ fn left_out<'a>(chain: &Chain, data: &[u8], due: impl Iterator<Item = &'a Forced
     let blocks: Result<Vec<_>, _> = raws.iter().map(|raw| Block::decode(raw)).collect();
     let Ok(blocks) = blocks else { return Verdict::Complete };
     let Some(first) = blocks.first() else { return Verdict::Complete };
-    let attributes = attributes(first);
-    let mut taken: Vec<Transaction> = Vec::new();
-    // A transaction that may not be included leaves the chain as it was.
-    let mut scratch = None;
+    let Ok(mut head) = Head::new(chain, attributes(first)) else { return Verdict::Complete };
     for forced in due {
-        if taken.len() == TAKEN_MAX {
+        if head.taken().len() == TAKEN_MAX {
             break;
         }
-        let trial = scratch.get_or_insert_with(|| chain.clone());
-        let head = taken.iter().chain([&forced.transaction]).cloned().collect();
-        if trial.append(&attributes, head).is_err() {
-            continue;
-        }
-        scratch = None;
-        let is_there = blocks.iter().any(|block| block.transactions_raw.contains(&forced.raw.as_slice()));
-        if !is_there {
+        let is_there = || blocks.iter().any(|block| block.transactions_raw.contains(&forced.raw.as_slice()));
+        if head.take(&forced.transaction) && !is_there() {
             return Verdict::LeftOut(forced.position);
         }
-        taken.push(forced.transaction.clone());
     }
     Verdict::Complete
 }

@@ -11,6 +11,7 @@ use assay_l1::graph::transactions::{leaf_witness, sign_leaf};
 use assay_l1::{EpochParams, InProcessRegtest, KeyRole, OperatorSecret};
 use assay_l1_light::message::Body;
 use assay_l1_parties::CODE_ROOT;
+use assay_l1_signer::policy::Payees;
 use assay_lvm::core::{Block, BlockAttributes};
 use assay_lvm::{sample, Batch};
 use bitcoin::hashes::{sha256, Hash};
@@ -27,7 +28,8 @@ fn policy(verifier_commitment: [u8; 32]) -> Policy {
     let key = |role| secret.public_key(&TRUNK, role);
     let start_commitment = sample::genesis_state().unwrap().commitment();
     let params = EpochParams { start_commitment, code_root: [2; 32], verifier_commitment };
-    Policy::regtest(TRUNK, key(KeyRole::Operator), key(KeyRole::Wallet), params)
+    let payees = Payees { operator: key(KeyRole::Operator), sink: key(KeyRole::Wallet) };
+    Policy::regtest(TRUNK, payees, params)
 }
 
 /// What a right claim about a batch signs.

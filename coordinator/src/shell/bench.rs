@@ -1,60 +1,111 @@
-//! `assay bench`: each part of a batch's way once, in the processes that `assay prove` uses, nothing taken from a cache.
+//! `assay bench`: checks, then each part of a batch's way once, in the processes that `assay prove` uses, nothing taken from a cache; then
+//! several batches in flight.
+
+mod flight;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use assay_agent::runner::Device;
 use assay_lvm::guests;
 use assay_lvm_core::VkHash;
 use assay_worker::stages::{
-    self as worker, BlockProgram, FileRef, Groth16ProveJob, Groth16SetupJob, KeysJob, KeysOutcome,
-    ProofOutcome, ProveFoldJob, ProveRunJob, WrapJob,
+    self as worker, BlockProgram, CheckJob, CheckOutcome, FileRef, Groth16ProveJob, Groth16SetupJob, KeysJob,
+    KeysOutcome, ProofOutcome, ProveFoldJob, ProveRunJob, ReferenceJob, ReferenceOutcome, WrapJob,
 };
 
 use super::session::{Session, Tell};
-use super::setup::error;
+use super::setup::{ask, error};
 use super::{Fault, Place};
-use crate::bench::{BatchFigures, Figures, Sampler, VERSION};
+use crate::bench::{visible_gpus, BatchFigures, Figures, InFlight, Sampler, VERSION};
 use crate::error::Error;
+use crate::fsio;
 use crate::job::{fold_public_values, Job};
 use crate::machine::Machine;
 use crate::progress::{Board, Step, View};
 use crate::report::ZKVM_VERSION;
 
 /// What the view shows, in this order.
-const STEPS: [&str; 7] = ["keys", "core", "compressed", "fold", "wrap", "groth16-setup", "groth16"];
+const STEPS: [&str; 8] =
+    ["keys", "core", "compressed", "fold", "wrap", "groth16-setup", "groth16", "sp1-reference"];
 
-/// Measures batches, each with whether it is linked to a history; proofs are verified as for `assay prove`. Files go below the
-/// cache and are removed.
+/// Checks that small proofs verify, and measures batches, each with whether it is linked to a history; proofs are verified as for
+/// `assay prove`. Several batches in flight are measured where there is a GPU, and where `in_flight` asks for it. Files go
+/// below the cache and are removed.
 ///
 /// # Errors
 /// [`Error::Stage`], [`Error::Interrupted`].
-pub fn bench(place: &Place<'_>, jobs: &[(Job, bool)]) -> Result<Figures, Error> {
+pub fn bench(place: &Place<'_>, jobs: &[(Job, bool)], in_flight: bool) -> Result<Figures, Error> {
+    let gpus = gpus();
+    let numbers: Vec<u32> = gpus.iter().map(|(number, _)| *number).collect();
+    let check = check(place, !gpus.is_empty())?;
     let mut batches = Vec::new();
     for (job, is_linked) in jobs {
         let folder = tempfile::tempdir_in(place.cache.root())
             .map_err(|e| Error::Stage { stage: "start".to_owned(), reason: e.to_string() })?;
-        let mut run = Run::new(place, job, folder.path());
+        // A prover has one GPU, the first.
+        let mut run = Run::new(place, job, folder.path(), numbers.iter().copied().take(1).collect());
         let measured = run.measure(*is_linked);
         run.session.close();
         run.view.close();
         batches.push(measured.map_err(|fault| error("bench", fault))?);
     }
-    let gpus = assay_agent::devices::gpus().into_iter().map(|(_, name)| name).collect();
+    let in_flight = if in_flight || !gpus.is_empty() { several(place, &numbers)? } else { Vec::new() };
     Ok(Figures {
         version: VERSION,
         unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         versions: [env!("CARGO_PKG_VERSION").to_owned(), ZKVM_VERSION.to_owned()],
         cuda: cfg!(feature = "cuda"),
         machine: Machine::here(),
-        gpus,
+        gpus: gpus.into_iter().map(|(_, name)| name).collect(),
+        check,
         batches,
+        in_flight,
     })
+}
+
+/// Numbers and names of the GPUs that this build and its children may use.
+fn gpus() -> Vec<(u32, String)> {
+    if !cfg!(feature = "cuda") {
+        return Vec::new();
+    }
+    let listed = assay_agent::devices::gpus().into_iter().filter_map(|(device, name)| match device {
+        Device::Gpu(number) => Some((number, name)),
+        Device::Cpu => None,
+    });
+    visible_gpus(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref(), listed.collect())
+}
+
+/// Has small proofs made and verified; on a processor the zkVM's has no recursion, which would take minutes.
+fn check(place: &Place<'_>, has_gpu: bool) -> Result<CheckOutcome, Error> {
+    fsio::say!("checking that small proofs verify");
+    let until = if has_gpu { worker::Until::Compressed } else { worker::Until::Core };
+    match ask(place, "check", &worker::Job::Check(CheckJob { until }), &mut |_| ())? {
+        worker::Outcome::Check(check) => Ok(check),
+        _ => Err(error("check", unexpected())),
+    }
+}
+
+/// Batches in flight. What has been measured before is not lost if that fails.
+fn several(place: &Place<'_>, gpus: &[u32]) -> Result<Vec<InFlight>, Error> {
+    // A coordinator does not begin without.
+    ask(place, "set-up", &worker::Job::Groth16Setup(Groth16SetupJob {}), &mut |_| ())?;
+    match flight::measure(place, gpus) {
+        Ok(figures) => Ok(figures),
+        Err(Fault::Cancelled) => Err(Error::Interrupted),
+        Err(fault) => {
+            fsio::say!("warning: batches in flight are not measured: {}", error("bench", fault));
+            Ok(Vec::new())
+        }
+    }
 }
 
 struct Run<'a> {
     job: &'a Job,
     folder: &'a Path,
+    /// The GPU that it works on; none: the processor.
+    gpus: Vec<u32>,
     cancel: &'a AtomicBool,
     session: Session,
     view: View,
@@ -63,12 +114,13 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(place: &'a Place<'_>, job: &'a Job, folder: &'a Path) -> Self {
+    fn new(place: &'a Place<'_>, job: &'a Job, folder: &'a Path, gpus: Vec<u32>) -> Self {
         let title = format!("bench of batch {}: {} run(s)", job.summary.id, job.runs.len());
         let board = Board::new(title, STEPS.map(|step| (step.to_owned(), None)));
         Self {
             job,
             folder,
+            gpus,
             cancel: &place.cancel,
             session: Session::new(&place.program, place.config, place.cache, "bench"),
             view: View::new(board),
@@ -81,7 +133,7 @@ impl<'a> Run<'a> {
         let (outcome, _) = self.run(0, &worker::Job::Keys(KeysJob {}))?;
         let worker::Outcome::Keys(keys) = outcome else { return Err(unexpected()) };
         let runs = self.inputs()?;
-        let sampler = Sampler::start();
+        let sampler = Sampler::start(&self.gpus);
         let (core, core_seconds) = self.prove_runs(1, &runs, worker::Until::Core)?;
         let (compressed, compressed_seconds) = self.prove_runs(2, &runs, worker::Until::Compressed)?;
         let mut figures = BatchFigures {
@@ -96,6 +148,7 @@ impl<'a> Run<'a> {
             groth16_seconds: None,
             peak_memory_bytes: 0,
             gpu: None,
+            reference: None,
         };
         if is_linked {
             self.finish(&keys, &compressed, &mut figures)?;
@@ -105,6 +158,9 @@ impl<'a> Run<'a> {
         }
         figures.gpu = sampler.and_then(Sampler::stop);
         (figures.start_seconds, figures.peak_memory_bytes) = (self.start_seconds, self.peak_bytes);
+        if !self.gpus.is_empty() {
+            figures.reference = self.reference(&runs)?;
+        }
         Ok(figures)
     }
 
@@ -146,6 +202,20 @@ impl<'a> Run<'a> {
         let (_, seconds) = self.run(6, &job)?;
         figures.groth16_seconds = Some(seconds);
         Ok(())
+    }
+
+    /// The zkVM's own prover on the same runs, in a process of its own. That it fails is no failure of ours.
+    fn reference(&mut self, runs: &[FileRef]) -> Result<Option<ReferenceOutcome>, Fault> {
+        let job = worker::Job::Reference(ReferenceJob { runs: runs.to_vec() });
+        match self.run(7, &job) {
+            Ok((worker::Outcome::Reference(theirs), _)) => Ok(Some(theirs)),
+            Ok(_) => Err(unexpected()),
+            Err(Fault::Failed(reason)) => {
+                self.view.note(&format!("warning: the zkVM's own prover is not measured: {reason}"));
+                Ok(None)
+            }
+            Err(fault) => Err(fault),
+        }
     }
 
     fn inputs(&self) -> Result<Vec<FileRef>, Fault> {

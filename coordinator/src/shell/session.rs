@@ -25,12 +25,15 @@ enum Kind {
     Zkvm,
     /// Set-up and Groth16.
     Groth16,
+    /// Holds the zkVM's own prover.
+    Reference,
 }
 
 impl Kind {
     fn of(job: &Job) -> Self {
         match job {
             Job::Groth16Circuit(_) | Job::Groth16Setup(_) | Job::Groth16Prove(_) => Kind::Groth16,
+            Job::Reference(_) => Kind::Reference,
             _ => Kind::Zkvm,
         }
     }
@@ -39,6 +42,7 @@ impl Kind {
         match self {
             Kind::Zkvm => "zkvm",
             Kind::Groth16 => "groth16",
+            Kind::Reference => "reference",
         }
     }
 }

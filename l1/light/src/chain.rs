@@ -391,12 +391,6 @@ impl LightClient {
         self.block(self.best)
     }
 
-    /// Number of headers kept, the anchor aside.
-    #[must_use]
-    pub fn headers_len(&self) -> usize {
-        self.nodes.len()
-    }
-
     /// The highest final block. A chain shorter than the depth has the anchor as its final block, which the client's creator
     /// vouched for.
     #[must_use]

@@ -15,7 +15,7 @@ use bitcoin::taproot::LeafVersion;
 use bitcoin::{OutPoint, ScriptBuf, TapLeafHash, Transaction, Txid};
 
 use crate::evidence::SignedValue;
-use crate::types::{ClaimId, EpochIndex, TxId};
+use crate::types::{epoch_name, ClaimId, EpochIndex, TxId};
 
 /// Where claim 0 of an epoch starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -300,6 +300,19 @@ impl Contract {
         self.epochs.get(index.0 as usize).map(Arc::as_ref)
     }
 
+    /// How people are told of an epoch.
+    #[must_use]
+    pub fn name(&self, index: EpochIndex) -> String {
+        let number = self.epoch(index).map(|epoch| epoch.spec().terms.epoch);
+        number.map_or_else(|| index.to_string(), |number| epoch_name(number, index))
+    }
+
+    /// How people are told of a claim.
+    #[must_use]
+    pub fn claim_name(&self, claim: ClaimId) -> String {
+        claim.text(&self.name(claim.epoch))
+    }
+
     /// The draft of a transaction.
     #[must_use]
     pub fn node(&self, id: TxId) -> Option<&Node> {
@@ -347,6 +360,14 @@ impl Contract {
             _ => false,
         };
         is_open && epoch.leaf_used(id.role, proof, tx, at).is_some()
+    }
+
+    /// True if an epoch goes on where another was ended by a timeout: the attesters have signed from which claim on.
+    #[must_use]
+    pub fn is_handover(&self, epoch: EpochIndex) -> bool {
+        let opening = self.node(TxId { epoch, role: TxRole::Reconfiguration });
+        let spent = opening.and_then(|node| self.by_txid(&node.tx.input.first()?.previous_output.txid));
+        spent.is_some_and(|id| matches!(id.role, TxRole::ClaimTimeout(_)))
     }
 
     /// Where `claim` starts: the claim that its previous root is linked to, or a state.

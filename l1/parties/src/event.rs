@@ -1,5 +1,7 @@
 //! What goes into the machines and what comes out.
 
+mod text;
+
 use std::sync::Arc;
 
 use bitcoin::{Amount, Transaction, Txid};
@@ -115,6 +117,8 @@ pub enum Fault {
     Proof,
     /// A forced transaction was left out.
     ForcedDropped,
+    /// It starts at a state that nobody can know, because of a claim before it ([`hides_state`](Self::hides_state)).
+    UnknownStart,
 }
 
 impl Fault {
@@ -123,9 +127,15 @@ impl Fault {
     pub fn on_chain(self) -> bool {
         matches!(self, Self::Digest | Self::Link)
     }
+
+    /// True if nobody who follows the chain can have the state after such a claim.
+    #[must_use]
+    pub fn hides_state(self) -> bool {
+        matches!(self, Self::DataMissing | Self::BatchHash | Self::NewRoot)
+    }
 }
 
-/// Something that people should know.
+/// Something that people should know. Its text says what happened and what to do: [`Alarm::text`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Alarm {
@@ -139,7 +149,7 @@ pub enum Alarm {
     Slashed(EpochIndex),
     /// A trunk was ended by a timeout.
     Halted(EpochIndex),
-    /// A batch does not start where any other ended.
+    /// A batch starts at the same state as another one, with other values, and is not taken. The first bytes of that state.
     Batch([u8; 8]),
     /// A one-time key of the claim has signed another value already: the epoch cannot go on.
     KeyUsed(ClaimId),
@@ -186,6 +196,8 @@ pub enum Effect {
     Broadcast(Vec<Arc<Transaction>>),
     /// Operator: publish data and proof of the batch that starts at this state, and keep at it; answer with `Data`.
     Publish([u8; 32]),
+    /// Operator: there is no room for the batch that starts at this state. Offer it again after the next block.
+    Later([u8; 32]),
     /// Operator: sign these values through the record of used keys; answer with `Signed`.
     Sign(ClaimId, Values),
     /// Operator: sign the assertion of this claim through the record of used keys; answer with `Asserted`.

@@ -26,6 +26,9 @@
 //! Reading order: [`contract`], [`View`], [`Event`], [`Effect`], [`Operator`], [`Vigilante`], [`sender`], [`service`]; `sim` runs them
 //! under attack.
 
+#[macro_use]
+mod weak;
+
 pub mod contract;
 mod event;
 pub mod evidence;
@@ -42,14 +45,14 @@ mod vigilante;
 
 pub use contract::Contract;
 pub use event::{Alarm, Block, Effect, Event, Fault, FeeTrouble, Reject};
-pub use operator::{Operator, OperatorWeak, BATCHES_MAX};
+pub use operator::{Operator, BATCHES_MAX};
 pub use party::{Context, Keys, Machine, StepError};
 pub use sender::Sender;
 pub use types::{
-    ClaimId, EpochIndex, Height, TxId, Values, BATCH_HASH, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT,
+    epoch_name, ClaimId, EpochIndex, Height, TxId, Values, BATCH_HASH, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT,
 };
 pub use view::{lineage, slashed_claim, Coin, Confirmed, Readiness, Standing, View};
-pub use vigilante::{Vigilante, VigilanteWeak};
+pub use vigilante::Vigilante;
 
 /// Tests of decoders measure what they allocate.
 #[cfg(test)]

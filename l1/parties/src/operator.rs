@@ -20,9 +20,9 @@ use crate::fees::FeePolicy;
 use crate::party::{Context, Machine, Party, StepError};
 use crate::sender::{Draft, Sender, Want};
 use crate::types::{ClaimId, EpochIndex, Height, TxId, Values, CODE_ROOT, NEW_ROOT, PREV_ROOT};
-use crate::view::{Readiness, Standing, View};
+use crate::view::{lineage, Readiness, Standing, View};
 
-/// Batches that wait for their claim, at most.
+/// Batches that wait for their claim, at most; but those of the next claims are always taken.
 pub const BATCHES_MAX: usize = 4_096;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,21 +58,22 @@ enum Asked {
     Assert(ClaimId),
 }
 
-/// Remedies taken away, for the simulator's tests of itself.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct OperatorWeak {
-    /// Challenges are not answered.
-    pub silent: bool,
-    /// A claim that was sent once is not sent again.
-    pub forget_reorgs: bool,
-    /// Requests are not repeated after a restart.
-    pub forget_restarts: bool,
-    /// Acceptance is left for later, so that the time to answer a late challenge runs out.
-    pub lazy: bool,
-    /// Claims do not wait for their data.
-    pub claim_first: bool,
-    /// Signs whatever the shell says: how the simulator's liars get their lies on the chain.
-    pub gullible: bool,
+switches! {
+    /// Remedies taken away, for the simulator's tests of itself.
+    OperatorWeak {
+        /// Challenges are not answered.
+        silent,
+        /// A claim that was sent once is not sent again.
+        forget_reorgs,
+        /// Requests are not repeated after a restart.
+        forget_restarts,
+        /// Acceptance is left for later, so that the time to answer a late challenge runs out.
+        lazy,
+        /// Claims do not wait for their data.
+        claim_first,
+        /// Signs whatever the shell says: how the simulator's liars get their lies on the chain.
+        gullible,
+    }
 }
 
 impl Operator {
@@ -91,7 +92,7 @@ impl Operator {
 
     /// Takes remedies away.
     #[cfg(feature = "simulate")]
-    pub fn weaken(&mut self, weak: OperatorWeak) {
+    pub(crate) fn weaken(&mut self, weak: OperatorWeak) {
         self.weak = weak;
     }
 
@@ -112,8 +113,7 @@ impl Machine for Operator {
 
     fn step(&mut self, context: Context<'_>, event: &Event) -> Result<Vec<Effect>, StepError> {
         let mut effects = Vec::new();
-        #[cfg(feature = "simulate")]
-        if let (Event::Disconnected(height), true) = (event, self.weak.forget_reorgs) {
+        if let (Event::Disconnected(height), true) = (event, self.weak.forget_reorgs()) {
             self.party.view.disconnect_blindly(*height);
             return Ok(effects);
         }
@@ -152,10 +152,14 @@ impl Operator {
                     return;
                 }
                 let other = known.map(|known| known.values).or(settled).is_some_and(|other| other != *values);
-                if other || (known.is_none() && full) {
+                if other {
                     effects.push(Effect::Alarm(Alarm::Batch(first_bytes(&values[PREV_ROOT]))));
                 } else if known.is_none() {
-                    self.batches.insert(values[PREV_ROOT], fresh);
+                    if full && !self.is_next(context, &values[PREV_ROOT]) {
+                        effects.push(Effect::Later(values[PREV_ROOT]));
+                    } else {
+                        self.batches.insert(values[PREV_ROOT], fresh);
+                    }
                 }
             }
             Event::Data { prev_root, on_chain } => {
@@ -169,7 +173,7 @@ impl Operator {
             Event::Signed { claim, values, items } => {
                 let asked = self.asked.remove(&Asked::Sign(*claim));
                 let own = self.batches.get(&values[PREV_ROOT]).is_some_and(|batch| batch.values == *values);
-                if asked && (own || self.weak.gullible) {
+                if asked && (own || self.weak.gullible()) {
                     let signed = Signed { values: *values, items: items.clone() };
                     self.signed.entry(*claim).or_insert(signed);
                 }
@@ -185,19 +189,23 @@ impl Operator {
                     self.asserted.entry(*claim).or_insert_with(|| slots.clone());
                 }
             }
-            Event::Restarted if !self.weak.forget_restarts => self.asked.clear(),
+            Event::Restarted if !self.weak.forget_restarts() => self.asked.clear(),
             Event::Connected(_) => self.forget_settled(context),
             _ => {}
         }
     }
 
-    /// Values of this operator's claims whose acceptance is final: what a reorganisation or a slash can void is not among them.
+    /// Values of this operator's claims, and of those of others that they build on, whose acceptance is final: what a reorganisation or a
+    /// slash can void is not among them.
     fn settled<'a>(&'a self, context: Context<'a>) -> impl Iterator<Item = Values> + 'a {
         let view = &self.party.view;
-        let claims = Self::mine(context).into_iter().flat_map(|(epoch, known)| {
+        let mine = Self::mine(context);
+        let before = mine.last().map(|(epoch, _)| ClaimId { epoch: *epoch, claim: 0 });
+        let before = before.map_or_else(Vec::new, |first| lineage(context.contract, first));
+        let claims = mine.into_iter().flat_map(|(epoch, known)| {
             (0..known.spec().terms.claims_max).map(move |claim| ClaimId { epoch, claim })
         });
-        claims.filter_map(|claim| match view.standing(claim) {
+        before.into_iter().chain(claims).filter_map(|claim| match view.standing(claim) {
             Standing::Accepted(height) if view.is_final(height) => view.values(claim),
             _ => None,
         })
@@ -270,6 +278,18 @@ impl Operator {
         }
     }
 
+    /// The first claim of an epoch that is in no block.
+    fn next(&self, epoch: EpochIndex, known: &Epoch) -> Option<ClaimId> {
+        let made = |claim: &ClaimId| self.party.view.confirmed(claim.tx(TxRole::Claim)).is_some();
+        (0..known.spec().terms.claims_max).map(|claim| ClaimId { epoch, claim }).find(|claim| !made(claim))
+    }
+
+    /// True if the next claim of an epoch starts at this state.
+    fn is_next(&self, context: Context<'_>, root: &[u8; 32]) -> bool {
+        let claims = Self::mine(context).into_iter().filter_map(|(index, epoch)| self.next(index, epoch));
+        claims.map(|claim| self.start(context, claim)).any(|start| start.as_ref() == Some(root))
+    }
+
     /// The opening of the epoch, or its next claim.
     fn forward(
         &mut self,
@@ -278,12 +298,9 @@ impl Operator {
         wants: &mut Vec<Want>,
         effects: &mut Vec<Effect>,
     ) {
-        let view = &self.party.view;
-        let made = |claim: u32| view.confirmed(TxId { epoch: index, role: TxRole::Claim(claim) }).is_some();
-        let next = (0..epoch.spec().terms.claims_max).find(|claim| !made(*claim));
-        let Some(claim) = next.map(|claim| ClaimId { epoch: index, claim }) else { return };
+        let Some(claim) = self.next(index, epoch) else { return };
         let batch = self.start(context, claim).and_then(|root| self.batches.get(&root));
-        let Some(batch) = batch.filter(|batch| batch.on_chain || self.weak.claim_first) else { return };
+        let Some(batch) = batch.filter(|batch| batch.on_chain || self.weak.claim_first()) else { return };
         let values = batch.values;
         if !is_proved_for(epoch, &values) {
             // No chain takes such a claim, and signing it would use up its one-time keys.
@@ -332,10 +349,10 @@ impl Operator {
             let answer_until = made.height.plus(u32::from(locks.challenge_blocks + locks.assert_blocks));
             let accepted = claim.tx(TxRole::OptimisticAcceptance);
             let late = view.tip().plus(2) >= answer_until;
-            if view.ready(context.contract, accepted) && (!self.weak.lazy || late) {
+            if view.ready(context.contract, accepted) && (!self.weak.lazy() || late) {
                 wants.push(Want { id: accepted, deadline: Some(answer_until) });
             }
-            if self.weak.silent {
+            if self.weak.silent() {
                 continue;
             }
             let challenged = view.confirmed(claim.tx(TxRole::Challenge)).is_some();

@@ -112,15 +112,16 @@ pub struct Sender {
     weak: SenderWeak,
 }
 
-/// Remedies taken away, for the simulator's tests of itself.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct SenderWeak {
-    /// Nothing is ever raised.
-    pub(crate) no_bump: bool,
-    /// Nothing is sent twice.
-    pub(crate) no_rebroadcast: bool,
-    /// The budget is not looked at.
-    pub(crate) no_budget: bool,
+switches! {
+    /// Remedies taken away, for the simulator's tests of itself.
+    SenderWeak {
+        /// Nothing is ever raised.
+        no_bump,
+        /// Nothing is sent twice.
+        no_rebroadcast,
+        /// The budget is not looked at.
+        no_budget,
+    }
 }
 
 impl Sender {
@@ -251,7 +252,7 @@ impl Sender {
                     effects.push(Effect::Alarm(Alarm::Fee(want.id, error.into())));
                     // What is out already stays out.
                     let again = self.jobs.get_mut(&want.id).filter(|job| job.sent < view.tip());
-                    if let Some(job) = again.filter(|_| !self.weak.no_rebroadcast) {
+                    if let Some(job) = again.filter(|_| !self.weak.no_rebroadcast()) {
                         job.sent = view.tip();
                         effects.push(Effect::Broadcast(job.package.clone()));
                     }
@@ -285,7 +286,7 @@ impl Sender {
         // Whoever competes for the same may be honest, too, and then either will do: it is outbid only if nothing moves.
         let wanted = if stuck { wanted.max(job.outbid) } else { wanted };
         let raise = wanted > job.fee && (stuck || urgent || job.demanded > job.fee);
-        if gone || (raise && !self.weak.no_bump) {
+        if gone || (raise && !self.weak.no_bump()) {
             let before = Replaced { fee: job.fee, vsize: job.own_vsize() };
             let least = before.least_fee(draft.own_vsize(), self.policy.incremental)?;
             let ceiling = fee_at(self.policy.ceiling, vsize)?.min(draft.fee_max());
@@ -303,7 +304,7 @@ impl Sender {
                 .map(|()| true);
             }
         }
-        let again = tip > job.sent && !self.weak.no_rebroadcast;
+        let again = tip > job.sent && !self.weak.no_rebroadcast();
         if again {
             job.sent = tip;
         }
@@ -319,7 +320,7 @@ impl Sender {
         (fee, stuck): (Amount, u32),
     ) -> Result<(), FeeError> {
         let cost = draft.cost(fee);
-        if !self.weak.no_budget {
+        if !self.weak.no_budget() {
             self.policy.afford(self.committed_without(Some(want.id)), cost)?;
         }
         let coin = match draft.coin_needed(fee) {
@@ -379,7 +380,7 @@ impl Sender {
         let stuck =
             open.as_ref().map_or(0, |split| tip.since(split.raised) / self.policy.patience_blocks.max(1));
         let made = match open {
-            Some(split) if stuck == 0 || self.weak.no_bump => Some(split),
+            Some(split) if stuck == 0 || self.weak.no_bump() => Some(split),
             open => self.cut(coin, open.as_ref(), (view, wallet), stuck).or(open),
         };
         if let Some(split) = made {
@@ -418,7 +419,7 @@ impl Sender {
             let replaced = Replaced { fee: before.fee, vsize };
             fee = fee.max(replaced.least_fee(vsize, self.policy.incremental).ok()?);
         }
-        if !self.weak.no_budget {
+        if !self.weak.no_budget() {
             self.policy.afford(self.committed(), fee).ok()?;
         }
         let mut tx = outline(piece(fee)?);

@@ -26,6 +26,7 @@ mod follow;
 pub mod fund;
 mod judge;
 mod node;
+mod offers;
 pub mod operator;
 mod publish;
 mod runner;

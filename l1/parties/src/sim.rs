@@ -10,7 +10,7 @@
 
 mod chain;
 mod checks;
-mod fixture;
+pub(crate) mod fixture;
 mod mempool;
 mod options;
 mod shell;

@@ -32,6 +32,19 @@ impl std::fmt::Display for Height {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EpochIndex(pub u32);
 
+/// By its files: the number is the contract's to tell.
+impl std::fmt::Display for EpochIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "epoch file {:04}", self.0)
+    }
+}
+
+/// How people are told of an epoch: by its number, and by its files, because two may have one number.
+#[must_use]
+pub fn epoch_name(number: u32, place: EpochIndex) -> String {
+    format!("epoch {number} (file {:04})", place.0)
+}
+
 /// A transaction of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TxId {
@@ -41,9 +54,17 @@ pub struct TxId {
     pub role: TxRole,
 }
 
+impl TxId {
+    /// How people are told of it. `epoch`: how they are of its epoch.
+    #[must_use]
+    pub fn text(&self, epoch: &str) -> String {
+        format!("{} of {epoch}", self.role)
+    }
+}
+
 impl std::fmt::Display for TxId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of epoch {}", self.role, self.epoch.0)
+        f.write_str(&self.text(&self.epoch.to_string()))
     }
 }
 
@@ -62,11 +83,17 @@ impl ClaimId {
     pub fn tx(self, role: impl FnOnce(u32) -> TxRole) -> TxId {
         TxId { epoch: self.epoch, role: role(self.claim) }
     }
+
+    /// How people are told of it. `epoch`: how they are of its epoch.
+    #[must_use]
+    pub fn text(&self, epoch: &str) -> String {
+        format!("claim {} of {epoch}", self.claim)
+    }
 }
 
 impl std::fmt::Display for ClaimId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "claim {} of epoch {}", self.claim, self.epoch.0)
+        f.write_str(&self.text(&self.epoch.to_string()))
     }
 }
 

@@ -4,10 +4,9 @@
 //! no special care: what is no longer there is wanted again.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use assay_l1::graph::contract::build::{Input, TxRole};
-use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction};
+use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Witness};
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{Contract, Origin};
@@ -20,8 +19,9 @@ use crate::types::{ClaimId, EpochIndex, Height, TxId, Values};
 pub struct Confirmed {
     /// The block.
     pub height: Height,
-    /// The transaction.
-    pub tx: Arc<Transaction>,
+    /// For a claim and a slot of an assertion: the witness of the first input. Its length is bounded by the script; of what strangers
+    /// may add to (challenges, slashes) nothing is kept.
+    pub witness: Option<Witness>,
     /// For a claim: the values that it signed.
     pub values: Option<Values>,
 }
@@ -137,11 +137,13 @@ impl View {
                 }
             }
             for id in contract.identify(tx) {
-                let values = match id.role {
-                    TxRole::Claim(_) => read_claim(tx).map(|claim| claim.values),
+                let signed = matches!(id.role, TxRole::Claim(_) | TxRole::AssertSlot(..));
+                let witness = tx.input.first().filter(|_| signed).map(|input| input.witness.clone());
+                let values = match (id.role, &witness) {
+                    (TxRole::Claim(_), Some(witness)) => SignedClaim::read(witness).map(|claim| claim.values),
                     _ => None,
                 };
-                self.confirmed.insert(id, Confirmed { height: block.height, tx: Arc::clone(tx), values });
+                self.confirmed.insert(id, Confirmed { height: block.height, witness, values });
             }
             // A coinbase cannot be spent for 100 blocks: it is nothing to count on.
             let outputs = tx.output.iter().enumerate().filter(|_| !tx.is_coinbase());
@@ -157,8 +159,7 @@ impl View {
         self.coins.retain(|_, coin| coin.spent.is_none_or(|height| tip.since(height) <= 2 * finality));
     }
 
-    /// Goes back without forgetting what the block held.
-    #[cfg(feature = "simulate")]
+    /// Goes back without forgetting what the block held: for machines that are weakened.
     pub(crate) fn disconnect_blindly(&mut self, height: Height) {
         self.tip = Height(height.0.saturating_sub(1));
     }
@@ -206,13 +207,26 @@ impl View {
     /// The values that a confirmed claim signed, with their signatures.
     #[must_use]
     pub fn claim(&self, claim: ClaimId) -> Option<SignedClaim> {
-        read_claim(&self.confirmed(claim.tx(TxRole::Claim))?.tx)
+        SignedClaim::read(self.confirmed(claim.tx(TxRole::Claim))?.witness.as_ref()?)
     }
 
     /// The values that a confirmed claim signed.
     #[must_use]
     pub fn values(&self, claim: ClaimId) -> Option<Values> {
         self.confirmed(claim.tx(TxRole::Claim))?.values
+    }
+
+    /// The last block in which a claim that was made can be challenged for certain.
+    pub(crate) fn challenge_until(&self, contract: &Contract, claim: ClaimId) -> Option<Height> {
+        let made = self.confirmed(claim.tx(TxRole::Claim))?.height;
+        Some(made.plus(u32::from(contract.epoch(claim.epoch)?.spec().locks.challenge_blocks)))
+    }
+
+    /// True once no more than the `part`th of a claim's period to challenge is left.
+    pub(crate) fn is_nearly_over(&self, contract: &Contract, claim: ClaimId, part: u32) -> bool {
+        let blocks = contract.epoch(claim.epoch).map_or(0, |epoch| epoch.spec().locks.challenge_blocks);
+        let until = self.challenge_until(contract, claim);
+        until.is_some_and(|until| self.tip.plus(u32::from(blocks) / part) >= until)
     }
 
     /// The slash of an epoch's collateral: what it was for, and when.
@@ -298,10 +312,6 @@ pub fn lineage(contract: &Contract, end: ClaimId) -> Vec<ClaimId> {
     claims
 }
 
-fn read_claim(tx: &Transaction) -> Option<SignedClaim> {
-    SignedClaim::read(&tx.input.first()?.witness)
-}
-
 /// Blocks that an input waits.
 fn lock(sequence: Sequence) -> u32 {
     match sequence.to_relative_lock_time() {
@@ -319,5 +329,39 @@ pub fn slashed_claim(role: TxRole) -> Option<u32> {
         | TxRole::DisproveInput(claim)
         | TxRole::Disprove(claim) => Some(claim),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use assay_l1::graph::contract::build::leaf;
+    use bitcoin::TxOut;
+
+    use super::*;
+    use crate::contract::Fill;
+    use crate::sim::Fixture;
+
+    #[test]
+    fn what_strangers_add_to_a_challenge_or_a_slash_is_not_kept() {
+        let contract = Fixture::shared().contract();
+        let epoch = contract.epoch(EpochIndex(0)).unwrap();
+        let slash = [Fill::bare(leaf::SLASH), Fill::bare(leaf::ASSERT_TIMEOUT)];
+        let (role, late) = (TxRole::Challenge(0), TxRole::AssertTimeout(0));
+        let txs = [(role, &[Fill::bare(leaf::CHALLENGE)][..]), (late, &slash[..])].map(|(role, fills)| {
+            let mut tx = epoch.complete(role, fills).unwrap();
+            let script_pubkey = ScriptBuf::from_bytes(vec![0x51; 10_000]);
+            tx.output.extend(vec![TxOut { value: Amount::ZERO, script_pubkey }; 20]);
+            Arc::new(tx)
+        });
+        let mut view = View::new(Fixture::wallet(1), 4, Height(9));
+        let before = bincode::serialized_size(&view).unwrap();
+        view.connect(&contract, &Block { height: Height(10), txs: txs.to_vec() });
+        for role in [role, late] {
+            assert!(view.confirmed(TxId { epoch: EpochIndex(0), role }).is_some(), "{role}");
+        }
+        let after = bincode::serialized_size(&view).unwrap();
+        assert!(after < before + 500, "{before}, {after}");
     }
 }

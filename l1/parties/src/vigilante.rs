@@ -8,6 +8,10 @@
 //! Several vigilantes do not hurt each other: the same transaction of two senders is mined once, and whoever comes second
 //! sees that in the next block.
 
+#[cfg(test)]
+mod tests;
+mod verdicts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -23,15 +27,10 @@ use crate::fees::FeePolicy;
 use crate::operator::collected;
 use crate::party::{Context, Machine, Party, StepError};
 use crate::sender::{Draft, Sender, Want};
-use crate::types::{ClaimId, EpochIndex, Height, TxId, Values, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
+use crate::types::{ClaimId, EpochIndex, Height, TxId, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
 use crate::view::{lineage, Standing, View};
-
-/// What a vigilante thinks of a claim.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Verdict {
-    values: Values,
-    faults: Vec<Fault>,
-}
+use verdicts::Verdicts;
+pub(crate) use verdicts::DATA_PATIENCE_BLOCKS;
 
 /// A vigilante's or backup operator's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,34 +38,35 @@ pub struct Vigilante {
     party: Party,
     /// True for a backup operator.
     backup: bool,
-    verdicts: BTreeMap<ClaimId, Verdict>,
-    /// Claims that the shell is looking into, with the values.
-    asked: BTreeMap<ClaimId, Values>,
+    verdicts: Verdicts,
     /// Hand-overs asked for: the claim that never came, the first that does not count.
     handovers: BTreeSet<(ClaimId, ClaimId)>,
     #[serde(skip)]
     weak: VigilanteWeak,
 }
 
-/// Remedies taken away, for the simulator's tests of itself.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct VigilanteWeak {
-    /// Digests are not computed.
-    pub no_digest: bool,
-    /// Links are not followed.
-    pub no_link: bool,
-    /// Verdicts of the shell are not asked for.
-    pub no_check: bool,
-    /// Nobody is slashed for not answering.
-    pub no_timeout: bool,
-    /// A trunk that stopped is left as it is.
-    pub no_halt: bool,
-    /// A verdict is kept although the claim came back with other values.
-    pub stale_verdict: bool,
-    /// Does not take over.
-    pub no_handover: bool,
-    /// Takes every claim for wrong, and slashes whatever consensus allows: how the simulator's griefers are made.
-    pub paranoid: bool,
+switches! {
+    /// Remedies taken away, for the simulator's tests of itself.
+    VigilanteWeak {
+        /// Digests are not computed.
+        no_digest,
+        /// Links are not followed.
+        no_link,
+        /// Verdicts of the shell are not asked for.
+        no_check,
+        /// Nobody is slashed for not answering.
+        no_timeout,
+        /// A trunk that stopped is left as it is.
+        no_halt,
+        /// A verdict is kept although the claim came back with other values.
+        stale_verdict,
+        /// Claims that start at a state that nobody knows are left undecided.
+        no_start,
+        /// Does not take over.
+        no_handover,
+        /// Takes every claim for wrong, and slashes whatever consensus allows: how the simulator's griefers are made.
+        paranoid,
+    }
 }
 
 impl Vigilante {
@@ -76,8 +76,7 @@ impl Vigilante {
         Self {
             party: Party::new(wallet, finality, tip, policy),
             backup: false,
-            verdicts: BTreeMap::new(),
-            asked: BTreeMap::new(),
+            verdicts: Verdicts::default(),
             handovers: BTreeSet::new(),
             weak: VigilanteWeak::default(),
         }
@@ -92,8 +91,9 @@ impl Vigilante {
 
     /// Takes remedies away.
     #[cfg(feature = "simulate")]
-    pub fn weaken(&mut self, weak: VigilanteWeak) {
+    pub(crate) fn weaken(&mut self, weak: VigilanteWeak) {
         self.weak = weak;
+        self.verdicts.weaken(weak);
     }
 
     #[cfg(feature = "simulate")]
@@ -108,17 +108,17 @@ impl Machine for Vigilante {
     fn step(&mut self, context: Context<'_>, event: &Event) -> Result<Vec<Effect>, StepError> {
         let mut effects = Vec::new();
         self.party.take(context, event, &mut effects)?;
-        if let Event::Disconnected(_) = event {
+        if let Event::Disconnected(height) = event {
+            self.verdicts.doubt(&self.party.view, *height);
             // Another block follows; what to want is clear then.
             return Ok(effects);
         }
         match event {
-            Event::Verdict { claim, values, faults } if self.asked.get(claim) == Some(values) => {
-                self.asked.remove(claim);
-                self.verdicts.insert(*claim, Verdict { values: *values, faults: faults.clone() });
+            Event::Verdict { claim, values, faults } => {
+                self.verdicts.take(&self.party.view, (*claim, values), faults);
             }
             Event::Restarted => {
-                self.asked.clear();
+                self.verdicts.ask_again();
                 self.handovers.clear();
             }
             _ => {}
@@ -143,12 +143,18 @@ impl Machine for Vigilante {
 impl Vigilante {
     fn plan(&mut self, context: Context<'_>, effects: &mut Vec<Effect>) -> Plans {
         let mut plan = Vec::new();
+        let lost = if self.weak.no_start() {
+            BTreeSet::new()
+        } else {
+            self.verdicts.lost(context.contract, &self.party.view)
+        };
         for (index, epoch) in context.contract.epochs() {
             let mut slashes = Vec::new();
             for claim in 0..epoch.spec().terms.claims_max {
                 let claim = ClaimId { epoch: index, claim };
                 if self.party.view.confirmed(claim.tx(TxRole::Claim)).is_some() {
-                    self.look(context, epoch, claim, (&mut plan, &mut slashes), effects);
+                    let judged = self.judge(context, epoch, claim, &lost, effects);
+                    self.look(context, epoch, (claim, judged), (&mut plan, &mut slashes), effects);
                 }
             }
             // They all spend the one collateral; the earliest claim's is the one that tells readers where to go on.
@@ -157,81 +163,80 @@ impl Vigilante {
                 Some(_) => effects.push(Effect::Alarm(Alarm::Slashed(index))),
                 None => plan.extend(first),
             }
-            self.end(context, (index, epoch), &mut plan, effects);
+            self.end(context, (index, epoch), &lost, &mut plan, effects);
         }
         plan
     }
 
-    /// What is wrong with a claim, as far as is known; `None` while the shell looks into it.
+    /// What is wrong with a claim, as far as is known; `None` while the shell looks into it. `lost`: [`Verdicts::lost`].
     fn judge(
         &mut self,
         context: Context<'_>,
         epoch: &Epoch,
         claim: ClaimId,
+        lost: &BTreeSet<ClaimId>,
         effects: &mut Vec<Effect>,
     ) -> Option<Vec<Fault>> {
-        if self.weak.paranoid {
+        if self.weak.paranoid() {
             return Some(vec![Fault::Proof]);
         }
         let view = &self.party.view;
         let values = view.values(claim)?;
         let mut faults = Vec::new();
-        if !self.weak.no_digest && values[DIGEST] != assay_l1::graph::terms::claim_digest(&values[..DIGEST]) {
+        if !self.weak.no_digest() && values[DIGEST] != assay_l1::graph::terms::claim_digest(&values[..DIGEST])
+        {
             faults.push(Fault::Digest);
         }
         let start = match context.contract.origin(claim)? {
             Origin::State(state) => Some(state),
             Origin::Claim(before) => view.values(before).map(|before| before[NEW_ROOT]),
         };
-        if !self.weak.no_link && start.is_some_and(|start| start != values[PREV_ROOT]) {
+        if !self.weak.no_link() && start.is_some_and(|start| start != values[PREV_ROOT]) {
             faults.push(Fault::Link);
         }
         if values[CODE_ROOT] != epoch.spec().terms.params.code_root {
             faults.push(Fault::CodeRoot);
         }
-        let known =
-            self.verdicts.get(&claim).filter(|known| known.values == values || self.weak.stale_verdict);
-        match known {
-            Some(known) => faults.extend(&known.faults),
-            None if self.weak.no_check => {}
-            None => {
-                if self.asked.insert(claim, values) != Some(values) {
-                    effects.push(Effect::Check(claim, values));
-                }
-                // Enough to act on, whatever the shell finds.
-                if faults.is_empty() {
-                    return None;
-                }
-            }
+        if !self.weak.no_check() && self.verdicts.ask(claim, values) {
+            effects.push(Effect::Check(claim, values));
+        }
+        match self.verdicts.known(context.contract, &self.party.view, claim) {
+            Some(known) => faults.extend(known),
+            None if self.weak.no_check() => {}
+            // Whatever there is else is enough to act on.
+            None if faults.is_empty() && lost.contains(&claim) => faults.push(Fault::UnknownStart),
+            None if faults.is_empty() => return None,
+            None => {}
         }
         Some(faults)
     }
 
-    /// One claim that was made.
+    /// One claim that was made, and what is wrong with it.
     fn look(
-        &mut self,
+        &self,
         context: Context<'_>,
         epoch: &Epoch,
-        claim: ClaimId,
+        (claim, judged): (ClaimId, Option<Vec<Fault>>),
         (plan, slashes): (&mut Plans, &mut Plans),
         effects: &mut Vec<Effect>,
     ) {
-        let judged = self.judge(context, epoch, claim, effects);
         let view = &self.party.view;
-        let Some(made) = view.confirmed(claim.tx(TxRole::Claim)).map(|entry| entry.height) else { return };
-        let locks = epoch.spec().locks;
-        let until = made.plus(u32::from(locks.challenge_blocks));
+        let Some(until) = view.challenge_until(context.contract, claim) else { return };
+        let half = view.is_nearly_over(context.contract, claim, 2);
         let want = |id| Want { id, deadline: Some(until) };
         let ready = |id| view.ready(context.contract, id);
         self.timeouts(context, epoch, claim, slashes);
         let open = view.standing(claim) == Standing::Open;
         let Some(faults) = judged else {
-            let near = view.tip().plus(u32::from(locks.challenge_blocks) / 4) >= until;
-            if open && near {
+            if open && view.is_nearly_over(context.contract, claim, 4) {
                 effects.push(Effect::Alarm(Alarm::Undecided(claim)));
             }
             return;
         };
+        // Until then the claim that is to blame may be slashed, or its data appear.
+        if faults == [Fault::UnknownStart] && !half {
+            return;
+        }
         effects.extend(faults.iter().map(|fault| Effect::Alarm(Alarm::Faulty(claim, *fault))));
         if faults.is_empty() {
             return;
@@ -253,7 +258,6 @@ impl Vigilante {
                     slashes.push((want(id), Plan::Slash(first + offset, items)));
                 }
                 // A disproof is large and may wait for lower fees; a challenge is small and keeps the claim open.
-                let half = view.tip().plus(u32::from(locks.challenge_blocks) / 2) >= until;
                 if half && ready(claim.tx(TxRole::Challenge)) {
                     plan.push((want(claim.tx(TxRole::Challenge)), Plan::Challenge));
                 }
@@ -273,7 +277,7 @@ impl Vigilante {
 
     /// Slashes of an operator that does not answer in time.
     fn timeouts(&self, context: Context<'_>, epoch: &Epoch, claim: ClaimId, slashes: &mut Plans) {
-        if self.weak.no_timeout {
+        if self.weak.no_timeout() {
             return;
         }
         let view = &self.party.view;
@@ -283,7 +287,7 @@ impl Vigilante {
         // Whoever does not answer is slashed, whoever challenged. Unchallenged claims have nothing to answer.
         let challenged = view.confirmed(claim.tx(TxRole::Challenge)).is_some();
         let late = claim.tx(TxRole::AssertTimeout);
-        if (challenged || self.weak.paranoid) && ready(late) {
+        if (challenged || self.weak.paranoid()) && ready(late) {
             slashes.push((want(late), Plan::Slash(leaf::ASSERT_TIMEOUT, Vec::new())));
         }
         for slot in 0..epoch.spec().layout.slots().len() as u16 {
@@ -299,6 +303,7 @@ impl Vigilante {
         &mut self,
         context: Context<'_>,
         (index, epoch): (EpochIndex, &Epoch),
+        lost: &BTreeSet<ClaimId>,
         plan: &mut Plans,
         effects: &mut Vec<Effect>,
     ) {
@@ -306,7 +311,7 @@ impl Vigilante {
         let view = &self.party.view;
         for claim in 0..=claims {
             let id = TxId { epoch: index, role: TxRole::ClaimTimeout(claim) };
-            if view.ready(context.contract, id) && !self.weak.no_halt {
+            if view.ready(context.contract, id) && !self.weak.no_halt() {
                 plan.push((Want { id, deadline: None }, Plan::Collect));
             }
         }
@@ -325,14 +330,14 @@ impl Vigilante {
             let made = self.party.view.values(claim).is_some();
             if made
                 && !due.is_empty()
-                && self.judge(context, epoch, claim, effects).is_some_and(|bad| bad.is_empty())
+                && self.judge(context, epoch, claim, lost, effects).is_some_and(|bad| bad.is_empty())
             {
                 plan.extend(due.into_iter().map(|id| (Want { id, deadline: None }, Plan::Collect)));
             }
         }
         let view = &self.party.view;
         let Some(first_void) = view.settled(context.contract, index) else { return };
-        let done = self.weak.no_handover || taken_over(context, view, end, first_void);
+        let done = self.weak.no_handover() || taken_over(context, view, end, first_void);
         if !done && self.handovers.insert((end, first_void)) {
             effects.push(Effect::HandOver { epoch: index, claim: ended, first_void });
         }
@@ -392,7 +397,7 @@ fn wrong_step(view: &View, epoch: &Epoch, claim: ClaimId) -> Option<Plan> {
         let entry = view.confirmed(claim.tx(|claim| TxRole::AssertSlot(claim, number as u16)))?;
         let sizes: Vec<_> =
             assay_l1::graph::contract::scripts::slot_keys(keys, slot).iter().map(|key| key.size()).collect();
-        let values = read_slot(&entry.tx.input.first()?.witness, &sizes)?;
+        let values = read_slot(entry.witness.as_ref()?, &sizes)?;
         let mut values = values.into_iter();
         words.extend(values.by_ref().take(slot.words.len()));
         hashes.extend(values);

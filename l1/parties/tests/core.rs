@@ -81,6 +81,7 @@ fn runs_with_lies_that_the_verifier_judges_are_valid_blocks() {
         Attack::BadProof,
         Attack::PerfectLie,
         Attack::NoData,
+        Attack::Withheld,
         Attack::DroppedForced,
     ]);
 }

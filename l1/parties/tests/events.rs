@@ -9,7 +9,7 @@ use assay_l1_parties::fees::{FeePolicy, Market};
 use assay_l1_parties::sim::Fixture;
 use assay_l1_parties::{
     Alarm, Block, ClaimId, Context, Contract, Effect, EpochIndex, Event, Fault, Height, Keys, Machine,
-    Operator, Reject, StepError, Vigilante,
+    Operator, Reject, StepError, Vigilante, BATCHES_MAX,
 };
 use bitcoin::{Amount, FeeRate, Transaction};
 use proptest::prelude::*;
@@ -147,6 +147,29 @@ fn a_batch_of_other_programs_than_any_epochs_is_an_alarm_and_no_data_is_paid_for
         let pays = |effect: &Effect| matches!(effect, Effect::Broadcast(_) | Effect::Alarm(Alarm::Fee(..)));
         assert_eq!(effects.iter().any(pays), is_right, "{effects:?}");
     }
+}
+
+#[test]
+fn an_operator_with_too_many_batches_asks_for_more_later_but_takes_the_next_claims_at_once() {
+    let (contract, keys) = parts();
+    let context = Context { contract, keys: &keys[0] };
+    let terms = &contract.epochs().next().unwrap().1.spec().terms;
+    let mut operator = Operator::new(Fixture::wallet(0), 4, START, FeePolicy::REGTEST);
+    let root = |number: usize| *blake3::hash(&number.to_le_bytes()).as_bytes();
+    let mut tell = |start: [u8; 32]| {
+        let batch = Event::BatchProved([start, [1; 32], [2; 32], terms.params.code_root, [3; 32]]);
+        (operator.step(context, &batch).unwrap(), operator.batches_waiting())
+    };
+    for number in 0..BATCHES_MAX {
+        assert_eq!(tell(root(number)), (vec![Effect::Publish(root(number))], number + 1));
+    }
+    let surplus = root(BATCHES_MAX);
+    assert_eq!(tell(surplus), (vec![Effect::Later(surplus)], BATCHES_MAX));
+    let start = terms.params.start_commitment;
+    assert_eq!(tell(start), (vec![Effect::Publish(start)], BATCHES_MAX + 1));
+    assert_eq!(tell(surplus), (vec![Effect::Later(surplus)], BATCHES_MAX + 1));
+    // What is known already is not put off.
+    assert_eq!(tell(root(7)), (vec![], BATCHES_MAX + 1));
 }
 
 proptest! {

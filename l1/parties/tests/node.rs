@@ -9,6 +9,8 @@ mod bitcoind;
 mod chain;
 #[path = "common/contract.rs"]
 mod contract;
+#[path = "node/crew.rs"]
+mod crew;
 #[path = "node/dice.rs"]
 mod dice;
 #[path = "common/files.rs"]

@@ -104,7 +104,39 @@ fn a_claim_whose_proof_does_not_verify_is_challenged_and_the_operator_answers() 
     assert_eq!(stages[..3], [Stage::Unmade, Stage::Claimed, Stage::Challenged]);
     assert_eq!(stages[stages.len() - 2..], [Stage::Asserted, Stage::Accepted], "{stages:?}");
     let alarms = &world.shown.lock().unwrap().alarms;
-    assert!(alarms.iter().any(|alarm| alarm.starts_with("claim 0 of epoch 0 is challenged")), "{alarms:?}");
+    assert!(
+        alarms.iter().any(|alarm| alarm.starts_with("claim 0 of epoch 0 (file 0000) is challenged")),
+        "{alarms:?}"
+    );
+}
+
+/// An epoch whose first claim has no data.
+fn withheld() -> World {
+    let mut world = World::new();
+    world.executes_all = true;
+    world.send(world.setup.opening());
+    // Its operator's own machine would wait for the data.
+    world.send(world.setup.claim(0, &honest(0).values));
+    world
+}
+
+#[test]
+fn a_claim_after_one_whose_data_is_withheld_is_challenged_too() {
+    let world = withheld();
+    world.setup.files.batches().put(&honest(1)).unwrap();
+    let mined = world.play(BLOCKS_MAX, 9, |mined| mined.contains(&TxRole::Challenge(1)));
+    assert!(mined.contains(&TxRole::Challenge(0)), "{mined:?}");
+}
+
+#[test]
+fn a_claim_after_one_whose_data_came_late_is_looked_into_and_left_alone() {
+    let world = withheld();
+    world.play(BLOCKS_MAX, 9, |mined| mined.contains(&TxRole::Challenge(0)));
+    for batch in 0..CLAIMS {
+        world.setup.files.batches().put(&honest(batch)).unwrap();
+    }
+    let mined = world.play(BLOCKS_MAX, 9, |mined| mined.contains(&TxRole::OptimisticAcceptance(1)));
+    assert!(!mined.contains(&TxRole::Challenge(1)), "{mined:?}");
 }
 
 #[test]
@@ -118,7 +150,10 @@ fn a_claim_that_does_not_continue_the_one_before_costs_the_collateral() {
     assert!(!mined.contains(&TxRole::PayOut));
     assert_eq!(world.shown.lock().unwrap().stages(1).last(), Some(&Stage::Slashed));
     let alarms = &world.shown.lock().unwrap().alarms;
-    for part in ["claim 1 of epoch 0 does not start where", "the collateral of epoch 0 was slashed"] {
+    for part in [
+        "claim 1 of epoch 0 (file 0000) does not start where",
+        "the collateral of epoch 0 (file 0000) was slashed",
+    ] {
         assert!(alarms.iter().any(|alarm| alarm.starts_with(part)), "{alarms:?}");
     }
 }

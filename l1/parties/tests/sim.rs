@@ -32,7 +32,7 @@ fn run_all(all: Vec<Options>) -> (Vec<Failure>, Summary) {
 
 #[test]
 fn two_thousand_seeds_end_well() {
-    let (failures, sum) = run_all((0..2_090).map(Options::of_seed).collect());
+    let (failures, sum) = run_all((0..2_160).map(Options::of_seed).collect());
     assert!(failures.is_empty(), "{} failures, first: {}", failures.len(), failures[0]);
     eprintln!("{sum:?}");
     assert!(sum.reorged > 1_000 && sum.kills > 1_000 && sum.rejected > 1_000, "{sum:?}");

@@ -20,7 +20,7 @@ use assay_l1::graph::contract::build::TxRole;
 use assay_l1_parties::service::watch::Stage;
 use assay_l1_signer::handover::Place;
 use backup::Backup;
-use rollup::honest;
+use rollup::{honest, publications};
 use world::World;
 
 #[test]
@@ -42,28 +42,39 @@ fn a_backup_ends_a_trunk_that_stopped_has_its_own_epoch_signed_and_claims_the_ne
     let place = |claim| Place { place: 0, epoch: 0, claim };
     let report = backup.report().unwrap();
     assert_eq!((report.stopped_before, report.goes_on_at), (place(1), place(1)));
-    // Without signatures there is nothing that it could claim with.
-    let mut blocks = 0;
-    backup.play(10, 3, || {
-        blocks += 1;
-        blocks == 8
-    });
-    assert_eq!(backup.snapshot().epochs.len(), 1);
-
-    backup.have_signed();
     let accepted = |claim: usize| {
         let now = backup.snapshot();
         now.epochs.get(1).is_some_and(|epoch| epoch.claims[claim].stage == Stage::Accepted)
     };
-    backup.play(80, 7, || accepted(0) && accepted(1));
+    let mut blocks = 0;
+    backup.play(90, 7, || {
+        blocks += 1;
+        if blocks == 10 {
+            // Without signatures there was nothing that it could claim with. Now it learns of them as it runs.
+            assert_eq!(backup.snapshot().epochs.len(), 1);
+            backup.have_signed();
+        }
+        blocks > 10 && accepted(0) && accepted(1)
+    });
     let now = backup.snapshot();
     let [first, second] = now.epochs.as_slice() else { panic!("{now:?}") };
     assert_eq!((first.claims[0].stage, first.claims[1].stage), (Stage::Accepted, Stage::Unmade));
     assert_eq!(first.halted.map(|(claim, _)| claim), Some(1));
     assert_eq!((second.epoch, second.slashed), (1, None));
+    let published = publications(world.backend().as_ref(), [0, 1, 2]);
+    assert_eq!(published, [1, 1, 1], "nobody pays again for the data of a claim that counts");
 
     // The operator comes back and finds that it has nothing to say.
     backup.play_operator(6);
     let now = backup.snapshot();
     assert!(accepted(0) && accepted(1) && now.epochs.iter().all(|epoch| epoch.slashed.is_none()), "{now:?}");
+}
+
+#[test]
+fn a_backup_whose_watch_and_operator_would_share_a_wallet_is_refused() {
+    let world = World::new();
+    let backup = Backup::new(&world);
+    let error = backup.open_with("successor.secret").unwrap_err().to_string();
+    assert!(error.contains("may not share a wallet"), "{error}");
+    backup.open_with("backup.secret").unwrap();
 }

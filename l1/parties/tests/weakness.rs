@@ -54,6 +54,7 @@ fn lies_that_nobody_looks_for_are_accepted() {
     says(Attack::SkippedBatch, Weakness::NoLink, "was accepted");
     says(Attack::BadProof, Weakness::NoCheck, "was accepted");
     says(Attack::DoubleClaim, Weakness::StaleVerdict, "was accepted");
+    says(Attack::Withheld, Weakness::NoStart, "starts at a state that nobody knows and was not challenged");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use assay_l1::graph::contract::build::{funding_value, Graph, Surroundings};
 use assay_l1::graph::contract::keys::EpochKeys;
 use assay_l1::graph::contract::spec::ContractSpec;
 use assay_l1::graph::transactions::wallet_script;
+use assay_l1::output::Output;
 use assay_l1::{KeyError, KeyRole, OperatorSecret, StoreError};
 use bitcoin::{OutPoint, TxOut};
 use clap::{Args, Subcommand};
@@ -24,7 +25,7 @@ use crate::limits::PROPOSAL_BYTES_MAX;
 use crate::machine::SignerMachine;
 use crate::musig::{Attesters, MusigError};
 use crate::peers::Peers;
-use crate::policy::{Policy, PolicyError};
+use crate::policy::{Aggregates, Policy, PolicyError};
 use crate::review::{member_keys, ContractReviewer, Reviewer};
 use crate::serve::{serve, Engine, ServeError};
 use crate::statement::Statement;
@@ -301,7 +302,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, std::io::Error> {
 }
 
 fn say(line: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
+    let mut out = Output(std::io::stdout().lock());
     writeln!(out, "{line}")?;
     Ok(out.flush()?)
 }
@@ -365,10 +366,12 @@ async fn draft(operator: &Operator, args: &EpochArgs) -> Result<Drafted, Failure
     let attesters = keys(&operator.dialer, policy.trunk_id, args.epoch).await?;
     let signers = operator.dialer.peers.ids().collect();
     let members = member_keys(&attesters, &signers, (&policy.trunk_id, args.epoch))?;
-    let aggregate = Attesters::new(members.epoch.into_values())?.key();
-    let recovery = Attesters::new(members.recovery.into_values())?.key();
+    let aggregates = Aggregates {
+        epoch: Attesters::new(members.epoch.into_values())?.key(),
+        recovery: Attesters::new(members.recovery.into_values())?.key(),
+    };
     let keys = EpochKeys::derive(&secret, &policy.trunk_id, (args.epoch, policy.claims), policy.layout());
-    let spec = policy.spec_for(args.epoch, &keys, (aggregate, recovery), funding);
+    let spec = policy.spec_for(args.epoch, &keys, aggregates, funding);
     spec.validate()?;
     Ok(Drafted { spec, keys, attesters })
 }

@@ -465,12 +465,6 @@ impl<R: Reviewer> SignerMachine<R> {
         let graph = record.ok_or(Refused::Session("the epoch is not finished"))?.graph;
         Ok(vec![Effect::ReplySignatures { epoch, graph }])
     }
-
-    /// The epochs with a key, and the graphs that epochs are locked to.
-    #[must_use]
-    pub fn overview(&self) -> (Vec<u32>, BTreeMap<u32, Record>) {
-        (self.keys.keys().copied().collect(), self.records.clone())
-    }
 }
 
 /// True if an epoch's key has nothing left to sign: the next epoch is finished.

@@ -40,6 +40,33 @@ impl VerifierSet {
     }
 }
 
+/// Who is paid by the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Payees {
+    /// The operator's key, x only.
+    pub operator: XOnlyPublicKey,
+    /// The key of what nobody claimed, and of the sink's part of a slash.
+    pub sink: XOnlyPublicKey,
+}
+
+/// The attesters' aggregated keys, made for an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aggregates {
+    /// What signs the epoch's graph.
+    pub epoch: XOnlyPublicKey,
+    /// What signs a hand-over.
+    pub recovery: XOnlyPublicKey,
+}
+
+/// Commitments to the operator's one-time keys of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeyCommitments {
+    /// Of the claims.
+    pub claims: [u8; 32],
+    /// Of the assertions.
+    pub assertions: [u8; 32],
+}
+
 /// The agreement, as in the policy file (TOML).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,12 +150,8 @@ pub(crate) fn read_text(path: &Path) -> Result<String, StoreError> {
 impl Policy {
     /// Two claims, small sums and short locks for regtest, as in `l1/README.md`; no verifier on the chain.
     #[must_use]
-    pub fn regtest(
-        trunk_id: [u8; 32],
-        operator_key: XOnlyPublicKey,
-        sink: XOnlyPublicKey,
-        params: EpochParams,
-    ) -> Self {
+    pub fn regtest(trunk_id: [u8; 32], payees: Payees, params: EpochParams) -> Self {
+        let Payees { operator: operator_key, sink } = payees;
         let EpochParams { start_commitment, code_root, verifier_commitment } = params;
         Self {
             trunk_id,
@@ -173,24 +196,30 @@ impl Policy {
     /// Checks that a spec of this policy can be valid.
     ///
     /// # Errors
-    /// `Field` names the value out of range.
+    /// `Field` names the value out of range, what it is and what it may be.
+    pub fn validate(&self) -> Result<(), TermsError> {
+        self.outline(0).validate()
+    }
+
+    /// The epoch's spec before anything is made for it: its values and ranges are those that it will have.
     ///
     /// # Panics
     /// Never: a constant is a point.
-    pub fn validate(&self) -> Result<(), TermsError> {
+    #[must_use]
+    pub fn outline(&self, epoch: u32) -> ContractSpec {
         // Any two keys stand for the attesters' here: the generator is the operator's only if its secret is 1.
         let generator = XOnlyPublicKey::from_slice(&GENERATOR_X).expect("the generator is a point");
+        let attesters = Aggregates { epoch: generator, recovery: unspendable_key() };
         let funding = OutPoint { vout: 0, ..OutPoint::default() };
-        self.spec(0, ([0; 32], [0; 32]), (generator, unspendable_key()), funding).validate()
+        self.spec(epoch, KeyCommitments::default(), attesters, funding)
     }
 
     /// The epoch's spec from what is made for it.
-    #[must_use]
-    pub fn spec(
+    fn spec(
         &self,
         epoch: u32,
-        (key_commitment, assert_key_commitment): ([u8; 32], [u8; 32]),
-        (attesters, recovery): (XOnlyPublicKey, XOnlyPublicKey),
+        keys: KeyCommitments,
+        attesters: Aggregates,
         funding: OutPoint,
     ) -> ContractSpec {
         // Where a later epoch starts is not known when it is announced.
@@ -205,7 +234,7 @@ impl Policy {
                     verifier_commitment: self.verifier_commitment,
                 },
                 operator_key: self.operator_key,
-                key_commitment,
+                key_commitment: keys.claims,
                 locks: TimeLocks {
                     cadence_blocks: self.cadence_blocks,
                     collateral_blocks: self.collateral_blocks,
@@ -213,8 +242,8 @@ impl Policy {
                 claims_max: self.claims,
                 collateral: Amount::from_sat(self.collateral_sat),
             },
-            attesters,
-            recovery,
+            attesters: attesters.epoch,
+            recovery: attesters.recovery,
             sink: self.sink,
             locks: GameLocks {
                 challenge_blocks: self.challenge_blocks,
@@ -227,7 +256,7 @@ impl Policy {
             challenge_deposit: Amount::from_sat(self.challenge_deposit_sat),
             slashed_to_sink: Amount::from_sat(self.slashed_to_sink_sat),
             layout: self.layout(),
-            assert_key_commitment,
+            assert_key_commitment: keys.assertions,
             verifier_leaves: self.verifier.leaves().id(),
             funding,
         }
@@ -239,16 +268,17 @@ impl Policy {
         AssertLayout { words: self.assert_words, hashes: self.assert_hashes }
     }
 
-    /// The epoch's spec for the operator's `keys` and the attesters' keys for the epoch and for a hand-over.
+    /// The epoch's spec for the operator's `keys` and the attesters'.
     #[must_use]
     pub fn spec_for(
         &self,
         epoch: u32,
         keys: &EpochKeys,
-        attesters: (XOnlyPublicKey, XOnlyPublicKey),
+        attesters: Aggregates,
         funding: OutPoint,
     ) -> ContractSpec {
-        self.spec(epoch, (keys.claim_commitment(), keys.assert_commitment()), attesters, funding)
+        let keys = KeyCommitments { claims: keys.claim_commitment(), assertions: keys.assert_commitment() };
+        self.spec(epoch, keys, attesters, funding)
     }
 
     /// Name of the first field of `spec` that is not as agreed.
@@ -257,8 +287,9 @@ impl Policy {
     #[must_use]
     pub fn difference(&self, spec: &ContractSpec) -> Option<&'static str> {
         let terms = &spec.terms;
-        let commitments = (terms.key_commitment, spec.assert_key_commitment);
-        let own = self.spec(terms.epoch, commitments, (spec.attesters, spec.recovery), spec.funding);
+        let keys = KeyCommitments { claims: terms.key_commitment, assertions: spec.assert_key_commitment };
+        let attesters = Aggregates { epoch: spec.attesters, recovery: spec.recovery };
+        let own = self.spec(terms.epoch, keys, attesters, spec.funding);
         let params = (&own.terms.params, &terms.params);
         let checks = [
             ("trunk", own.terms.trunk_id == terms.trunk_id),
@@ -293,7 +324,8 @@ mod tests {
         let key = |role| OperatorSecret::from_bytes([1; 32]).public_key(&[7; 32], role);
         let params =
             EpochParams { start_commitment: [1; 32], code_root: [2; 32], verifier_commitment: [9; 32] };
-        let policy = Policy::regtest([7; 32], key(KeyRole::Operator), key(KeyRole::Wallet), params);
+        let payees = Payees { operator: key(KeyRole::Operator), sink: key(KeyRole::Wallet) };
+        let policy = Policy::regtest([7; 32], payees, params);
         let text = toml::to_string(&policy).unwrap();
         let blocks = include_str!("../../README.md").split("```");
         let shown =

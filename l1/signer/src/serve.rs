@@ -1,13 +1,14 @@
 //! A signer as a process: the machine, its directory, and connections from the operator's collector.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use assay_l1::StoreError;
 use rand::rngs::OsRng;
 use rand::RngCore;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, Semaphore};
+use tokio::sync::{mpsc, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tokio::time::{sleep_until, Instant};
 use zeroize::Zeroizing;
 
@@ -32,12 +33,19 @@ pub enum ServeError {
     /// A request made the machine panic.
     #[error("a request ended the machine: {0}")]
     Panic(String),
+    /// A request before this one failed on the way: memory may be ahead of the disk, and what it says could use a nonce twice.
+    #[error("an earlier request failed, and nothing is answered since: start the signer again")]
+    Dead,
 }
 
 /// The machine with its directory.
+///
+/// Once a request has failed on the way, or panicked, it is dead: the machine in memory may be ahead of the disk, and no answer of
+/// it is worth anything. A new engine begins from the disk.
 pub struct Engine<R> {
     machine: SignerMachine<R>,
     store: Store,
+    dead: bool,
 }
 
 impl<R: Reviewer> Engine<R> {
@@ -52,14 +60,31 @@ impl<R: Reviewer> Engine<R> {
         for effect in effects {
             store.carry_out(effect)?;
         }
-        Ok(Self { machine, store })
+        Ok(Self { machine, store, dead: false })
     }
 
-    /// One request: the answer, after everything that must be on disk before it.
+    /// The answer to a message, after everything that must be on disk before it. What is no request is refused.
     ///
     /// # Errors
-    /// The directory's; the engine must not be used again then.
-    pub fn handle(&mut self, request: &Request) -> Result<Reply, StoreError> {
+    /// `Store` if the directory failed; the engine is dead then. `Dead` if it was before: nobody gets any answer any more.
+    pub fn answer(&mut self, message: &Message) -> Result<Message, ServeError> {
+        if self.dead {
+            return Err(ServeError::Dead);
+        }
+        // Until the end is reached: neither an error nor a panic on the way leaves an engine that answers.
+        self.dead = true;
+        let reply = match Request::decode(&message.body) {
+            Ok(request) if (request.round(), request.session()) == (message.round, message.session) => {
+                self.handle(&request)?
+            }
+            Ok(_) => Reply::refused(false, &"round or session is not the request's"),
+            Err(error) => Reply::refused(false, &error),
+        };
+        self.dead = false;
+        Ok(Message { round: message.round, session: message.session, body: reply.encode() })
+    }
+
+    fn handle(&mut self, request: &Request) -> Result<Reply, StoreError> {
         let mut randomness = Zeroizing::new([0; 32]);
         OsRng.fill_bytes(randomness.as_mut_slice());
         let effects = match self.machine.step(request, randomness) {
@@ -78,7 +103,9 @@ impl<R: Reviewer> Engine<R> {
     }
 }
 
-/// Serves the operator until the directory fails; connections that are not the operator's are closed.
+/// Serves the operator until a request fails; connections that are not the operator's are closed.
+///
+/// All connections end with it, and from the failure on no request is answered on any of them.
 ///
 /// # Errors
 /// Why it stopped.
@@ -89,32 +116,48 @@ pub async fn serve<R: Reviewer + Send + 'static>(
     engine: Engine<R>,
 ) -> Result<(), ServeError> {
     let engine = Arc::new(Mutex::new(engine));
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (fatal, mut failed) = mpsc::channel::<ServeError>(1);
+    // Dropped on the way out, which ends them.
+    let mut connections = JoinSet::new();
     loop {
-        let permit = Arc::clone(&connections).acquire_owned().await;
-        let stream = tokio::select! {
-            error = failed.recv() => return Err(error.unwrap_or(ServeError::Panic(String::new()))),
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                // Out of files, or the peer is gone already: others may still come.
-                Err(error) => {
-                    tracing::warn!("accept: {error}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
+        let (stream, permit) = tokio::select! {
+            biased;
+            error = failed.recv() => return Err(error.unwrap_or(ServeError::Dead)),
+            Some(_) = connections.join_next() => continue,
+            accepted = accept(&listener, &permits) => accepted,
         };
         let (identity, engine, fatal) = (identity.clone(), Arc::clone(&engine), fatal.clone());
-        tokio::spawn(async move {
+        connections.spawn(async move {
             let _permit = permit;
             match connection(stream, &identity, operator, &engine).await {
                 Ok(()) => {}
                 Err(End::Channel(ChannelError::Closed)) => {}
                 Err(End::Channel(error)) => tracing::warn!("connection: {error}"),
+                // Whose request failed says why.
+                Err(End::Fatal(ServeError::Dead)) => tracing::warn!("connection: {}", ServeError::Dead),
                 Err(End::Fatal(error)) => drop(fatal.send(error).await),
             }
         });
+    }
+}
+
+/// The next connection, once there is room for one.
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+    // Nobody closes the semaphore.
+    let permit = Arc::clone(permits).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, permit),
+            // Out of files, or the peer is gone already: others may still come.
+            Err(error) => {
+                tracing::warn!("accept: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
     }
 }
 
@@ -135,15 +178,7 @@ async fn connection<R: Reviewer + Send + 'static>(
     loop {
         let earliest_next = Instant::now() + pause;
         let message = channel.receive(IDLE_TIMEOUT).await.map_err(End::Channel)?;
-        let request = Request::decode(&message.body);
-        let reply = match request {
-            Ok(request) if request.round() == message.round && request.session() == message.session => {
-                answer(engine, request).await.map_err(End::Fatal)?
-            }
-            Ok(_) => Reply::refused(false, &"round or session is not the request's"),
-            Err(error) => Reply::refused(false, &error),
-        };
-        let reply = Message { round: message.round, session: message.session, body: reply.encode() };
+        let reply = answer(engine, message).await.map_err(End::Fatal)?;
         channel.send(&reply).await.map_err(End::Channel)?;
         sleep_until(earliest_next).await;
     }
@@ -152,12 +187,12 @@ async fn connection<R: Reviewer + Send + 'static>(
 /// Reviews and signatures take seconds: off the event loop, one at a time.
 async fn answer<R: Reviewer + Send + 'static>(
     engine: &Arc<Mutex<Engine<R>>>,
-    request: Request,
-) -> Result<Reply, ServeError> {
+    message: Message,
+) -> Result<Message, ServeError> {
     let engine = Arc::clone(engine);
-    let handled = tokio::task::spawn_blocking(move || {
-        let mut engine = engine.lock().map_err(|error| ServeError::Panic(error.to_string()))?;
-        Ok::<Reply, ServeError>(engine.handle(&request)?)
+    let answered = tokio::task::spawn_blocking(move || {
+        // Poisoned by a panic: then the engine is dead, and says so.
+        engine.lock().unwrap_or_else(PoisonError::into_inner).answer(&message)
     });
-    handled.await.map_err(|error| ServeError::Panic(error.to_string()))?
+    answered.await.map_err(|error| ServeError::Panic(error.to_string()))?
 }

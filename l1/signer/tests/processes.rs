@@ -382,8 +382,7 @@ fn backup() -> OperatorSecret {
 
 /// A coin for the epoch that goes on from `end`.
 fn handover_coin(chain: &Chain, policy: &Policy, end: &EpochEnd) -> OutPoint {
-    let keys = (policy.operator_key, policy.sink);
-    let spec = policy.spec(1, ([0; 32], [0; 32]), keys, OutPoint::null());
+    let spec = policy.outline(1);
     let backend = chain.harness.backend();
     let coins = backend.utxos(&open_script()).unwrap();
     let coin = coins.into_iter().find(|coin| coin.coinbase && coin.height == 2).unwrap();

@@ -1,9 +1,12 @@
 //! What an epoch is about, and its one-time keys.
 
+use std::ops::RangeInclusive;
+
 use bitcoin::secp256k1::XOnlyPublicKey;
 use bitcoin::Amount;
 use serde::{Deserialize, Serialize};
 
+use super::connector::CONNECTOR_VALUE;
 use crate::keys::{KeyRole, OperatorSecret};
 use crate::wots::{self, KeyId, PublicKey, ValueSize};
 
@@ -76,11 +79,53 @@ pub enum TermsError {
         got: usize,
     },
     /// A field is out of range.
-    #[error("epoch terms: {field} is out of range")]
+    #[error("epoch terms: {field} is {got}, allowed: {allowed}")]
     Field {
         /// Name of the field.
         field: &'static str,
+        /// What was found, with its unit.
+        got: String,
+        /// What it may be.
+        allowed: String,
     },
+}
+
+impl TermsError {
+    /// Checks a number.
+    pub(crate) fn in_range(
+        field: &'static str,
+        got: impl Into<u64>,
+        allowed: RangeInclusive<u64>,
+        unit: &str,
+    ) -> Result<(), Self> {
+        let got = got.into();
+        let text = || format!("{} to {} {unit}", allowed.start(), allowed.end());
+        Self::ensure(allowed.contains(&got), field, || (format!("{got} {unit}"), text()))
+    }
+
+    /// Checks that a number of blocks is above another.
+    pub(crate) fn above(
+        field: &'static str,
+        blocks: impl Into<u64>,
+        limit: impl Into<u64>,
+    ) -> Result<(), Self> {
+        let (blocks, limit) = (blocks.into(), limit.into());
+        let text = || (format!("{blocks} blocks"), format!("more than {limit} blocks"));
+        Self::ensure(blocks > limit, field, text)
+    }
+
+    /// Checks anything; `text` says what was found and what is allowed.
+    pub(crate) fn ensure(
+        holds: bool,
+        field: &'static str,
+        text: impl FnOnce() -> (String, String),
+    ) -> Result<(), Self> {
+        if holds {
+            return Ok(());
+        }
+        let (got, allowed) = text();
+        Err(Self::Field { field, got, allowed })
+    }
 }
 
 impl EpochTerms {
@@ -153,10 +198,7 @@ impl EpochTerms {
     pub fn decode(bytes: &[u8]) -> Result<Self, TermsError> {
         let bytes: &[u8; TERMS_BYTES] =
             bytes.try_into().map_err(|_| TermsError::Length { expected: TERMS_BYTES, got: bytes.len() })?;
-        let field = |name| move || TermsError::Field { field: name };
-        if bytes[0] != VERSION {
-            return Err(field("version")());
-        }
+        TermsError::ensure(bytes[0] == VERSION, "version", || (bytes[0].to_string(), VERSION.to_string()))?;
         let word = |at: usize| <[u8; 32]>::try_from(&bytes[at..at + 32]).expect("32 bytes");
         let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
@@ -168,7 +210,11 @@ impl EpochTerms {
                 code_root: word(69),
                 verifier_commitment: word(101),
             },
-            operator_key: XOnlyPublicKey::from_slice(&word(133)).map_err(|_| field("operator key")())?,
+            operator_key: XOnlyPublicKey::from_slice(&word(133)).map_err(|_| TermsError::Field {
+                field: "operator key",
+                got: hex::encode(word(133)),
+                allowed: "the x of a point".to_owned(),
+            })?,
             key_commitment: word(165),
             locks: TimeLocks { cadence_blocks: u16_at(197), collateral_blocks: u16_at(199) },
             claims_max: u32_at(201),
@@ -183,17 +229,12 @@ impl EpochTerms {
     /// # Errors
     /// `Field` names the first one out of range.
     pub fn validate(&self) -> Result<(), TermsError> {
-        let dust = super::connector::CONNECTOR_VALUE;
-        let checks = [
-            ("cadence", self.locks.cadence_blocks >= 1),
-            ("collateral lock", self.locks.collateral_blocks >= 1),
-            ("claims in the epoch", (1..=CLAIMS_MAX).contains(&self.claims_max)),
-            ("collateral", (dust..=Amount::MAX_MONEY).contains(&self.collateral)),
-        ];
-        match checks.iter().find(|(_, holds)| !holds) {
-            Some((field, _)) => Err(TermsError::Field { field }),
-            None => Ok(()),
-        }
+        let blocks = 1..=u64::from(u16::MAX);
+        let money = CONNECTOR_VALUE.to_sat()..=Amount::MAX_MONEY.to_sat();
+        TermsError::in_range("cadence", self.locks.cadence_blocks, blocks.clone(), "blocks")?;
+        TermsError::in_range("collateral lock", self.locks.collateral_blocks, blocks, "blocks")?;
+        TermsError::in_range("number of claims", self.claims_max, 1..=u64::from(CLAIMS_MAX), "claims")?;
+        TermsError::in_range("collateral", self.collateral.to_sat(), money, "satoshi")
     }
 
     /// BLAKE3 in key-derivation mode over the encoding: what the Reconfiguration commits to.
@@ -327,18 +368,43 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn terms_out_of_range_are_refused() {
+    fn terms_out_of_range_are_refused_with_what_was_found_and_what_is_allowed() {
         let good = terms();
-        let zero = TimeLocks { cadence_blocks: 0, collateral_blocks: 1 };
+        let locks = |cadence_blocks, collateral_blocks| TimeLocks { cadence_blocks, collateral_blocks };
         let bad = [
-            EpochTerms { locks: zero, ..good.clone() },
-            EpochTerms { claims_max: 0, ..good.clone() },
-            EpochTerms { claims_max: CLAIMS_MAX + 1, ..good.clone() },
-            EpochTerms { collateral: Amount::from_sat(1), ..good.clone() },
+            (
+                EpochTerms { locks: locks(0, 1), ..good.clone() },
+                "cadence is 0 blocks, allowed: 1 to 65535 blocks",
+            ),
+            (
+                EpochTerms { locks: locks(1, 0), ..good.clone() },
+                "collateral lock is 0 blocks, allowed: 1 to 65535 blocks",
+            ),
+            (
+                EpochTerms { claims_max: 0, ..good.clone() },
+                "number of claims is 0 claims, allowed: 1 to 4096 claims",
+            ),
+            (
+                EpochTerms { claims_max: CLAIMS_MAX + 1, ..good.clone() },
+                "number of claims is 4097 claims, allowed: 1 to 4096 claims",
+            ),
+            (
+                EpochTerms { collateral: Amount::from_sat(1), ..good.clone() },
+                "collateral is 1 satoshi, allowed: 330 to 2100000000000000 satoshi",
+            ),
         ];
-        for terms in bad {
-            assert!(matches!(EpochTerms::decode(&terms.encode()), Err(TermsError::Field { .. })));
+        for (terms, expected) in bad {
+            let refused = EpochTerms::decode(&terms.encode()).unwrap_err();
+            assert_eq!(refused.to_string(), format!("epoch terms: {expected}"));
         }
+        let mut later = good.encode();
+        later[0] = 2;
+        let refused = EpochTerms::decode(&later).unwrap_err();
+        assert_eq!(refused.to_string(), "epoch terms: version is 2, allowed: 1");
+        let mut no_point = good.encode();
+        no_point[133..165].fill(0xff);
+        let refused = EpochTerms::decode(&no_point).unwrap_err().to_string();
+        assert!(refused.ends_with("ffff, allowed: the x of a point"), "{refused}");
     }
 
     proptest! {

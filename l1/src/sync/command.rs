@@ -80,13 +80,15 @@ pub struct SyncArgs {
 
 /// `assay l1 inspect`: prints what a transaction or a block holds for us.
 #[derive(Debug, Clone, Args)]
-#[command(group = ArgGroup::new("what").required(true))]
+#[command(group = ArgGroup::new("what").required(true), group = ArgGroup::new("trunk").required(true))]
 #[command(after_long_help = "\
 A line for each thing of the trunk: batches, proofs, terms, forced transactions, deposits; what is malformed is said to be.
-The tag is that of the trunk's envelopes; the terms of any of its epochs, which claim.json has, say it too.
+The trunk is told by its id, which the policy has, by the terms of any of its epochs, which claim.json has, or by the tag of its
+envelopes, which `assay l1 keys` prints.
 
 Examples:
   assay l1 inspect --height 120 --tag 0011223344556677 --regtest-dir out/chain/bitcoin-regtest
+  assay l1 inspect --height 120 --trunk-id 0011...ff --bitcoind http://127.0.0.1:18443 --cookie ~/.bitcoin/regtest/.cookie
   assay l1 inspect --txid TXID --terms HEX --bitcoind http://127.0.0.1:8332 --cookie ~/.bitcoin/.cookie
 
 Exit codes: 0 printed; 1 the node failed, or knows no such block or transaction; 2 bad input.")]
@@ -95,11 +97,14 @@ pub struct InspectArgs {
     #[allow(missing_docs, reason = "documented by its type")]
     pub node: NodeArgs,
     /// Terms of any epoch of the trunk: 426 hexadecimal digits
-    #[arg(long, value_name = "HEX", required_unless_present = "tag")]
+    #[arg(long, value_name = "HEX", group = "trunk")]
     pub terms: Option<String>,
     /// Tag of the trunk's envelopes: 16 hexadecimal digits
-    #[arg(long, value_name = "HEX", conflicts_with = "terms")]
+    #[arg(long, value_name = "HEX", group = "trunk")]
     pub tag: Option<String>,
+    /// The trunk: 64 hexadecimal digits, as in the policy
+    #[arg(long, value_name = "HEX", group = "trunk")]
+    pub trunk_id: Option<String>,
     /// A transaction
     #[arg(long, group = "what", value_name = "TXID")]
     pub txid: Option<Txid>,
@@ -247,15 +252,7 @@ fn line(step: &Step) -> String {
 /// Any of [`CommandError`].
 pub fn run_inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<(), CommandError> {
     let bad = |name, detail| CommandError::Argument { name, detail };
-    let tag = match (&args.terms, &args.tag) {
-        (Some(text), _) => tag(&terms(text)?.trunk_id),
-        (None, Some(text)) => {
-            let mut tag = Tag::default();
-            hex::decode_to_slice(text, &mut tag).map_err(|_| bad("--tag", "not 16 hexadecimal digits"))?;
-            tag
-        }
-        (None, None) => return Err(bad("--terms or --tag", "one is needed")),
-    };
+    let tag = tag_of(args)?;
     let peg_in = args.peg_in.as_deref().map(hex::decode).transpose();
     let peg_in = peg_in.map_err(|_| bad("--peg-in", "not hexadecimal"))?;
     let rules = Rules { tag, peg_in };
@@ -280,6 +277,23 @@ pub fn run_inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<(), Comman
         inspect_transaction(tx, (args.height.unwrap_or(0), index as u32), &rules, false, out)?;
     }
     Ok(())
+}
+
+/// The tag of the trunk that the arguments name.
+fn tag_of(args: &InspectArgs) -> Result<Tag, CommandError> {
+    let bad = |name, detail| CommandError::Argument { name, detail };
+    if let Some(text) = &args.terms {
+        return Ok(tag(&terms(text)?.trunk_id));
+    }
+    if let Some(text) = &args.trunk_id {
+        let mut trunk_id = [0; 32];
+        let decoded = hex::decode_to_slice(text, &mut trunk_id);
+        return decoded.map(|()| tag(&trunk_id)).map_err(|_| bad("--trunk-id", "not 64 hexadecimal digits"));
+    }
+    let Some(text) = &args.tag else { return Err(bad("--terms, --trunk-id or --tag", "one is needed")) };
+    let mut tag = Tag::default();
+    hex::decode_to_slice(text, &mut tag).map_err(|_| bad("--tag", "not 16 hexadecimal digits"))?;
+    Ok(tag)
 }
 
 /// `says_nothing`: whether a transaction that holds nothing for us is mentioned.

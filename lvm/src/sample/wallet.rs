@@ -7,13 +7,13 @@ use k256::ecdsa::SigningKey;
 
 /// An account with its key, `keccak256("assay sample key <index>")`.
 #[derive(Debug, Clone)]
-pub(super) struct Wallet {
+pub(crate) struct Wallet {
     key: SigningKey,
 }
 
 impl Wallet {
     /// The account with this index.
-    pub(super) fn new(index: u8) -> Self {
+    pub(crate) fn new(index: u8) -> Self {
         let secret = keccak256(format!("assay sample key {index}"));
         let key = SigningKey::from_slice(secret.as_slice())
             .expect("a hash is a valid key but for a chance of 2^-127");
@@ -21,17 +21,17 @@ impl Wallet {
     }
 
     /// The four accounts of the sample.
-    pub(super) fn all() -> [Self; 4] {
+    pub(crate) fn all() -> [Self; 4] {
         [0, 1, 2, 3].map(Self::new)
     }
 
     /// Its address.
-    pub(super) fn address(&self) -> Address {
+    pub(crate) fn address(&self) -> Address {
         Address::from_public_key(self.key.verifying_key())
     }
 
     /// Signs deterministically (RFC 6979).
-    pub(super) fn sign<T>(&self, transaction: T) -> Transaction
+    pub(crate) fn sign<T>(&self, transaction: T) -> Transaction
     where
         T: SignableTransaction<Signature>,
         Transaction: From<Signed<T>>,

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, Semaphore};
 
 use crate::folder::{Folder, FolderError};
 use crate::key::WorkerKey;
-use crate::runner::{Device, DeviceFault, FromRunner, PartError, Runner};
+use crate::runner::{Device, DeviceFault, FromRunner, GpuShare, PartError, Runner};
 use crate::state::{Action, Input, PostId, Saved, Settings, State, Times};
 use crate::wire::{self, About, Extra, Health};
 use link::{Batch, Letter, Reader};
@@ -58,8 +58,8 @@ pub struct AgentConfig {
     pub controllers: u32,
     /// Devices of the slots, in turn, with their models; at least one.
     pub devices: Vec<(Device, String)>,
-    /// Bytes of a GPU's memory that one task on it may use, where somebody has said; for its runner.
-    pub device_memory_bytes: BTreeMap<Device, u64>,
+    /// How GPUs are shared by the runner's processes; one of which nothing is said has one at a time.
+    pub gpu_shares: BTreeMap<Device, GpuShare>,
     /// Tasks that may wait for a slot.
     pub waiting_max: usize,
     /// Parts of one task that may be outstanding.
@@ -85,7 +85,7 @@ impl AgentConfig {
             slots: 1,
             controllers: 1,
             devices: vec![(Device::Cpu, "cpu".to_owned())],
-            device_memory_bytes: BTreeMap::new(),
+            gpu_shares: BTreeMap::new(),
             waiting_max: 64,
             parts_max: 4096,
             reports_max: 3,

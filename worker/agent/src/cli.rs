@@ -96,10 +96,10 @@ pub struct Arguments<E: Args> {
     /// Memory of each GPU that tasks may use, GiB [default: all that it has]
     #[arg(long, value_name = "GIB")]
     pub device_memory: Option<u64>,
-    /// Tasks at the same time [default: one for each GPU; without GPUs what memory and cores allow]
+    /// Tasks at the same time [default: one for each GPU, two if all have 64 GiB; without GPUs what memory and cores allow]
     #[arg(long, value_name = "N")]
     pub slots: Option<u32>,
-    /// Controllers (block and fold tasks) at the same time, beside the slots [default: 1]
+    /// Controllers (block and fold tasks) at the same time, beside the slots [default: 1, with GPUs 2]
     #[arg(long, value_name = "N")]
     pub controllers: Option<u32>,
     /// Kinds of tasks, with commas between them [default: all]

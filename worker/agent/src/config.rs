@@ -11,7 +11,7 @@ use assay_schedule::Kind;
 use serde::Deserialize;
 
 use crate::agent::AgentConfig;
-use crate::runner::Device;
+use crate::runner::{Device, GpuShare};
 
 /// Name of the file that is read if it exists.
 pub const FILE_NAME: &str = "assay-worker.toml";
@@ -37,6 +37,11 @@ pub const VARIABLES: [&str; 17] = [
 ];
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const SLOTS_MAX: u32 = 256;
+/// GPUs with so much memory have two tasks at the same time by default: while one is at what the processor does of it (records, traces,
+/// witnesses), the other has the GPU.
+const SHARED_GPU_BYTES_MIN: u64 = 64 << 30;
+/// What a process needs of a GPU's memory to prove shards of full size.
+const GPU_PROCESS_BYTES: u64 = 26 << 30;
 const DRAIN_SECONDS_MAX: u64 = 86_400;
 const NAME_BYTES_MAX: usize = 64;
 const PARTS_MAX: u32 = 1024;
@@ -374,6 +379,32 @@ fn objects(store: StoreSettings) -> Result<ObjectsConfig, ConfigError> {
     Ok(objects)
 }
 
+/// A worker on devices of this machine that nobody has configured: `devices` as in [`WorkerSettings::devices`], with as many tasks at
+/// the same time as they take.
+///
+/// # Errors
+/// [`ConfigError::Value`] for devices that are not there.
+pub fn local_agent(
+    program: &Program,
+    machine: &Machine,
+    devices: &str,
+    memory_bytes: u64,
+    work_dir: PathBuf,
+) -> Result<AgentConfig, ConfigError> {
+    let mut config = AgentConfig::new(work_dir, program.version, memory_bytes);
+    config.build.clone_from(&program.build);
+    config.devices = self::devices(program, devices, machine)?;
+    config.slots = slots(program, machine, None, &config);
+    config.gpu_shares = gpu_shares(None, machine, &config);
+    config.controllers = controllers(program, &config);
+    let mut name = machine.host.clone();
+    name.retain(|c| !c.is_control());
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) {
+        config.name = name;
+    }
+    Ok(config)
+}
+
 fn agent(
     program: &Program,
     machine: &Machine,
@@ -396,9 +427,10 @@ fn agent(
         return wrong("worker.memory_gib", "at least 1", (config.memory_bytes >> 30).to_string());
     }
     config.devices = devices(program, worker.devices.as_deref().unwrap_or("auto"), machine)?;
-    config.slots = worker.slots.unwrap_or_else(|| slots(program, machine, &config));
-    config.device_memory_bytes = device_memory(worker.device_memory_gib, machine, &config);
-    config.controllers = worker.controllers.unwrap_or(1);
+    let gib = worker.device_memory_gib;
+    config.slots = worker.slots.unwrap_or_else(|| slots(program, machine, gib, &config));
+    config.gpu_shares = gpu_shares(gib, machine, &config);
+    config.controllers = worker.controllers.unwrap_or_else(|| controllers(program, &config));
     if config.slots > SLOTS_MAX || config.controllers > SLOTS_MAX {
         let got = config.slots.max(config.controllers).to_string();
         return wrong("worker.slots, worker.controllers", "at most 256 each", got);
@@ -431,12 +463,33 @@ fn kinds(names: &str) -> Result<Vec<Kind>, ConfigError> {
     Ok(kinds.into_iter().collect())
 }
 
-/// Tasks at the same time, where nobody has said how many: one for each GPU, or what memory and cores allow.
-fn slots(program: &Program, machine: &Machine, config: &AgentConfig) -> u32 {
+/// Tasks at the same time, where nobody has said how many: one for each GPU, or two where all GPUs and the machine have the
+/// memory for that; without GPUs what memory and cores allow.
+fn slots(program: &Program, machine: &Machine, gib: Option<u64>, config: &AgentConfig) -> u32 {
     if config.devices.iter().all(|(device, _)| *device == Device::Cpu) {
         return cpu_slots(config.memory_bytes, program.task_bytes, machine.cores);
     }
-    u32::try_from(config.devices.len()).unwrap_or(u32::MAX)
+    let one_each = u32::try_from(config.devices.len()).unwrap_or(u32::MAX);
+    let two_each = one_each.saturating_mul(2);
+    let is_roomy = |device: &Device| gpu_memory(gib, machine, *device) >= Some(SHARED_GPU_BYTES_MIN);
+    let fit = u64::from(two_each).saturating_mul(program.task_bytes) <= config.memory_bytes;
+    if fit && two_each <= SLOTS_MAX && config.devices.iter().all(|(device, _)| is_roomy(device)) {
+        two_each
+    } else {
+        one_each
+    }
+}
+
+/// Controllers at the same time, where nobody has said how many: two beside GPUs where the machine has memory for them, so that two
+/// batches' shards are there to be proved, else one.
+fn controllers(program: &Program, config: &AgentConfig) -> u32 {
+    let has_gpu = config.devices.iter().any(|(device, _)| *device != Device::Cpu);
+    let tasks = u64::from(config.slots).saturating_add(2);
+    if has_gpu && tasks.saturating_mul(program.task_bytes) <= config.memory_bytes {
+        2
+    } else {
+        1
+    }
 }
 
 /// Tasks of `task_bytes` that a processor with `cores` works on at the same time, in `memory_bytes`. At least one.
@@ -445,18 +498,28 @@ pub fn cpu_slots(memory_bytes: u64, task_bytes: u64, cores: u32) -> u32 {
     by_memory.clamp(1, cores.clamp(1, SLOTS_MAX))
 }
 
-/// Bytes of each GPU's memory for one task on it: all of it, or what was said, over the tasks that it has at the same time.
-fn device_memory(gib: Option<u64>, machine: &Machine, config: &AgentConfig) -> BTreeMap<Device, u64> {
+/// Bytes of a GPU's memory: all that it has, or what was said; `None` for what is no GPU or does not say.
+fn gpu_memory(gib: Option<u64>, machine: &Machine, device: Device) -> Option<u64> {
     let said = gib.filter(|gib| *gib > 0).map(|gib| gib.saturating_mul(1 << 30));
+    let has = machine.gpu_memory_bytes.get(&device).copied();
+    said.filter(|_| device != Device::Cpu).into_iter().chain(has).min()
+}
+
+/// How each GPU of `config` is shared: by as many processes as it has tasks at the same time, and by up to twice as many where its
+/// memory is enough for that, so that what proves and what makes Groth16 proofs keep what they have loaded.
+fn gpu_shares(gib: Option<u64>, machine: &Machine, config: &AgentConfig) -> BTreeMap<Device, GpuShare> {
     let slots: Vec<Device> = config.devices.iter().map(|(device, _)| *device).collect();
     let slots = || slots.iter().cycle().take(config.slots as usize);
     let mut shares = BTreeMap::new();
     for device in slots().filter(|device| **device != Device::Cpu) {
-        let has = machine.gpu_memory_bytes.get(device).copied();
-        let tasks = slots().filter(|other| *other == device).count() as u64;
-        if let Some(bytes) = said.into_iter().chain(has).min() {
-            shares.insert(*device, bytes / tasks);
-        }
+        let tasks = u32::try_from(slots().filter(|other| *other == device).count()).unwrap_or(u32::MAX);
+        let bytes = gpu_memory(gib, machine, *device);
+        let room = bytes.map_or(0, |bytes| u32::try_from(bytes / GPU_PROCESS_BYTES).unwrap_or(u32::MAX));
+        let processes = room.clamp(tasks, tasks.saturating_mul(2));
+        shares.insert(
+            *device,
+            GpuShare { processes, memory_bytes: bytes.map(|bytes| bytes / u64::from(processes)) },
+        );
     }
     shares
 }

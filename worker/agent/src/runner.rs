@@ -30,6 +30,22 @@ pub enum Device {
     Gpu(u32),
 }
 
+/// How processes share a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuShare {
+    /// Processes on it at the same time, those that wait for their next task included; at least one.
+    pub processes: u32,
+    /// Bytes of its memory that each of them may use, where somebody has said how much it has.
+    pub memory_bytes: Option<u64>,
+}
+
+impl Default for GpuShare {
+    /// One process, of whose memory nothing is known.
+    fn default() -> Self {
+        Self { processes: 1, memory_bytes: None }
+    }
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

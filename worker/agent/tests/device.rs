@@ -13,8 +13,8 @@ use assay_agent::fake::device::{serve, FakeGpus, Hardware, Script, Trouble, HARD
 use assay_agent::fake::{prove, Shape};
 use assay_agent::receipt::Outcome;
 use assay_agent::runner::child::{ChildSettings, Program};
-use assay_agent::runner::Device;
-use assay_schedule::{Event, Kind, Limits, Phase, Report, Stage, WorkerId};
+use assay_agent::runner::{Device, GpuShare};
+use assay_schedule::{Dispatch, Event, Kind, Limits, Phase, Report, Stage, WorkerId};
 
 use common::conductor::{limits, Conductor};
 use common::{finished, Bench, Coordinator, Worker};
@@ -39,7 +39,7 @@ struct Rig {
     hardware: Hardware,
     dir: PathBuf,
     silence_max: Duration,
-    memory_bytes: BTreeMap<Device, u64>,
+    shares: BTreeMap<Device, GpuShare>,
 }
 
 impl Rig {
@@ -61,7 +61,7 @@ impl Rig {
         }
         config.slots = scripts.len() as u32;
         (config.times.check_ms, config.times.check_ms_max) = (100, 1_000);
-        Self { config, hardware, dir, silence_max: LONG, memory_bytes: BTreeMap::new() }
+        Self { config, hardware, dir, silence_max: LONG, shares: BTreeMap::new() }
     }
 
     fn start(&self, bench: &Bench) -> Worker {
@@ -77,9 +77,13 @@ impl Rig {
             memory_limit_percent: 0,
             memory_bytes: 1 << 40,
         };
-        let runner = FakeGpus::new(program, &self.dir.join("gpus"), settings, self.memory_bytes.clone());
+        let runner = FakeGpus::new(program, &self.dir.join("gpus"), settings, self.shares.clone());
         Worker::start(self.config.clone(), bench.queue.clone(), bench.store.clone(), runner)
     }
+}
+
+fn share(processes: u32, memory_bytes: u64) -> GpuShare {
+    GpuShare { processes, memory_bytes: Some(memory_bytes) }
 }
 
 fn reason(report: &Report) -> &str {
@@ -102,7 +106,7 @@ async fn slots_told(script: &mut Coordinator) -> u32 {
 async fn a_task_that_does_not_fit_into_device_memory_is_given_back_and_its_process_goes_on() {
     let bench = Bench::new();
     let mut rig = Rig::new(&bench, "one", &["1: memory 20; 2: memory 25; 3: memory 20"]);
-    rig.memory_bytes = [(Device::Gpu(0), 20)].into();
+    rig.shares = [(Device::Gpu(0), share(1, 20))].into();
     let _worker = rig.start(&bench);
     let mut script = Coordinator::meet(&bench.queue).await;
     let input = bench.publish(&SHAPE.payload()).await;
@@ -255,7 +259,7 @@ fn devices_of(conductor: &Conductor, worker: WorkerId, outcome: Outcome) -> Vec<
 async fn a_task_that_did_not_fit_comes_back_with_a_larger_weight() {
     let bench = Bench::new();
     let mut rig = Rig::new(&bench, "one", &["1: memory 25"]);
-    rig.memory_bytes = [(Device::Gpu(0), 20)].into();
+    rig.shares = [(Device::Gpu(0), share(1, 20))].into();
     let _worker = rig.start(&bench);
     let mut conductor = Conductor::lead_under(patient(), &bench.queue, &bench.store).await;
     settled(&mut conductor, &SHAPE).await;
@@ -345,6 +349,38 @@ async fn the_task_of_a_device_that_hangs_goes_to_another_worker() {
 }
 
 #[tokio::test]
+async fn while_one_batch_is_in_groth16_the_next_ones_shards_run_on_the_same_gpu() {
+    let bench = Bench::new();
+    // Before its Groth16 proof a batch has 11 tasks; the proof takes for ever.
+    let mut rig = Rig::new(&bench, "one", &["12: slow 3600000"]);
+    rig.config.slots = 2;
+    rig.shares = [(Device::Gpu(0), share(2, 20))].into();
+    let worker = rig.start(&bench);
+    let mut conductor = Conductor::lead_under(patient(), &bench.queue, &bench.store).await;
+    let groth16 = |conductor: &Conductor, sequence: u64| {
+        let mut all = conductor.dispatched.iter();
+        let is = |dispatch: &&Dispatch| {
+            dispatch.facts.sequence == sequence && dispatch.stage.kind() == Kind::Groth16
+        };
+        all.find(is).map(|dispatch| dispatch.attempt)
+    };
+    conductor.submit(0, &SHAPE.payload()).await;
+    conductor.run_until("a Groth16 task", |conductor| groth16(conductor, 0).is_some()).await;
+    conductor.submit(1, &Shape { seed: 9, ..SHAPE }.payload()).await;
+    let is_proved = |conductor: &Conductor| {
+        let is_told = |attempt| conductor.receipts.iter().any(|signed| signed.receipt.attempt == attempt);
+        groth16(conductor, 1).is_some_and(|attempt| conductor.accepted.contains(&attempt) && is_told(attempt))
+    };
+    conductor.run_until("the next batch's Groth16 proof", is_proved).await;
+    let first = groth16(&conductor, 0).unwrap();
+    assert!(!conductor.accepted.contains(&first), "it is still at it");
+    let mut ended = conductor.receipts.iter().map(|signed| &signed.receipt);
+    assert!(ended.all(|receipt| receipt.attempt != first && receipt.outcome == Outcome::Finished));
+    assert!(conductor.receipts.iter().all(|signed| signed.receipt.worker == worker.id));
+    assert_eq!(rig.hardware.starts(0), 2, "each process has kept what it has loaded");
+}
+
+#[tokio::test]
 async fn the_task_of_a_slow_device_is_doubled_and_the_first_result_counts() {
     let bench = Bench::new();
     let slow = Rig::new(&bench, "slow", &["1..: slow 3600000"]).start(&bench);
@@ -395,7 +431,7 @@ async fn devices_that_lie_hang_stick_and_run_out_of_memory_end_in_the_same_proof
                     (0..2).map(|gpu| Script::draw(10 * seed + 2 * number + gpu, 200, &permille)).collect();
                 println!("seed {seed}, worker {number}: {} | {}", scripts[0], scripts[1]);
                 let mut rig = Rig::with(&bench, &format!("w{number}"), &scripts);
-                rig.memory_bytes = [(Device::Gpu(0), 20), (Device::Gpu(1), 20)].into();
+                rig.shares = [(Device::Gpu(0), share(1, 20)), (Device::Gpu(1), share(1, 20))].into();
                 rig.silence_max = SHORT;
                 rig.start(&bench)
             })

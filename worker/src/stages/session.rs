@@ -11,9 +11,10 @@ use assay_lvm_core::{
 
 use super::parts::Broker;
 use super::{
-    ExecuteJob, ExecuteOutcome, Groth16CircuitOutcome, Groth16ProveJob, Groth16ProveOutcome,
-    Groth16SetupOutcome, Job, KeysOutcome, Outcome, PartOutcome, ProgramInfo, ProofOutcome, ProveFoldJob,
-    ProvePartJob, ProveRunJob, SplitJob, SplitOutcome, SplitRun, StageConfig, Until, WrapJob, WrapOutcome,
+    check, CheckJob, CheckOutcome, ExecuteJob, ExecuteOutcome, Groth16CircuitOutcome, Groth16ProveJob,
+    Groth16ProveOutcome, Groth16SetupOutcome, Job, KeysOutcome, Outcome, PartOutcome, ProgramInfo,
+    ProofOutcome, ProveFoldJob, ProvePartJob, ProveRunJob, ReferenceJob, ReferenceOutcome, SplitJob,
+    SplitOutcome, SplitRun, StageConfig, Until, WrapJob, WrapOutcome,
 };
 use crate::device::Device;
 use crate::engine::{self, Engine, Proof, ProveInput, ProvedPart};
@@ -24,7 +25,7 @@ use crate::phases::cycles_by_phase;
 use crate::progress::{peak_rss_bytes, ProgressSink, Reporter};
 use crate::proof::{CompressedProof, ProgramKey, ProofFile, WrapProof};
 use crate::settings::{EngineConfig, ShardSize};
-use crate::verify;
+use crate::{tiny, verify};
 
 /// What an engine was started for.
 #[derive(Clone, Copy)]
@@ -82,6 +83,8 @@ impl Session {
             Job::Groth16Circuit(_) => self.groth16_circuit(&reporter).map(Outcome::Groth16Circuit),
             Job::Groth16Setup(_) => self.groth16_setup(&reporter).map(Outcome::Groth16Setup),
             Job::Groth16Prove(job) => self.groth16_prove(job, &reporter).map(Outcome::Groth16Prove),
+            Job::Check(job) => self.check(job, &reporter).map(Outcome::Check),
+            Job::Reference(job) => reference(job, &reporter).map(Outcome::Reference),
         }
     }
 
@@ -226,6 +229,37 @@ impl Session {
         })
     }
 
+    fn check(&mut self, job: &CheckJob, reporter: &Reporter) -> Result<CheckOutcome, WorkerError> {
+        reporter.report("check Groth16", 0, 1);
+        let (groth16_device, constraints) = check::groth16(&self.config.work_dir)?;
+        reporter.report("check Groth16", 1, 1);
+        let elf = tiny::elf(check::PUBLIC_VALUES, check::LOOPS, 0);
+        let key = self.key(&elf)?;
+        let engine = self.engine(EngineUse { size: ShardSize::Small, delegated: 0 }, reporter)?;
+        let zkvm_device = match engine.device() {
+            Device::Cpu => "CPU".to_owned(),
+            Device::Gpu { .. } if groth16_device == "CPU" => {
+                let reason = "the kernels cannot use it, or it computes wrongly: the log says why".to_owned();
+                return Err(WorkerError::Gpu { reason });
+            }
+            Device::Gpu { memory_bytes } => format!("GPU, {} GiB", memory_bytes >> 30),
+        };
+        let proof = engine.prove(&elf, &key, &ProveInput::default(), job.until, reporter)?;
+        let (public_values, cycles) = match proof {
+            Proof::Core(proof) => (proof.public_values, proof.cycles),
+            Proof::Compressed(proof) => (proof.public_values, proof.cycles),
+        };
+        if public_values != check::PUBLIC_VALUES {
+            return Err(WorkerError::PublicInput {
+                name: "public_values",
+                expected: hex::encode(check::PUBLIC_VALUES),
+                got: hex::encode(public_values),
+            });
+        }
+        let elapsed_ms = reporter.elapsed_ms();
+        Ok(CheckOutcome { zkvm_device, cycles, groth16_device, constraints, elapsed_ms })
+    }
+
     fn key(&self, elf: &[u8]) -> Result<ProgramKey, WorkerError> {
         match &self.engine {
             Some((engine, _)) => engine.setup(elf),
@@ -268,6 +302,20 @@ impl Session {
         }
         self.groth16.as_ref().ok_or_else(|| WorkerError::internal("the circuit is gone"))
     }
+}
+
+fn reference(job: &ReferenceJob, reporter: &Reporter) -> Result<ReferenceOutcome, WorkerError> {
+    let read = |run: &FileRef| Ok(ProveInput { stdin: vec![run.read()?], deferred: Vec::new() });
+    let inputs: Vec<ProveInput> = job.runs.iter().map(read).collect::<Result<_, WorkerError>>()?;
+    reporter.report("the zkVM's own prover", 0, 1);
+    let times = engine::reference(guests::BLOCK_ELF, &inputs)?;
+    reporter.report("the zkVM's own prover", 1, 1);
+    let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Ok(ReferenceOutcome {
+        start_ms: ms(times.start),
+        core_ms: ms(times.core),
+        compressed_ms: ms(times.compressed),
+    })
 }
 
 fn circuit(reporter: &Reporter) -> Result<groth16::Circuit, WorkerError> {

@@ -5,26 +5,35 @@
 //! device, lives until the process ends.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use sp1_core_executor::SP1Context;
+use sp1_core_machine::io::SP1Stdin;
 use sp1_core_machine::riscv::RiscvAir;
 use sp1_gpu_cudart::{cuda_memory_info, TaskScope};
 use sp1_gpu_prover::{
-    new_cuda_prover, CudaProverCoreComponents, CudaProverRecursionComponents, CudaProverWrapComponents,
-    CudaShardProver, RECURSION_TRACE_ALLOCATION, SHRINK_TRACE_ALLOCATION, WRAP_TRACE_ALLOCATION,
+    cuda_worker_builder, new_cuda_prover, CudaProverCoreComponents, CudaProverRecursionComponents,
+    CudaProverWrapComponents, CudaShardProver, RECURSION_TRACE_ALLOCATION, SHRINK_TRACE_ALLOCATION,
+    WRAP_TRACE_ALLOCATION,
 };
 use sp1_primitives::{SP1Field, SP1GlobalContext, SP1OuterGlobalContext};
-use sp1_prover::worker::SP1Worker;
+use sp1_prover::worker::{SP1LocalNode, SP1LocalNodeBuilder, SP1Worker};
 use sp1_prover::{
     CoreSC, ReadyWrapProverBuilder, RecursionSC, SP1ProverComponents, CORE_LOG_STACKING_HEIGHT,
 };
+use sp1_prover_types::network_base_types::ProofMode;
 use tokio::sync::oneshot;
 
 use crate::components::{assemble, Folders, Provers};
 use crate::error::WorkerError;
 use crate::keys::BoundedKeys;
+use crate::node::ReferenceTimes;
 use crate::queue::LocalQueue;
 use crate::settings::Settings;
 use crate::store::DiskStore;
+
+/// The zkVM's own prover waits for ever for a task of its own that has panicked.
+const REFERENCE_TIME_MAX: Duration = Duration::from_secs(3600);
 
 type CudaCore = CudaShardProver<SP1GlobalContext, CudaProverCoreComponents>;
 type CudaRecursion = CudaShardProver<SP1GlobalContext, CudaProverRecursionComponents>;
@@ -72,6 +81,68 @@ pub(crate) async fn start(
             },
         }),
     }
+}
+
+/// Proves each input with the zkVM's own prover, to core and then to one recursion proof.
+///
+/// # Errors
+/// [`WorkerError::Gpu`] if its provers cannot be built there, [`WorkerError::Task`] with its reason.
+pub(crate) async fn reference(elf: Vec<u8>, inputs: Vec<SP1Stdin>) -> Result<ReferenceTimes, WorkerError> {
+    let (done, timed) = oneshot::channel();
+    let scoped = sp1_gpu_cudart::spawn(move |scope| async move {
+        // As above: nothing of it is dropped before the process ends.
+        let node = local_node(scope).await;
+        let times = match &node {
+            Ok((begun, node)) => time(node, *begun, &elf, &inputs).await,
+            Err(error) => Err(anyhow::anyhow!("it does not start: {error:#}")),
+        };
+        let _ = done.send(times);
+        std::future::pending::<()>().await;
+    });
+    let Ok(timed) = tokio::time::timeout(REFERENCE_TIME_MAX, timed).await else {
+        let reason = "the zkVM's own prover: no proofs within an hour".to_owned();
+        return Err(WorkerError::Task { reason });
+    };
+    match timed {
+        Ok(times) => {
+            times.map_err(|error| WorkerError::Task { reason: format!("the zkVM's own prover: {error:#}") })
+        }
+        Err(_) => Err(WorkerError::Gpu {
+            reason: match scoped.await {
+                Ok(()) => "the zkVM's own prover said nothing".to_owned(),
+                Err(error) => error.to_string(),
+            },
+        }),
+    }
+}
+
+/// The zkVM's prover for one machine as it comes, and when its start was begun.
+async fn local_node(scope: TaskScope) -> anyhow::Result<(Instant, SP1LocalNode)> {
+    let begun = Instant::now();
+    let builder = cuda_worker_builder(scope).await;
+    let node = SP1LocalNodeBuilder::from_worker_client_builder(builder).build().await?;
+    Ok((begun, node))
+}
+
+async fn time(
+    node: &SP1LocalNode,
+    begun: Instant,
+    elf: &[u8],
+    inputs: &[SP1Stdin],
+) -> anyhow::Result<ReferenceTimes> {
+    let key = node.setup(elf).await?;
+    let mut times = ReferenceTimes { start: begun.elapsed(), ..ReferenceTimes::default() };
+    for (mode, time) in [(ProofMode::Core, &mut times.core), (ProofMode::Compressed, &mut times.compressed)] {
+        for input in inputs {
+            let begun = Instant::now();
+            // Boxed, because it is large.
+            let proving = Box::pin(node.prove_with_mode(elf, input.clone(), SP1Context::default(), mode));
+            let proof = proving.await?;
+            *time += begun.elapsed();
+            node.verify(&key, &proof.proof)?;
+        }
+    }
+    Ok(times)
 }
 
 async fn provers(settings: &Settings, folders: &Folders, scope: TaskScope) -> Provers<CudaComponents> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use sp1_core_executor::{ExecutionReport, Program, SP1Context};
@@ -108,9 +109,7 @@ impl Node {
                     Ok(Self::of(worker, &settings, delegate, part_dir))
                 }
                 #[cfg(not(feature = "cuda"))]
-                Device::Gpu { .. } => Err(WorkerError::Gpu {
-                    reason: "this build has no CUDA: build it with --features cuda".to_owned(),
-                }),
+                Device::Gpu { .. } => Err(no_cuda()),
             }
         })
     }
@@ -158,6 +157,38 @@ impl Node {
     pub fn know_key(&self, program: String, vk: Vec<u8>) {
         self.known_keys.write().unwrap_or_else(PoisonError::into_inner).insert(program, vk);
     }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn no_cuda() -> WorkerError {
+    WorkerError::Gpu { reason: "this build has no CUDA: build it with --features cuda".to_owned() }
+}
+
+/// How long the zkVM's own prover took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReferenceTimes {
+    /// Its start, the program's key included.
+    pub start: Duration,
+    /// All inputs to core proofs.
+    pub core: Duration,
+    /// After that, all inputs to one recursion proof each.
+    pub compressed: Duration,
+}
+
+/// Proves each input with the zkVM's own prover for one machine, as it comes, on the GPU that this process can see; its proofs are
+/// verified. Needs no node. The runtime has to last as long as the process.
+///
+/// # Errors
+/// [`WorkerError::Gpu`] without the feature `cuda` or if the provers cannot be built, [`WorkerError::Task`] if proving fails.
+pub fn reference(elf: Vec<u8>, inputs: Vec<SP1Stdin>) -> Hidden<Result<ReferenceTimes, WorkerError>> {
+    #[cfg(feature = "cuda")]
+    let times = crate::cuda::reference(elf, inputs);
+    #[cfg(not(feature = "cuda"))]
+    let times = async move {
+        drop((elf, inputs));
+        Err::<ReferenceTimes, _>(no_cuda())
+    };
+    Box::pin(times)
 }
 
 /// Runs a guest program without proving it, verifying the proofs in its input; needs no node.

@@ -186,8 +186,9 @@ pub struct L1WatchArgs {
 /// `assay l1 keys`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-The first line is the policy's operator_key; the others are the addresses of the three wallets that a secret has on a trunk. The
-trunk id is 32 random bytes that the parties agree on, such as `openssl rand -hex 32` gives.
+The first line is the policy's operator_key; then come the addresses of the three wallets that a secret has on a trunk, and the tag
+of the trunk's envelopes, for `assay l1 inspect`. The trunk id is 32 random bytes that the parties agree on, such as
+`openssl rand -hex 32` gives.
 
 Examples:
   assay l1 keys --secret operator.secret --trunk-id 0011...ff

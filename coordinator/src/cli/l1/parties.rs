@@ -1,6 +1,5 @@
 //! The contract's parties: `assay l1 operator`, `vigilante`, `backup`, `watch`, `keys` and `fund`.
 
-use std::io::stdout;
 use std::sync::Arc;
 
 use assay_l1::BitcoinBackend;
@@ -11,7 +10,7 @@ use assay_l1_signer::policy::Policy;
 use super::args::{
     JudgeArgs, L1BackupArgs, L1FundArgs, L1KeysArgs, L1OperatorArgs, L1VigilanteArgs, L1WatchArgs,
 };
-use super::{failed, genesis};
+use super::{failed, genesis, stdout};
 use crate::error::Error;
 use crate::judge::{ForcedRules, RollupJudge};
 use crate::verify::read_verifying_key;
@@ -38,7 +37,8 @@ pub(super) fn backup(flags: &L1BackupArgs) -> Result<(), Error> {
 
 pub(super) fn watch(flags: &L1WatchArgs) -> Result<(), Error> {
     let stop = on_signals()?;
-    Ok(service::watch::run(&flags.watch, &mut stdout(), &stop)?)
+    // It ends when nobody reads on.
+    Ok(service::watch::run(&flags.watch, &mut std::io::stdout(), &stop)?)
 }
 
 pub(super) fn keys(flags: &L1KeysArgs) -> Result<(), Error> {

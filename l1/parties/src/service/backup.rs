@@ -72,8 +72,8 @@ impl<'a> BackupService<'a> {
         party.dir = args.watch.party.dir.join("operator");
         party.secret = args.operator_secret.clone();
         let operator = OperatorArgs { party, batches: args.batches.clone() };
-        let operator = OperatorService::open(&operator, Arc::clone(&backend))?;
-        let watch = VigilanteService::open_backup(&watch, backend, judge, &secret)?;
+        let operator = as_operator(|| OperatorService::open(&operator, Arc::clone(&backend)))?;
+        let watch = as_watch(|| VigilanteService::open_backup(&watch, backend, judge, &secret))?;
         Ok(Self { watch, operator })
     }
 
@@ -82,7 +82,16 @@ impl<'a> BackupService<'a> {
     /// # Errors
     /// What it cannot go on with.
     pub fn pass(&mut self, stop: &Stop) -> Result<(), ServiceError> {
-        self.watch.pass(stop)?;
-        self.operator.pass(stop)
+        as_watch(|| self.watch.pass(stop))?;
+        as_operator(|| self.operator.pass(stop))
     }
+}
+
+/// Lines of the log say which of the two speaks.
+fn as_watch<T>(work: impl FnOnce() -> T) -> T {
+    tracing::info_span!("watch").in_scope(work)
+}
+
+fn as_operator<T>(work: impl FnOnce() -> T) -> T {
+    tracing::info_span!("operator").in_scope(work)
 }

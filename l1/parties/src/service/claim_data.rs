@@ -44,6 +44,11 @@ impl Index {
         self.heights.split_off(&height);
     }
 
+    /// False if every block from `top` down to `bottom` was read and holds no envelope.
+    pub(super) fn may_hold(&self, (top, bottom): (u32, u32)) -> bool {
+        (bottom..=top).any(|height| self.heights.get(&height) != Some(&false))
+    }
+
     /// Looks from block `top` down to `bottom`, and stops once both are found. Every proof is verified: each was paid for on Bitcoin,
     /// and a limit would let strangers' rubbish hide the right one.
     pub(super) fn find(

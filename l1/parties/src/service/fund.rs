@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use assay_l1::envelope::tag;
 use assay_l1::graph::contract::build::funding_value;
 use assay_l1::graph::transactions::wallet_script;
 use assay_l1::sync::command::NodeArgs;
@@ -97,6 +98,8 @@ pub struct Addresses {
     pub fees: String,
     /// Where coins for data lie.
     pub data: String,
+    /// The tag of the trunk's envelopes, hexadecimal, for `assay l1 inspect`: the same for every secret.
+    pub tag: String,
 }
 
 /// What was sent.
@@ -132,6 +135,7 @@ pub fn addresses(args: &KeysArgs) -> Result<Addresses, ServiceError> {
         epochs: address(KeyRole::Operator),
         fees: address(KeyRole::Wallet),
         data: address(KeyRole::Envelope),
+        tag: hex::encode(tag(&trunk_id)),
     })
 }
 
@@ -140,8 +144,12 @@ pub fn addresses(args: &KeysArgs) -> Result<Addresses, ServiceError> {
 /// # Errors
 /// As [`addresses`]; the output's.
 pub fn run_keys(args: &KeysArgs, out: &mut dyn Write) -> Result<(), ServiceError> {
-    let Addresses { operator_key, epochs, fees, data } = addresses(args)?;
-    Ok(writeln!(out, "operator_key = \"{operator_key}\"\nepochs  {epochs}\nfees    {fees}\ndata    {data}")?)
+    let Addresses { operator_key, epochs, fees, data, tag } = addresses(args)?;
+    writeln!(out, "operator_key = \"{operator_key}\"")?;
+    for (name, value) in [("epochs", epochs), ("fees", fees), ("data", data), ("tag", tag)] {
+        writeln!(out, "{name:<7} {value}")?;
+    }
+    Ok(())
 }
 
 /// Pays a party, and on regtest mines the payment.
@@ -226,8 +234,7 @@ fn outputs(args: &FundArgs, policy: &Policy, secret: &OperatorSecret) -> Result<
 /// What the coin that opens an epoch has to hold: it depends on no key, and on no other coin.
 fn epoch_value(args: &FundArgs, policy: &Policy) -> Result<Amount, ServiceError> {
     let previous = args.previous.load(policy).map_err(|error| argument("--previous", error))?;
-    let keys = (policy.operator_key, policy.sink);
-    let spec = policy.spec(args.epoch, ([0; 32], [0; 32]), keys, OutPoint::null());
+    let spec = policy.outline(args.epoch);
     let value = match previous {
         Some(before) if before.end.epoch.checked_add(1) != Some(args.epoch) => {
             return Err(argument("--epoch", format!("it does not follow epoch {}", before.end.epoch)));
@@ -248,4 +255,26 @@ fn epoch_value(args: &FundArgs, policy: &Policy) -> Result<Amount, ServiceError>
 
 fn argument(name: &'static str, detail: impl ToString) -> ServiceError {
     ServiceError::Argument { name, detail: detail.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partys_keys_come_with_the_tag_that_inspect_wants() {
+        let dir = tempfile::tempdir().unwrap();
+        let trunk_id = [7; 32];
+        let args = KeysArgs {
+            secret: dir.path().join("secret"),
+            trunk_id: hex::encode(trunk_id),
+            network: Network::Regtest,
+        };
+        let mut out = Vec::new();
+        run_keys(&args, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let names: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(names, ["operator_key", "epochs", "fees", "data", "tag"]);
+        assert!(text.ends_with(&format!("\ntag     {}\n", hex::encode(tag(&trunk_id)))), "{text}");
+    }
 }

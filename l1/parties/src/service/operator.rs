@@ -1,6 +1,6 @@
 //! The operator as a process.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -24,13 +24,14 @@ use super::batches::{BatchDir, ProvedBatch};
 use super::error::ServiceError;
 use super::file::Dir;
 use super::node;
+use super::offers::{Known, Offers};
 use super::publish::{News, Publisher};
 use super::runner::{load_contract, Runner, Shell, World};
 use super::stop::Stop;
 use crate::contract::{Contract, Origin};
 use crate::event::{Effect, Event};
 use crate::operator::Operator;
-use crate::types::{ClaimId, Values, CODE_ROOT, NEW_ROOT, PREV_ROOT};
+use crate::types::{ClaimId, Values, NEW_ROOT, PREV_ROOT};
 use crate::view::View;
 
 /// `assay l1 operator`: opens epochs, publishes batches, makes claims, answers challenges.
@@ -107,9 +108,8 @@ fn open(
         secret,
         batches: BatchDir::new(&args.batches),
         publisher,
-        known: BTreeMap::new(),
+        offers: Offers::default(),
         useless: BTreeMap::new(),
-        waiting: BTreeSet::new(),
     };
     let (finality, policy) = (party.trunk.finality, party.fee_policy());
     let fresh = |below| Operator::new(wallet, finality, below, policy);
@@ -139,20 +139,10 @@ struct OperatorShell {
     guard: UseGuard,
     batches: BatchDir,
     publisher: Publisher,
-    /// The batches that were read, by previous root.
-    known: BTreeMap<[u8; 32], Known>,
+    /// The batches that were read.
+    offers: Offers,
     /// Files that are none of these, and when they were written.
     useless: BTreeMap<[u8; 32], Option<SystemTime>>,
-    /// Batches that wait for an epoch, of which that was said.
-    waiting: BTreeSet<[u8; 32]>,
-}
-
-/// What is kept of a batch that was read.
-struct Known {
-    values: Values,
-    /// BLAKE3 of the verifying key of its proof.
-    verifying_key: [u8; 32],
-    is_told: bool,
 }
 
 fn data((prev_root, on_chain): News) -> Event {
@@ -162,6 +152,7 @@ fn data((prev_root, on_chain): News) -> Event {
 impl Shell for OperatorShell {
     fn connected(&mut self, height: u32, block: &bitcoin::Block) -> Vec<Event> {
         self.publisher.connected(height, block);
+        self.offers.block();
         self.publisher.news().into_iter().map(data).collect()
     }
 
@@ -171,15 +162,19 @@ impl Shell for OperatorShell {
     }
 
     fn restarted(&mut self) {
-        self.known.clear();
+        self.offers.forget();
         self.publisher.repeat();
     }
 
     fn carry_out(&mut self, world: World<'_>, effect: Effect) -> Result<Vec<Event>, ServiceError> {
         match effect {
             Effect::Publish(root) => {
-                let place = self.place(world, root).unwrap_or_default();
+                let place = self.place(world, root);
                 self.publisher.want(root, place);
+                Ok(Vec::new())
+            }
+            Effect::Later(root) => {
+                self.offers.put_off(root);
                 Ok(Vec::new())
             }
             Effect::Sign(claim, values) => self.sign(world.contract, claim, values),
@@ -206,14 +201,14 @@ impl OperatorShell {
     fn read_batches(&mut self) -> Result<(), ServiceError> {
         for root in self.batches.list()? {
             let written = self.batches.written(&root);
-            if self.known.contains_key(&root) || self.useless.get(&root) == Some(&written) {
+            if self.offers.get(&root).is_some() || self.useless.get(&root) == Some(&written) {
                 continue;
             }
             // A damaged file is one that nobody finished, or somebody's mistake: the others go on.
             match self.batches.get(&root) {
                 Ok(Some(ProvedBatch { verifying_key: Some(verifying_key), values, .. })) => {
                     self.useless.remove(&root);
-                    self.known.insert(root, Known { values, verifying_key, is_told: false });
+                    self.offers.add(Known { values, verifying_key });
                     continue;
                 }
                 Ok(Some(_)) => tracing::error!(
@@ -236,16 +231,7 @@ impl OperatorShell {
             .map(|(_, epoch)| epoch.spec())
             .filter(|spec| spec.terms.operator_key == self.operator)
             .collect();
-        let mut events = Vec::new();
-        for (root, known) in self.known.iter_mut().filter(|(_, known)| !known.is_told) {
-            if specs.iter().any(|spec| known.fits(spec)) {
-                known.is_told = true;
-                events.push(Event::BatchProved(known.values));
-            } else if !specs.is_empty() && self.waiting.insert(*root) {
-                tracing::error!("{}; it waits for an epoch that has them", known.complaint());
-            }
-        }
-        events
+        self.offers.events(&specs)
     }
 
     /// Epoch and claim that the batch will be of, if the batches before it become claims in order.
@@ -268,7 +254,7 @@ impl OperatorShell {
                 }
                 at = values
                     .map(|values| values[NEW_ROOT])
-                    .or_else(|| self.known.get(&start).map(|known| known.values[NEW_ROOT]));
+                    .or_else(|| self.offers.get(&start).map(|known| known.values[NEW_ROOT]));
             }
         }
         None
@@ -283,6 +269,7 @@ impl OperatorShell {
         let Some(spec) = self.own(contract, claim) else { return Ok(Vec::new()) };
         // A signature is for ever, a claim with other programs is taken by no chain, and one whose proof nobody can verify is challenged.
         if let Some(why) = self.unfit(spec, &values)? {
+            let claim = contract.claim_name(claim);
             tracing::error!("{claim} is not signed: {why}. Mend it, and start the operator again");
             return Ok(Vec::new());
         }
@@ -297,10 +284,10 @@ impl OperatorShell {
     /// Why a batch cannot be a claim of this epoch, whatever was known when the machine was told of it.
     fn unfit(&mut self, spec: &ContractSpec, values: &Values) -> Result<Option<String>, ServiceError> {
         let root = &values[PREV_ROOT];
-        if !self.known.contains_key(root) {
+        if self.offers.get(root).is_none() {
             self.read_batches()?;
         }
-        Ok(match self.known.get(root) {
+        Ok(match self.offers.get(root) {
             None => Some(format!("the file of batch {} is not there, or of no use", hex::encode(root))),
             Some(known) if known.values != *values => {
                 Some(format!("another batch {} was handed over", hex::encode(root)))
@@ -344,23 +331,6 @@ impl OperatorShell {
             }
             Err(error) => Err(error.into()),
         }
-    }
-}
-
-impl Known {
-    /// True for the programs and the verifying key that the epoch's attesters have agreed to.
-    fn fits(&self, spec: &ContractSpec) -> bool {
-        let params = &spec.terms.params;
-        (self.values[CODE_ROOT], self.verifying_key) == (params.code_root, params.verifier_commitment)
-    }
-
-    fn complaint(&self) -> String {
-        format!(
-            "batch {} was proved under the verifying key {} and the code root {}, which are not the epoch's",
-            hex::encode(self.values[PREV_ROOT]),
-            hex::encode(self.verifying_key),
-            hex::encode(self.values[CODE_ROOT])
-        )
     }
 }
 

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batches::ProvedBatch;
 use super::error::ServiceError;
-use super::file;
+use super::file::{self, Form};
 use super::node;
 use crate::fees::{FeePolicy, Market, DUST};
 use plan::{Part, Plan, Publication};
@@ -49,7 +49,8 @@ pub(super) struct Publisher {
     author: Keypair,
     tag: Tag,
     policy: FeePolicy,
-    queue: VecDeque<([u8; 32], (u32, u32))>,
+    /// What waits, and of which epoch and claim it will be the data, if that is known.
+    queue: VecDeque<([u8; 32], Option<(u32, u32)>)>,
     by_root: BTreeMap<[u8; 32], Publication>,
     /// Tip at which there was no money.
     unpaid: Option<u32>,
@@ -83,12 +84,12 @@ impl Publisher {
                 continue;
             }
             let format = |detail: &str| StoreError::Format { path: path.clone(), detail: detail.to_owned() };
-            let plan: Plan = file::read(&path)?.ok_or_else(|| format("it vanished"))?;
+            let plan: Plan = file::read(&path, Form::Publication)?.ok_or_else(|| format("it vanished"))?;
             let mut publication = Publication::of(&plan).map_err(|detail| format(&detail))?;
             publication.look_up(backend)?;
             by_root.insert(root, publication);
         }
-        let spent = file::read::<Spent>(&dir.join("spent"))?.unwrap_or_default();
+        let spent = file::read::<Spent>(&dir.join("spent"), Form::Publication)?.unwrap_or_default();
         let spent = Amount::from_sat(spent.sat).min(Amount::MAX_MONEY);
         let queue = VecDeque::new();
         Ok(Self {
@@ -111,7 +112,7 @@ impl Publisher {
     }
 
     /// Wants the batch that starts at `root` published, as data of this epoch and claim; or hears of it again.
-    pub(super) fn want(&mut self, root: [u8; 32], place: (u32, u32)) {
+    pub(super) fn want(&mut self, root: [u8; 32], place: Option<(u32, u32)>) {
         match self.by_root.get_mut(&root) {
             Some(known) => known.said = None,
             None if self.queue.iter().any(|(other, _)| *other == root) => {}
@@ -267,22 +268,25 @@ impl Publisher {
         Ok(taken)
     }
 
-    /// Begins the first of the queue. What is wrong with one batch, or no money, keeps nobody from answering challenges.
+    /// Begins the one of the queue whose claim comes first: a claim must not wait for the data of those after it. What is wrong with one
+    /// batch, or no money, keeps nobody from answering challenges.
     fn begin_next(
         &mut self,
         (backend, height): (&dyn BitcoinBackend, u32),
         load: impl FnOnce(&[u8; 32]) -> Result<Option<ProvedBatch>, StoreError>,
     ) -> Result<(), ServiceError> {
-        let Some((root, place)) = self.queue.front().copied() else { return Ok(()) };
+        let claimed = |at: &usize| self.queue[*at].1.unwrap_or((u32::MAX, u32::MAX));
+        let Some(first) = (0..self.queue.len()).min_by_key(claimed) else { return Ok(()) };
+        let (root, place) = self.queue[first];
         let Some(batch) = load(&root)? else {
             tracing::error!("batch {} is not there any more and cannot be published", hex::encode(root));
-            self.queue.pop_front();
+            self.queue.remove(first);
             return Ok(());
         };
-        match self.begin(&batch, place, (backend, height)) {
+        match self.begin(&batch, place.unwrap_or_default(), (backend, height)) {
             Ok(publication) => {
                 self.by_root.insert(root, publication);
-                self.queue.pop_front();
+                self.queue.remove(first);
             }
             Err(ServiceError::Wallet(error @ WalletError::InsufficientFunds { .. })) => {
                 if self.unpaid != Some(height) {
@@ -292,7 +296,7 @@ impl Publisher {
             }
             Err(error @ ServiceError::Batch { .. }) => {
                 tracing::error!("{error}");
-                self.queue.pop_front();
+                self.queue.remove(first);
             }
             Err(error) => return Err(error),
         }
@@ -310,7 +314,7 @@ impl Publisher {
             if raised > Amount::ZERO {
                 // First: what a kill lets it count twice is not spent twice.
                 self.spent += raised;
-                file::write(&self.dir.join("spent"), &Spent { sat: self.spent.to_sat() })?;
+                file::write(&self.dir.join("spent"), Form::Publication, &Spent { sat: self.spent.to_sat() })?;
             }
             self.forget(&root)?;
         }
@@ -328,7 +332,7 @@ impl Publisher {
                 hex::encode(root)
             );
             if let Some(publication) = self.forget(&root)? {
-                self.queue.push_front((root, publication.place));
+                self.queue.push_front((root, Some(publication.place)));
             }
         }
         Ok(())
@@ -409,7 +413,7 @@ fn path(dir: &Path, root: &[u8; 32]) -> PathBuf {
 
 /// Writes a publication down as it is.
 fn note(dir: &Path, root: &[u8; 32], publication: &mut Publication) -> Result<(), StoreError> {
-    file::write(&path(dir, root), &publication.plan())?;
+    file::write(&path(dir, root), Form::Publication, &publication.plan())?;
     publication.is_noted = true;
     Ok(())
 }

@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use super::epochs::{EpochDir, EpochError};
 use super::error::ServiceError;
-use super::file::{self, Dir};
+use super::file::{self, Dir, Form};
 use super::follow::{Change, Follower};
 use super::node;
 use super::stop::Stop;
 use crate::contract::Contract;
-use crate::event::{Block, Effect, Event};
+use crate::event::{Alarm, Block, Effect, Event};
 use crate::party::{Context, Keys, Machine};
 use crate::types::Height;
 use crate::view::View;
@@ -78,7 +78,7 @@ pub(super) struct Runner<M, S> {
     keys: Keys,
     stored: Stored<M>,
     shell: S,
-    /// True if the machine has to be told that it runs again: at the start, and after an error in between.
+    /// True if the machine has to be told that it runs again: at the start, after an error in between, and with a new epoch.
     is_restarted: bool,
     is_dirty: bool,
     /// Tip at which fees were last asked for.
@@ -119,7 +119,7 @@ impl<M: Machine, S: Shell> Runner<M, S> {
         let first = contract.epochs().next();
         let trunk_id = first.map(|(_, epoch)| epoch.spec().terms.trunk_id);
         let trunk_id = trunk_id.ok_or_else(|| ServiceError::NoEpoch { dir: epochs.dir.clone() })?;
-        let stored = match file::read::<Stored<M>>(&dir.file("state"))? {
+        let stored = match file::read::<Stored<M>>(&dir.file("state"), Form::State)? {
             Some(stored) => {
                 let foreign = |field| ServiceError::Foreign { dir: dir.path().to_owned(), field };
                 if stored.name != M::NAME {
@@ -275,10 +275,9 @@ impl<M: Machine, S: Shell> Runner<M, S> {
         loop {
             match self.epochs.load(&self.contract) {
                 Ok(Some((id, epoch))) => {
-                    let number = epoch.spec().terms.epoch;
                     let index = self.contract.push(Arc::new(epoch));
                     self.stored.graphs.push(id);
-                    tracing::info!("epoch {number} is known, in place {}", index.0);
+                    tracing::info!("{} is known", self.contract.name(index));
                     learnt = true;
                 }
                 Ok(None) => break,
@@ -297,6 +296,8 @@ impl<M: Machine, S: Shell> Runner<M, S> {
         }
         if learnt {
             self.rewind()?;
+            // What was asked for goes by another contract now; and nothing is asked for in view of old blocks.
+            self.is_restarted = true;
             self.is_dirty = true;
         }
         Ok(())
@@ -316,7 +317,10 @@ impl<M: Machine, S: Shell> Runner<M, S> {
             let context = Context { contract: &self.contract, keys: &self.keys };
             let mut effects = self.stored.machine.step(context, &event)?;
             self.is_dirty = true;
-            effects.retain(|effect| is_tip || !matches!(effect, Effect::Broadcast(_)));
+            // Below the block that paid the wallet it lacks money. That is told again while it lasts, other alarms are not.
+            effects.retain(|effect| {
+                is_tip || !matches!(effect, Effect::Broadcast(_) | Effect::Alarm(Alarm::Fee(..)))
+            });
             if effects.is_empty() {
                 continue;
             }
@@ -336,14 +340,14 @@ impl<M: Machine, S: Shell> Runner<M, S> {
                 let refused = node::broadcast(self.backend.as_ref(), &package, fee)?;
                 Ok(refused
                     .map(|reason| {
-                        tracing::warn!("{txid} is not taken: {reason:?}");
+                        tracing::warn!("{txid} is not taken: {reason}");
                         Event::Rejected { txid, reason }
                     })
                     .into_iter()
                     .collect())
             }
             Effect::Alarm(alarm) => {
-                tracing::error!("ALARM {alarm:?}");
+                tracing::error!("ALARM {}", alarm.text(|epoch| self.contract.name(epoch)));
                 Ok(Vec::new())
             }
             other => {
@@ -356,7 +360,7 @@ impl<M: Machine, S: Shell> Runner<M, S> {
 
     fn save(&mut self) -> Result<(), ServiceError> {
         if self.is_dirty {
-            file::write(&self.dir.file("state"), &self.stored)?;
+            file::write(&self.dir.file("state"), Form::State, &self.stored)?;
             self.is_dirty = false;
         }
         Ok(())

@@ -11,7 +11,6 @@ use assay_l1::graph::transactions::wallet_script;
 use assay_l1::{BackendError, BitcoinBackend, OperatorSecret, StoreError};
 use assay_l1_signer::handover::{Place, Report};
 use assay_l1_signer::store::file as plain;
-use bitcoin::key::Keypair;
 use clap::Args;
 
 use super::args::{keys, PartyArgs};
@@ -24,11 +23,10 @@ use super::operator::trunk_of;
 use super::runner::{load_contract, Runner, Shell, World};
 use super::stop::Stop;
 use crate::event::{Effect, Event, Fault};
+use crate::party::Keys;
 use crate::types::{ClaimId, Height, Values, NEW_ROOT};
-use crate::vigilante::Vigilante;
-
-/// Blocks after a claim's that are waited before its data counts as missing: a reorganisation may put it behind its claim.
-const DATA_PATIENCE_BLOCKS: u32 = 4;
+use crate::view::lineage;
+use crate::vigilante::{Vigilante, DATA_PATIENCE_BLOCKS};
 
 /// After so long in claims' data a vigilante follows the chain first.
 const LOOKS_MAX: Duration = Duration::from_secs(5);
@@ -111,10 +109,16 @@ fn open<'a>(
     let secret = OperatorSecret::load_or_create(&party.secret)?;
     let (contract, graphs) = load_contract(&epochs)?;
     let trunk_id = trunk_of(&contract);
-    let mut keys = keys(&secret, &trunk_id);
-    if let Some(operator) = backup {
-        keys.operator = operator_key(operator, &trunk_id);
-    }
+    let own = keys(&secret, &trunk_id);
+    let keys = match backup.map(|operator| keys(operator, &trunk_id)) {
+        Some(operator) if operator.wallet == own.wallet => {
+            // Each would take the other's coins for its own.
+            let detail = "it is --operator-secret's as well, and the two may not share a wallet".to_owned();
+            return Err(ServiceError::Argument { name: "--secret", detail });
+        }
+        Some(operator) => Keys { operator: operator.operator, ..own },
+        None => own,
+    };
     let shell = VigilanteShell {
         judge,
         index: Index::new(tag(&trunk_id)),
@@ -122,6 +126,7 @@ fn open<'a>(
         start_height: party.trunk.start_height,
         handover: dir.file("handover.json"),
         checks: BTreeMap::new(),
+        searched: BTreeMap::new(),
     };
     let wallet = wallet_script(keys.wallet.x_only_public_key().0);
     let fees = node::address(backend.as_ref(), &wallet);
@@ -135,10 +140,6 @@ fn open<'a>(
         }
     };
     Runner::open(backend, dir, epochs, (contract, graphs), keys, shell, (party.trunk.start_height, fresh))
-}
-
-fn operator_key(secret: &OperatorSecret, trunk_id: &[u8; 32]) -> Keypair {
-    keys(secret, trunk_id).operator
 }
 
 /// A claim to be looked into.
@@ -156,6 +157,8 @@ struct VigilanteShell<'a> {
     start_height: u32,
     handover: PathBuf,
     checks: BTreeMap<ClaimId, Check>,
+    /// Claims without data, and the block up to which it was looked for.
+    searched: BTreeMap<ClaimId, u32>,
 }
 
 impl Shell for VigilanteShell<'_> {
@@ -166,6 +169,7 @@ impl Shell for VigilanteShell<'_> {
 
     fn disconnected(&mut self, height: u32) -> Vec<Event> {
         self.index.disconnected(height);
+        self.searched.clear();
         Vec::new()
     }
 
@@ -200,21 +204,16 @@ impl Shell for VigilanteShell<'_> {
                 self.checks.remove(&claim);
                 continue;
             };
-            let patient = tip < made + DATA_PATIENCE_BLOCKS;
-            let near = made.saturating_sub(self.lookback);
-            // An operator with many batches has published the last ones long before their claims: before data counts as missing,
-            // every block is looked through, once.
-            let bottom = if patient { near } else { near.min(self.start_height) };
-            let blocks = (tip.min(made + DATA_PATIENCE_BLOCKS), bottom);
-            let found = match self.index.find(world.backend, blocks, &values, self.judge) {
+            let looked = match self.look(world, claim, (&values, made)) {
                 // A reorganisation that the machine has not heard of, or a pruned block: later, perhaps.
                 Err(BackendError::NotFound { what }) => {
+                    let claim = world.contract.claim_name(claim);
                     tracing::warn!("{claim} cannot be looked into now: {what} is not there");
                     continue;
                 }
                 // What is known is not lost with it.
                 Err(error) if !events.is_empty() => {
-                    tracing::warn!("{claim} is looked into later: {error}");
+                    tracing::warn!("{} is looked into later: {error}", world.contract.claim_name(claim));
                     if let Some(check) = self.checks.get_mut(&claim) {
                         check.tried = None;
                     }
@@ -222,7 +221,7 @@ impl Shell for VigilanteShell<'_> {
                 }
                 other => other?,
             };
-            if let Some(faults) = faults((&values, made), &found, patient, self.judge) {
+            if let Some(faults) = looked {
                 self.checks.remove(&claim);
                 events.push(Event::Verdict { claim, values, faults });
             }
@@ -235,16 +234,8 @@ impl Shell for VigilanteShell<'_> {
     }
 }
 
-/// What is wrong with a claim in the block at height `made`; `None` while that is not known.
-fn faults(
-    (values, made): (&Values, u32),
-    found: &Found,
-    patient: bool,
-    judge: &mut dyn Judge,
-) -> Option<Vec<Fault>> {
-    if patient && (found.data.is_none() || !found.is_proved) {
-        return None;
-    }
+/// What is wrong with a claim in the block at height `made`, of which this was found; `None` while it cannot be executed.
+fn faults((values, made): (&Values, u32), found: &Found, judge: &mut dyn Judge) -> Option<Vec<Fault>> {
     let mut faults = Vec::new();
     match &found.data {
         None => faults.push(if found.is_forged { Fault::BatchHash } else { Fault::DataMissing }),
@@ -267,6 +258,61 @@ fn faults(
 }
 
 impl VigilanteShell<'_> {
+    /// What is wrong with a claim in the block at height `made`, if that can be said now.
+    fn look(
+        &mut self,
+        world: World<'_>,
+        claim: ClaimId,
+        (values, made): (&Values, u32),
+    ) -> Result<Option<Vec<Fault>>, BackendError> {
+        let (tip, until) = (world.view.tip().0, made + DATA_PATIENCE_BLOCKS);
+        let patient = tip < until;
+        let near = made.saturating_sub(self.lookback);
+        // An operator with many batches has published the last ones long before their claims: before data counts as missing,
+        // every block is looked through, once.
+        let bottom = if patient { near } else { near.min(self.start_height) };
+        let found = self.index.find(world.backend, (tip.min(until), bottom), values, self.judge)?;
+        if patient && (found.data.is_none() || !found.is_proved) {
+            return Ok(None);
+        }
+        match faults((values, made), &found, self.judge) {
+            None if self.catch_up(world, claim)? => Ok(faults((values, made), &found, self.judge)),
+            known => Ok(known),
+        }
+    }
+
+    /// Executes a claim before this one whose data came too late for a verdict; true if its state is known then. Data that is withheld
+    /// is looked for again whenever a block holds anything of the rollup.
+    fn catch_up(&mut self, world: World<'_>, claim: ClaimId) -> Result<bool, BackendError> {
+        let tip = world.view.tip().0;
+        for before in lineage(world.contract, claim).into_iter().rev() {
+            // What is being looked into comes first by itself.
+            if self.checks.contains_key(&before) {
+                return Ok(false);
+            }
+            let made = world.view.confirmed(before.tx(TxRole::Claim));
+            let Some((made, values)) = made.and_then(|made| Some((made.height.0, made.values?))) else {
+                return Ok(false);
+            };
+            let bottom = self.start_height.min(made);
+            let from = self.searched.get(&before).map_or(bottom, |height| height + 1);
+            let found = match self.index.may_hold((tip, from)) {
+                true => self.index.find(world.backend, (tip, bottom), &values, self.judge)?.data,
+                false => None,
+            };
+            let Some(data) = found else {
+                self.searched.insert(before, tip);
+                return Ok(false);
+            };
+            match self.judge.execute(&values, &data, made) {
+                Ok(Execution::Done { new_root, .. }) => return Ok(new_root == values[NEW_ROOT]),
+                Ok(Execution::NotYet) => {}
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
     /// Writes down what the attesters are to sign: people have to ask them.
     fn report_handover(
         &self,

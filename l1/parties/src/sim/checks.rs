@@ -7,7 +7,7 @@ use super::fixture::{Fixture, BACKUP, BACKUP_WATCH, CLAIMS, LOCKS, OPERATOR, TO_
 use super::options::Attack;
 use super::shell::{Actor, Machine};
 use super::world::World;
-use crate::event::Alarm;
+use crate::event::{Alarm, Fault};
 use crate::types::{ClaimId, EpochIndex, TxId};
 use crate::view::{slashed_claim, Standing, View};
 
@@ -25,7 +25,7 @@ impl World {
 
     /// True once nothing is left to wait for.
     pub(crate) fn settled(&self) -> bool {
-        if self.options.attack.honest() || self.options.attack == Attack::PerfectLie {
+        if self.options.attack.honest() || self.options.attack.unpunished() {
             return self.paid_out(EpochIndex(0)) && self.paid_out(EpochIndex(1));
         }
         let taken = self.handed_over.values().next();
@@ -67,8 +67,11 @@ impl World {
             return Err("the attack did not take place".to_owned());
         }
         match self.options.attack {
-            attack if attack.honest() || attack == Attack::PerfectLie => self.judge_honest()?,
+            attack if attack.honest() || attack.unpunished() => self.judge_honest()?,
             attack => self.judge_taken_over(attack)?,
+        }
+        if self.options.attack.withholds() {
+            self.judge_unknown_starts()?;
         }
         self.judge_watchers()
     }
@@ -190,7 +193,7 @@ impl World {
             return Err(format!("who watched had {before}, has {after} and has spent {spent}"));
         }
         let faulty = |alarm: &Alarm| matches!(alarm, Alarm::Faulty(claim, _) if *claim == self.target());
-        let wrong = attack.slashed() || attack == Attack::PerfectLie;
+        let wrong = attack.slashed() || attack.unpunished();
         for party in WATCHERS {
             let alarmed = self.alarms.get(&party).is_some_and(|alarms| alarms.iter().any(faulty));
             if wrong != alarmed {
@@ -198,8 +201,48 @@ impl World {
             }
         }
         let challenged = self.view().confirmed(self.target().tx(TxRole::Challenge)).is_some();
-        if attack == Attack::PerfectLie && !challenged {
-            return Err("a claim whose proof does not verify was not challenged".to_owned());
+        if attack.unpunished() && !challenged {
+            return Err("a wrong claim was not challenged".to_owned());
+        }
+        let taken_over = |alarm: &&Alarm| match alarm {
+            Alarm::Faulty(claim, _) => self.handed_over.values().any(|(_, epoch)| *epoch == claim.epoch),
+            _ => false,
+        };
+        let wrong = WATCHERS.iter().find_map(|party| self.alarms.get(party)?.iter().find(taken_over));
+        wrong.map_or(Ok(()), |alarm| Err(format!("who took over is right, but {alarm:?}")))
+    }
+
+    /// The claims after one whose data is withheld: challenged as long as nobody can know where they start, and left alone afterwards.
+    fn judge_unknown_starts(&self) -> Result<(), String> {
+        let view = self.view();
+        let data = self.data_height(&super::fixture::batch_hash(self.options.at));
+        let slashed = view.slash(self.target().epoch).map(|(_, height)| height);
+        let mut challenged = 0;
+        for batch in self.options.at + 1..2 * CLAIMS {
+            let claim = ClaimId { epoch: EpochIndex(batch / CLAIMS), claim: batch % CLAIMS };
+            let Some(made) = view.confirmed(claim.tx(TxRole::Claim)).map(|entry| entry.height) else {
+                continue;
+            };
+            let until = made.plus(u32::from(LOCKS.challenge_blocks));
+            let is_challenged = view.confirmed(claim.tx(TxRole::Challenge)).is_some();
+            let alarm = Alarm::Faulty(claim, Fault::UnknownStart);
+            let alarmed =
+                |party: &usize| self.alarms.get(party).is_some_and(|alarms| alarms.contains(&alarm));
+            if data.into_iter().chain(slashed).all(|height| height > until) {
+                if !is_challenged || !WATCHERS.iter().all(alarmed) {
+                    return Err(format!(
+                        "{claim} starts at a state that nobody knows and was not challenged"
+                    ));
+                }
+                challenged += 1;
+            }
+            if data.is_some_and(|data| data <= made) && (is_challenged || WATCHERS.iter().any(alarmed)) {
+                return Err(format!("{claim} starts at a state that is known and was challenged"));
+            }
+        }
+        let some = self.options.attack == Attack::Withheld && self.options.data_after.is_none();
+        if some && challenged != 2 * CLAIMS - 1 - self.options.at {
+            return Err(format!("{challenged} claims followed the one whose data is withheld"));
         }
         Ok(())
     }

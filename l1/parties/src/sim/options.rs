@@ -19,8 +19,10 @@ pub enum Attack {
     BadProof,
     /// A claim's proof does not verify, and no leaf of the verifier can tell: what the chunked verifier has to prevent.
     PerfectLie,
-    /// The data of a claim is not published.
+    /// The data of a claim is not published, and its assertion has a wrong step; the claims after it go on.
     NoData,
+    /// The same with an assertion in which no leaf can find a wrong step.
+    Withheld,
     /// A wrong claim's challenge is not answered.
     NoAnswer,
     /// A slot of the assertion is left empty.
@@ -45,7 +47,7 @@ pub enum Attack {
 
 impl Attack {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::None,
         Self::Griefer,
         Self::SkippedBatch,
@@ -55,6 +57,7 @@ impl Attack {
         Self::BadProof,
         Self::PerfectLie,
         Self::NoData,
+        Self::Withheld,
         Self::NoAnswer,
         Self::HalfAnswer,
         Self::LateAnswer,
@@ -84,7 +87,19 @@ impl Attack {
     /// True if the operator must be slashed.
     #[must_use]
     pub fn slashed(self) -> bool {
-        !self.honest() && !matches!(self, Self::WrongCodeRoot | Self::Stopped | Self::PerfectLie)
+        !self.honest() && !self.unpunished() && !matches!(self, Self::WrongCodeRoot | Self::Stopped)
+    }
+
+    /// True if the claim is wrong but nothing on the chain can tell: challenges and alarms are all there is.
+    #[must_use]
+    pub fn unpunished(self) -> bool {
+        matches!(self, Self::PerfectLie | Self::Withheld)
+    }
+
+    /// True if a claim's data is kept back.
+    #[must_use]
+    pub fn withholds(self) -> bool {
+        matches!(self, Self::NoData | Self::Withheld)
     }
 
     /// True if the outcome alone does not show that the attack took place: then the run has to have seen it.
@@ -126,6 +141,8 @@ pub enum Weakness {
     NoHalt,
     /// Vigilantes keep a verdict for values that it was not about.
     StaleVerdict,
+    /// Vigilantes leave claims undecided that start at a state that nobody knows.
+    NoStart,
     /// The backup operator does not take over.
     NoHandover,
     /// Nobody raises a fee.
@@ -154,6 +171,8 @@ pub struct Options {
     pub outage: Option<(u32, u32)>,
     /// Blocks after a claim before which the griefer does not challenge it: late, the operator has less time to answer.
     pub grief_after: u32,
+    /// Blocks after a claim after which its data, held back until then, is published all the same; never if absent.
+    pub data_after: Option<u32>,
     /// Runs Core's script interpreter on everything.
     pub scripts: bool,
     /// Remedy that is missing.
@@ -172,7 +191,9 @@ impl Options {
         // Up to the end of the period. Operators that are killed all the time have enough to do with early ones.
         let grief_after =
             if attack == Attack::Griefer { [0, 3, 6, 8, 10, 11][(round % 6) as usize] } else { 0 };
-        Self { at, grief_after, ..Self::new(attack, seed) }
+        // Deeper than reorganisations go, so that it counts as missing.
+        let data_after = (round % 2 == 1).then_some(8 + (round / 2 % 3) as u32);
+        Self { at, grief_after, data_after, ..Self::new(attack, seed) }
     }
 
     /// An attack on claim 1, in bad weather.
@@ -186,6 +207,7 @@ impl Options {
             kill_at: None,
             outage: None,
             grief_after: 0,
+            data_after: None,
             scripts: false,
             weakness: None,
             budget_sat: None,

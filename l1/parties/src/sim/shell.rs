@@ -21,14 +21,12 @@ use crate::fees::FeePolicy;
 use crate::operator::{Operator, OperatorWeak};
 use crate::party::{Context, Keys, Machine as _, StepError};
 use crate::sender::{Sender, SenderWeak};
-use crate::types::{ClaimId, EpochIndex, Height, Values};
+use crate::types::{ClaimId, EpochIndex, Height, Values, PREV_ROOT};
 use crate::view::View;
-use crate::vigilante::{Vigilante, VigilanteWeak};
+use crate::vigilante::{Vigilante, VigilanteWeak, DATA_PATIENCE_BLOCKS};
 
 /// Batches that are proved in all.
 const BATCHES: u32 = 9;
-/// Blocks that a vigilante waits for data before it says that there is none.
-const DATA_PATIENCE: u32 = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Machine {
@@ -174,6 +172,7 @@ impl Actor {
                     no_timeout: weak(Weakness::NoTimeout),
                     no_halt: weak(Weakness::NoHalt),
                     stale_verdict: weak(Weakness::StaleVerdict),
+                    no_start: weak(Weakness::NoStart),
                     no_handover: weak(Weakness::NoHandover),
                     paranoid: self.name == "griefer",
                 });
@@ -189,6 +188,10 @@ impl World {
         match effect {
             Effect::Broadcast(package) => self.broadcast(index, package),
             Effect::Publish(root) => drop(self.actors[index].published.insert(root, None)),
+            Effect::Later(root) => {
+                let actor = &mut self.actors[index];
+                actor.untold.extend(actor.proved.iter().filter(|values| values[PREV_ROOT] == root));
+            }
             Effect::Sign(claim, values) => self.sign(index, claim, values),
             Effect::Assert(claim) => self.assert(index, claim),
             Effect::Check(claim, values) => {
@@ -371,7 +374,7 @@ impl World {
         let wrong = index == OPERATOR
             && claim == self.target()
             && !self.options.attack.honest()
-            && self.options.attack != Attack::PerfectLie;
+            && !self.options.attack.unpunished();
         let last = if wrong { 0x12 } else { 0x11 };
         let slots = self.fixture.slot_items(index, number, claim.claim, last).as_ref().clone();
         self.queue.push_back((index, Event::Asserted { claim, slots }));
@@ -379,7 +382,7 @@ impl World {
 
     /// The attesters sign the backup's epoch, if there is anything left to claim.
     fn hand_over(&mut self, end: ClaimId, first_void: ClaimId) {
-        let over = self.options.attack.honest() || self.options.attack == Attack::PerfectLie;
+        let over = self.options.attack.honest() || self.options.attack.unpunished();
         let complete = first_void == ClaimId { epoch: EpochIndex(1), claim: CLAIMS };
         if over || complete || self.handed_over.contains_key(&end.epoch) {
             return;
@@ -404,26 +407,30 @@ impl World {
         }
         self.report_data(index);
         for (due, claim, values) in std::mem::take(&mut self.actors[index].checks) {
-            let faults = self.faults(claim, &values);
-            let patient = faults.contains(&Fault::DataMissing) && height < due.plus(DATA_PATIENCE);
-            if height < due || patient {
-                self.actors[index].checks.push((due, claim, values));
-            } else {
-                self.queue.push_back((index, Event::Verdict { claim, values, faults }));
+            // A claim that a reorganisation took away is asked for again when it is back.
+            let made = self.actors[index].view().confirmed(claim.tx(TxRole::Claim));
+            let made = made.filter(|made| made.values == Some(values)).map(|made| made.height);
+            let Some(until) = made.map(|made| made.plus(DATA_PATIENCE_BLOCKS)) else { continue };
+            let faults = self
+                .faults(claim, &values, until)
+                .filter(|faults| height >= due && (height >= until || !faults.contains(&Fault::DataMissing)));
+            match faults {
+                Some(faults) => self.queue.push_back((index, Event::Verdict { claim, values, faults })),
+                None => self.actors[index].checks.push((due, claim, values)),
             }
         }
     }
 
     fn report_data(&mut self, index: usize) {
-        let hidden =
-            (self.options.attack == Attack::NoData && index == OPERATOR).then(|| state(self.options.at));
+        let hidden = (self.options.attack.withholds() && index == OPERATOR).then(|| state(self.options.at));
         let roots: Vec<_> = self.actors[index].published.iter().map(|(root, said)| (*root, *said)).collect();
         for (root, said) in roots {
             let batch = (0..BATCHES).find(|batch| state(*batch) == root);
             let Some(batch) = batch else { continue };
             let lied = hidden == Some(root);
             let on_chain = lied || self.has_data(&batch_hash(batch));
-            if !lied && self.data_ready(batch) {
+            let is_due = if lied { self.withheld_long_enough() } else { self.data_ready(batch) };
+            if is_due {
                 self.publish(batch);
             }
             if said != Some(on_chain) {
@@ -431,6 +438,12 @@ impl World {
                 self.queue.push_back((index, Event::Data { prev_root: root, on_chain }));
             }
         }
+    }
+
+    /// True if the attacked claim's data, which was to be there before it, is published now.
+    fn withheld_long_enough(&self) -> bool {
+        let made = self.chain.height_of(&self.target_txid());
+        made.zip(self.options.data_after).is_some_and(|(made, after)| self.height() >= made.plus(after))
     }
 
     /// True if a batch's data can be sent: it takes some blocks in bad weather.
@@ -445,7 +458,18 @@ impl World {
     }
 
     fn has_data(&self, hash: &[u8; 32]) -> bool {
-        self.data.get(hash).is_some_and(|tx| self.chain.has(&tx.compute_txid()))
+        self.data_height(hash).is_some()
+    }
+
+    /// The block of a batch's data.
+    pub(crate) fn data_height(&self, hash: &[u8; 32]) -> Option<Height> {
+        self.chain.height_of(&self.data.get(hash)?.compute_txid())
+    }
+
+    /// True if whoever executes what is on the chain knows the state.
+    fn is_known(&self, root: &[u8; 32]) -> bool {
+        let before = (0..=BATCHES).find(|batch| state(*batch) == *root);
+        before.is_some_and(|before| (0..before).all(|batch| self.has_data(&batch_hash(batch))))
     }
 
     /// Stands for the envelopes: a transaction with the batch's hash.
@@ -483,13 +507,15 @@ impl World {
         }
     }
 
-    /// What looking into a claim gives.
-    fn faults(&self, claim: ClaimId, values: &Values) -> Vec<Fault> {
+    /// What looking into a claim gives, whose data counts up to block `until`; `None` while it cannot be executed.
+    fn faults(&self, claim: ClaimId, values: &Values, until: Height) -> Option<Vec<Fault>> {
         let mut faults = Vec::new();
         let target = claim == self.target();
         let batch = (0..BATCHES).find(|batch| batch_hash(*batch) == values[2]);
-        if !self.has_data(&values[2]) {
+        if self.data_height(&values[2]).is_none_or(|height| height > until) {
             faults.push(if batch.is_some() { Fault::DataMissing } else { Fault::BatchHash });
+        } else if !self.is_known(&values[0]) {
+            return None;
         }
         let right = batch.map(honest);
         if right.is_some_and(|right| right[1] != values[1]) {
@@ -504,6 +530,6 @@ impl World {
         if target && attack == Attack::DroppedForced {
             faults.push(Fault::ForcedDropped);
         }
-        faults
+        Some(faults)
     }
 }

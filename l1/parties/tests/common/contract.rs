@@ -19,7 +19,7 @@ use assay_l1_parties::{Contract, EpochIndex, Values};
 use assay_l1_signer::identity::Identity;
 use assay_l1_signer::musig::{Attesters, ChunkNonces, NonceSeed};
 use assay_l1_signer::peers::{Peer, Peers};
-use assay_l1_signer::policy::Policy;
+use assay_l1_signer::policy::{Aggregates, Payees, Policy};
 use assay_l1_signer::signatures::SignatureSet;
 use assay_l1_signer::statement::{epoch_scope, EpochPublic, Kind, Statement};
 use assay_l1_signer::wire::proposal::{graph_id, GraphProposal};
@@ -88,10 +88,10 @@ pub(crate) fn sink() -> ScriptBuf {
 }
 
 pub(crate) fn policy(operator: &OperatorSecret) -> Policy {
-    let operator_key = operator.public_key(&TRUNK, KeyRole::Operator);
+    let payees = Payees { operator: operator.public_key(&TRUNK, KeyRole::Operator), sink: sink_key() };
     let params =
         EpochParams { start_commitment: state(0), code_root: CODE, verifier_commitment: VERIFYING_KEY };
-    let regtest = Policy::regtest(TRUNK, operator_key, sink_key(), params);
+    let regtest = Policy::regtest(TRUNK, payees, params);
     Policy { claims: CLAIMS, slashed_to_sink_sat: TO_SINK.to_sat(), ..regtest }
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn policy(operator: &OperatorSecret) -> Policy {
 pub(crate) fn spec(operator: &OperatorSecret, epoch: u32, funding: OutPoint) -> (ContractSpec, EpochKeys) {
     let policy = policy(operator);
     let keys = EpochKeys::derive(operator, &TRUNK, (epoch, CLAIMS), policy.layout());
-    let attesters = (aggregate(EPOCH).key(), aggregate(RECOVERY).key());
+    let attesters = Aggregates { epoch: aggregate(EPOCH).key(), recovery: aggregate(RECOVERY).key() };
     (policy.spec_for(epoch, &keys, attesters, funding), keys)
 }
 

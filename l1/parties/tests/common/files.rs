@@ -11,10 +11,14 @@ use assay_l1::{BitcoinBackend, KeyRole, OperatorSecret};
 use assay_l1_parties::service::batches::BatchDir;
 use assay_l1_parties::service::watch::{Snapshot, Stage, Watch, WatchArgs};
 use assay_l1_parties::service::Stop;
+use assay_l1_signer::policy::Policy;
 use bitcoin::{Address, Amount, ScriptBuf};
 use clap::Args;
 
 use crate::rollup::TRUNK;
+
+/// Under which a backup takes over.
+pub(crate) const BACKUP_POLICY: &str = "backup-policy.toml";
 
 #[derive(Debug, clap::Parser)]
 #[command(no_binary_name = true)]
@@ -79,14 +83,34 @@ impl Files {
         vec!["--regtest-dir".to_owned(), self.word("chain")]
     }
 
-    /// The arguments of a party's service but for the node.
+    /// Writes the policy down under which `successor.secret` takes over.
+    pub(crate) fn write_backup_policy(&self, policy: Policy) -> Policy {
+        let operator_key = self.secret("successor").public_key(&TRUNK, KeyRole::Operator);
+        let policy = Policy { operator_key, ..policy };
+        std::fs::write(self.path(BACKUP_POLICY), toml::to_string(&policy).unwrap()).unwrap();
+        policy
+    }
+
+    /// That policy beside the operator's, as an argument.
+    pub(crate) fn backup_policy(&self) -> Vec<String> {
+        vec!["--policy".to_owned(), self.word(BACKUP_POLICY)]
+    }
+
+    /// The arguments of a party's service but for the node. A backup watches and pays for that with `backup.secret`, and operates with
+    /// `successor.secret`.
     pub(crate) fn words(&self, name: &str) -> Vec<String> {
         let own = ["--dir", &self.word(name), "--secret", &self.word(&format!("{name}.secret"))];
         let fees = ["--fee-rate-max", "100"];
         let words = own.into_iter().chain(fees).map(str::to_owned);
+        let batches = || ["--batches".to_owned(), self.word("batches")];
+        let lookback = || ["--lookback-blocks", "50"].map(str::to_owned);
         let extra = match name {
-            "operator" => ["--batches".to_owned(), self.word("batches")],
-            _ => ["--lookback-blocks".to_owned(), "50".to_owned()],
+            "operator" => batches().to_vec(),
+            "backup" => {
+                let secret = ["--operator-secret".to_owned(), self.word("successor.secret")];
+                [self.backup_policy(), lookback().into(), secret.into(), batches().into()].concat()
+            }
+            _ => lookback().to_vec(),
         };
         self.shared().into_iter().chain(words).chain(extra).collect()
     }

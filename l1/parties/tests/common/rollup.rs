@@ -2,14 +2,17 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use assay_l1::envelope::message::Message;
+use assay_l1::envelope::pack::unpack;
 use assay_l1::envelope::{scan::scan, tag, Kind};
 use assay_l1::graph::terms::claim_digest;
 use assay_l1::{BackendError, BitcoinBackend};
 use assay_l1_parties::service::batches::ProvedBatch;
 use assay_l1_parties::service::{Execution, Judge};
-use assay_l1_parties::{Values, DIGEST};
+use assay_l1_parties::{Values, BATCH_HASH, DIGEST, NEW_ROOT, PREV_ROOT};
 
 pub(crate) const TRUNK: [u8; 32] = [7; 32];
 pub(crate) const CODE: [u8; 32] = [2; 32];
@@ -42,16 +45,40 @@ pub(crate) fn taking(batch: u32, forced: u32) -> ProvedBatch {
     ProvedBatch { verifying_key: Some(VERIFYING_KEY), values, proof: PROOF.to_vec(), data }
 }
 
+/// How often the data of each of these batches is on the chain.
+pub(crate) fn publications<const N: usize>(node: &dyn BitcoinBackend, batches: [u32; N]) -> [usize; N] {
+    let blocks = (1..=node.tip().unwrap().height).map(|height| node.block_hash(height).unwrap());
+    let found = blocks.flat_map(|hash| scan(&node.block(&hash).unwrap(), &tag(&TRUNK)));
+    let envelopes: Vec<_> = found.filter_map(|found| Some(found.envelope.ok()?.1)).collect();
+    let messages = envelopes.iter().filter_map(|envelope| {
+        unpack(envelope.kind, envelope.codec, envelope.plain_len, &envelope.stored).ok()
+    });
+    let hashes: Vec<_> = messages
+        .filter_map(|message| match message {
+            Message::Batch { batch_hash, .. } => Some(batch_hash),
+            _ => None,
+        })
+        .collect();
+    batches.map(|batch| hashes.iter().filter(|hash| **hash == honest(batch).values[BATCH_HASH]).count())
+}
+
 /// The rollup, as a vigilante sees it.
 #[derive(Default)]
 pub(crate) struct Rollup {
     /// Where forced transactions are looked for; nowhere if there is none.
     node: Option<Arc<dyn BitcoinBackend>>,
+    /// States that it was led to; every state is known if there is none.
+    known: Option<BTreeSet<[u8; 32]>>,
 }
 
 impl Rollup {
     pub(crate) fn on(node: Arc<dyn BitcoinBackend>) -> Self {
-        Self { node: Some(node) }
+        Self { node: Some(node), known: None }
+    }
+
+    /// One that executes from the first state on only.
+    pub(crate) fn from_start() -> Self {
+        Self { node: None, known: Some(BTreeSet::from([state(0)])) }
     }
 
     /// Forced transactions in the blocks up to `height`.
@@ -72,8 +99,14 @@ impl Judge for Rollup {
         Ok(blake3::hash(data).into())
     }
 
-    fn execute(&mut self, _: &Values, data: &[u8], height: u32) -> Result<Execution, String> {
+    fn execute(&mut self, values: &Values, data: &[u8], height: u32) -> Result<Execution, String> {
         let new_root = *data.first_chunk().ok_or("too short")?;
+        if let Some(known) = &mut self.known {
+            if !known.contains(&values[PREV_ROOT]) {
+                return Ok(Execution::NotYet);
+            }
+            known.extend((new_root == values[NEW_ROOT]).then_some(new_root));
+        }
         let taken = u32::from_le_bytes(*data.last_chunk().ok_or("too short")?);
         Ok(match self.forced(height.saturating_sub(GRACE_BLOCKS)) {
             Ok(due) => Execution::Done { new_root, has_messages: taken as usize >= due },

@@ -8,7 +8,7 @@ use bitcoin::Amount;
 
 use crate::contract::TO_SINK;
 use crate::rollup::honest;
-use crate::scene::{faulty, Scene, ALL};
+use crate::scene::{faulty, said, Scene, ALL};
 
 /// Blocks from a claim until who does not answer its challenge can be slashed.
 const ANSWER_BLOCKS: u32 = 10 + 8;
@@ -32,7 +32,7 @@ fn assert_slashed(scene: &Scene, before: Amount) {
     assert_eq!(scene.in_sink(), TO_SINK);
     let reward = scene.money(&["v1", "v2"]).checked_sub(before);
     assert!(reward.is_some_and(|reward| reward.to_sat() > 400_000), "{reward:?}");
-    scene.assert_alarmed(&format!("{:?}", Alarm::Slashed(EpochIndex(0))));
+    scene.assert_alarmed(&said(Alarm::Slashed(EpochIndex(0))));
 }
 
 #[test]

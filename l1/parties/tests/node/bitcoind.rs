@@ -3,4 +3,5 @@
 mod answers;
 mod epochs;
 mod lies;
+mod takeover;
 mod weather;

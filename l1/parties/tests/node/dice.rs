@@ -23,4 +23,18 @@ impl Dice {
     pub(crate) fn moment(&mut self, millis: u64) {
         std::thread::sleep(Duration::from_millis(self.roll(millis)));
     }
+    /// Who dies while signatures are collected: a signer (0 to 2) or the collector (3), five times, a moment after the last one; then
+    /// nobody.
+    pub(crate) fn victims(&mut self) -> impl FnMut() -> usize + '_ {
+        let mut left = 6;
+        move || {
+            left -= 1;
+            self.moment(300);
+            if left > 0 {
+                self.roll(4) as usize
+            } else {
+                usize::MAX
+            }
+        }
+    }
 }

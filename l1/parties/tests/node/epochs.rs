@@ -6,37 +6,38 @@ use assay_l1_parties::{Alarm, EpochIndex};
 use assay_l1_signer::policy::Policy;
 use bitcoin::Amount;
 
-use crate::chain::{open_script, Harness};
+use crate::chain::Harness;
 use crate::contract::policy;
+use crate::crew::Crew;
 use crate::dice::Dice;
 use crate::files::Files;
 use crate::node::Node;
-use crate::process::Party;
 use crate::rollup::honest;
-use crate::scene::ALL;
-use crate::signers::Signers;
+use crate::scene::{said, ALL};
+use crate::signers::{Draft, Signers};
 
 /// Claims in each of the two epochs.
 const CLAIMS: u32 = 10;
 /// What the operator pays for all of it, at most.
 const COST_MAX: Amount = Amount::from_sat(400_000);
 
-fn short_policy(files: &Files) -> Policy {
+/// Short locks; `claims` in an epoch.
+pub(super) fn short_policy(files: &Files, claims: u32) -> Policy {
     Policy {
-        claims: CLAIMS,
+        claims,
         // Some data is found only after the patience for it, by vigilantes who stay away for two blocks now and then.
         challenge_blocks: 10,
         assert_blocks: 6,
         disprove_blocks: 6,
         claim_timeout_blocks: 10,
-        collateral_blocks: 10 * CLAIMS as u16 + 30,
+        collateral_blocks: 10 * claims as u16 + 30,
         ..policy(&files.secret("operator"))
     }
 }
 
 /// Coins for everybody, and two epochs, signed by three signers who are killed meanwhile, the collector as well.
-fn signed<'a>(files: &'a Files, node: &Node, dice: &mut Dice) -> Signers<'a> {
-    let mut signers = Signers::start(files, node.words(), &short_policy(files));
+pub(super) fn signed<'a>(files: &'a Files, node: &Node, policy: &Policy, dice: &mut Dice) -> Signers<'a> {
+    let mut signers = Signers::start(files, node.words(), policy);
     let backend = node.backend();
     let fund = |name: &str, more: &[(&str, &str)]| signers.fund(backend.as_ref(), name, more);
     let first = fund("operator", &[]).unwrap();
@@ -45,18 +46,13 @@ fn signed<'a>(files: &'a Files, node: &Node, dice: &mut Dice) -> Signers<'a> {
         fund(name, &[("--party", "vigilante")]);
     }
     let announced = signers.spec(1, &second);
-    for (epoch, coin, next) in [(0, &first, announced.as_str()), (1, &second, "bb".repeat(32).as_str())] {
-        let mut left = 6;
-        let mut kill = || {
-            left -= 1;
-            dice.moment(300);
-            if left > 0 {
-                dice.roll(4) as usize
-            } else {
-                usize::MAX
-            }
-        };
-        signers.sign(epoch, coin, next, &mut kill);
+    let unsigned = "bb".repeat(32);
+    let first_proposal = files.word("epochs/0000.proposal");
+    let previous = [("--previous", first_proposal.as_str())];
+    let first = Draft { place: 0, epoch: 0, coin: &first, next: &announced, before: &[] };
+    let second = Draft { place: 1, epoch: 1, coin: &second, next: &unsigned, before: &previous };
+    for draft in [first, second] {
+        signers.sign(&draft, dice.victims());
     }
     signers
 }
@@ -68,38 +64,17 @@ fn twenty_claims_over_two_epochs_are_paid_out_whoever_is_killed_whenever() {
     let node = Node::start();
     let backend = node.backend();
     let files = Files::new();
-    let mut signers = signed(&files, &node, &mut dice);
+    let mut signers = signed(&files, &node, &short_policy(&files, CLAIMS), &mut dice);
     for batch in 0..2 * CLAIMS {
         files.batches().put(&honest(batch)).unwrap();
     }
     let before = files.money(backend.as_ref(), "operator");
-    let mut parties = ALL.map(|name| {
-        let role = if name == "operator" { name } else { "vigilante" };
-        Party::start(name, [vec![role.to_owned()], node.words(), files.words(name)].concat())
-    });
+    let mut crew = Crew::start(&files, &node, &ALL);
     let mut view = files.watch(&backend);
-    // Blocks that a party stays away.
-    let mut away = [0; 3];
     let mut paid_out = 0;
     for _ in 0..250 {
-        let hash = backend.miner().unwrap().mine(1, &open_script()).unwrap()[0];
-        let victim = dice.roll(12) as usize;
-        if let Some(party) = parties.get_mut(victim) {
-            dice.moment(40);
-            party.kill();
-            away[victim] = away[victim].max(dice.roll(3));
-        }
-        if victim == 11 {
+        if crew.step(&mut dice) == 11 {
             signers.kill(dice.roll(3) as usize);
-        }
-        for (party, away) in parties.iter_mut().zip(&mut away) {
-            if !party.is_running() && *away == 0 {
-                party.restart();
-            }
-            *away = away.saturating_sub(1);
-            if party.is_running() {
-                party.wait_for_block(&hash);
-            }
         }
         let now = view.look();
         paid_out = now.epochs.iter().filter(|epoch| epoch.paid_out.is_some()).count();
@@ -115,11 +90,11 @@ fn twenty_claims_over_two_epochs_are_paid_out_whoever_is_killed_whenever() {
     assert!(now.epochs.iter().all(|epoch| epoch.slashed.is_none()));
     assert_eq!(now.epochs[0].halted, None);
     // No third epoch is signed: that is what people should look at, and nothing else.
-    let end = format!("{:?}", Alarm::Halted(EpochIndex(1)));
-    for party in &mut parties {
+    let end = said(Alarm::Halted(EpochIndex(1)));
+    for party in crew.parties() {
         assert!(party.alarms().iter().all(|alarm| *alarm == end), "{:?}", party.alarms());
     }
-    let kills: Vec<u32> = parties.iter().chain(&signers.signers).map(|party| party.kills).collect();
+    let kills: Vec<u32> = crew.parties().chain(&signers.signers).map(|party| party.kills).collect();
     println!("killed: {kills:?}; blocks: {}", backend.tip().unwrap().height);
     assert!(kills.iter().all(|kills| *kills > 0), "{kills:?}");
     let collaterals = backend.utxos(&files.script("operator", KeyRole::Operator)).unwrap();

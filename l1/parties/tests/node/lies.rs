@@ -9,7 +9,7 @@ use assay_l1_parties::{Alarm, EpochIndex, Fault, Values, CODE_ROOT, DIGEST, NEW_
 
 use crate::contract::TO_SINK;
 use crate::rollup::{honest, taking, with_digest};
-use crate::scene::{claim, faulty, halted, Scene, ALL};
+use crate::scene::{claim, faulty, halted, said, Scene, ALL};
 
 /// The first batch with other values.
 fn lie(change: impl FnOnce(&mut Values)) -> ProvedBatch {
@@ -24,7 +24,7 @@ fn assert_slashed(scene: &Scene, number: u32, watchers_before: bitcoin::Amount) 
     assert_eq!(scene.in_sink(), TO_SINK);
     let reward = scene.money(&["v1", "v2"]).checked_sub(watchers_before);
     assert!(reward.is_some_and(|reward| reward.to_sat() > 400_000), "{reward:?}");
-    scene.assert_alarmed(&format!("{:?}", Alarm::Slashed(EpochIndex(0))));
+    scene.assert_alarmed(&said(Alarm::Slashed(EpochIndex(0))));
     assert_eq!(scene.mined(TxRole::PayOut), None);
 }
 
@@ -78,7 +78,7 @@ fn a_forged_root_is_challenged_and_raises_an_alarm_and_stands_until_there_is_a_v
     }
     let accepted = scene.setup.acceptance(0);
     scene.insist(TxRole::Acceptance(0), &accepted);
-    scene.assert_alarmed(&format!("{:?}", Alarm::Accepted(claim(0))));
+    scene.assert_alarmed(&said(Alarm::Accepted(claim(0))));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_proof_that_does_not_verify_is_challenged_and_raises_an_alarm_and_an_answer_
     scene.until_mined(8, TxRole::Challenge(0));
     scene.assert_alarmed(&faulty(0, Fault::Proof));
     scene.until_mined(40, TxRole::Acceptance(0));
-    scene.assert_alarmed(&format!("{:?}", Alarm::Accepted(claim(0))));
+    scene.assert_alarmed(&said(Alarm::Accepted(claim(0))));
     scene.until_mined(20, TxRole::OptimisticAcceptance(1));
     assert_eq!(scene.mined(TxRole::Challenge(1)), None, "nobody challenges what is right");
     let stages = scene.shown.stages(0);

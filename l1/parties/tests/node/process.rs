@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use assay_l1_parties::service::backup::{self, BackupArgs};
 use assay_l1_parties::service::operator::{self, OperatorArgs};
 use assay_l1_parties::service::vigilante::{self, VigilanteArgs};
 use assay_l1_parties::service::Stop;
@@ -28,6 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 enum Role {
     Operator(OperatorArgs),
     Vigilante(VigilanteArgs),
+    Backup(BackupArgs),
     Signer(SignerArgs),
 }
 
@@ -44,6 +46,11 @@ fn child() {
             let backend = args.party.trunk.node.open().unwrap();
             let mut rollup = Rollup::on(Arc::clone(&backend));
             vigilante::run(&args, backend, &mut rollup, &Stop::on_signals().unwrap()).unwrap();
+        }
+        Role::Backup(args) => {
+            let backend = args.watch.party.trunk.node.open().unwrap();
+            let mut rollup = Rollup::on(Arc::clone(&backend));
+            backup::run(&args, backend, &mut rollup, &Stop::on_signals().unwrap()).unwrap();
         }
         Role::Signer(args) => cli::run(args).unwrap(),
     }
@@ -106,9 +113,9 @@ impl Party {
         self.child = Some(child);
     }
 
-    /// The same with another argument in place of the last one.
-    pub(crate) fn set_last_word(&mut self, word: String) {
-        *self.words.last_mut().unwrap() = word;
+    /// From its next start on it has these words.
+    pub(crate) fn set_words(&mut self, words: Vec<String>) {
+        self.words = words;
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -142,13 +149,26 @@ impl Party {
         }
     }
 
+    /// Waits until the last line with `sort` of each machine in it has `wanted`. A backup has two machines, and says which one speaks.
+    fn wait_for_line(&mut self, sort: &str, wanted: &str) {
+        let is_backup = self.words[0] == "backup";
+        let machines: &[&str] = if is_backup { &[" watch: ", " operator: "] } else { &[""] };
+        for machine in machines {
+            self.wait(&format!("{machine}{wanted}"), |run| {
+                let last = run.iter().rev().find(|line| line.contains(machine) && line.contains(sort))?;
+                last.contains(wanted).then_some(())
+            });
+        }
+    }
+
     /// Waits until a service has done all that there is to do at this block.
     pub(crate) fn wait_for_block(&mut self, hash: &BlockHash) {
-        let wanted = format!("done with block {hash} ");
-        self.wait(&wanted, |run| {
-            let last = run.iter().rev().find(|line| line.contains("done with block "))?;
-            last.contains(&wanted).then_some(())
-        });
+        self.wait_for_line("done with block ", &format!("done with block {hash} "));
+    }
+
+    /// Waits until a running service has taken up the epoch in this place.
+    pub(crate) fn wait_for_epoch(&mut self, place: u32) {
+        self.wait_for_line(" is known, in place ", &format!(" is known, in place {place}"));
     }
 
     /// Waits until it has ended by itself.

@@ -10,7 +10,7 @@ use assay_l1::envelope::{tag, BODY_BYTES_MAX};
 use assay_l1::graph::contract::build::TxRole;
 use assay_l1::{BackendError, BitcoinBackend};
 use assay_l1_parties::service::batches::ProvedBatch;
-use assay_l1_parties::{Alarm, ClaimId, EpochIndex, Fault};
+use assay_l1_parties::{epoch_name, Alarm, ClaimId, EpochIndex, Fault};
 use bitcoin::{Amount, BlockHash, FeeRate, Transaction, Txid, Weight};
 use serde_json::{json, Value};
 
@@ -33,14 +33,19 @@ pub(crate) fn claim(claim: u32) -> ClaimId {
     ClaimId { epoch: EpochIndex(0), claim }
 }
 
-/// How an alarm about a claim is printed.
+/// How an alarm is printed, where epochs have the numbers of their files.
+pub(crate) fn said(alarm: Alarm) -> String {
+    alarm.text(|index| epoch_name(index.0, index))
+}
+
+/// The same about a claim.
 pub(crate) fn faulty(number: u32, fault: Fault) -> String {
-    format!("{:?}", Alarm::Faulty(claim(number), fault))
+    said(Alarm::Faulty(claim(number), fault))
 }
 
 /// The alarm about a trunk that nobody goes on with. Where no more epochs are signed, every run comes to it in the end.
 pub(crate) fn halted() -> String {
-    format!("{:?}", Alarm::Halted(EpochIndex(0)))
+    said(Alarm::Halted(EpochIndex(0)))
 }
 
 /// What the chain has of the contract.

@@ -10,7 +10,7 @@ use crate::contract::{spare_script, spare_witness, Spare, TO_SINK};
 use crate::node::Node;
 use crate::publish::transaction;
 use crate::rollup::{honest, with_digest};
-use crate::scene::{faulty, Scene, ALL};
+use crate::scene::{faulty, said, Scene, ALL};
 
 /// What an operator pays for two claims, their data and all that follows, at most. Its collateral is twenty times that.
 const COST_MAX: Amount = Amount::from_sat(50_000);
@@ -86,7 +86,7 @@ fn a_second_claim_in_the_place_of_one_is_refused_and_after_a_reorganisation_it_i
     scene.assert_alarmed(&faulty(0, Fault::NewRoot));
     // Nobody answers.
     scene.until_mined(18, TxRole::AssertTimeout(0));
-    scene.assert_alarmed(&format!("{:?}", Alarm::Slashed(EpochIndex(0))));
+    scene.assert_alarmed(&said(Alarm::Slashed(EpochIndex(0))));
     assert_eq!(scene.in_sink(), TO_SINK);
     assert!(scene.money(&["v1", "v2"]) > before);
 }

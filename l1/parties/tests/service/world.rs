@@ -24,6 +24,8 @@ pub(crate) struct World {
     backend: Arc<InProcessRegtest>,
     pub(crate) setup: Setup,
     cheats: Mutex<Vec<Transaction>>,
+    /// Whether the vigilante's rollup has to execute all batches before one to know where it starts.
+    pub(crate) executes_all: bool,
     /// What the live view has shown.
     pub(crate) shown: Mutex<Shown>,
 }
@@ -34,7 +36,7 @@ impl World {
         let backend = Arc::new(InProcessRegtest::open(&files.path("chain")).unwrap());
         let setup = Setup::new(files, backend.as_ref(), &["vigilante"]);
         let shown = setup.files.watch(&(Arc::clone(&backend) as Arc<dyn BitcoinBackend>));
-        Self { backend, setup, cheats: Mutex::default(), shown: Mutex::new(shown) }
+        Self { backend, setup, cheats: Mutex::default(), executes_all: false, shown: Mutex::new(shown) }
     }
 
     pub(crate) fn backend(&self) -> Arc<dyn BitcoinBackend> {
@@ -114,7 +116,7 @@ impl World {
         let stop = Stop::default();
         let mut left = blocks_max;
         loop {
-            let mut rollup = Rollup::default();
+            let mut rollup = if self.executes_all { Rollup::from_start() } else { Rollup::default() };
             let mut operator = OperatorService::open(&operator, self.backend()).unwrap();
             let mut watch = VigilanteService::open(&watch, self.backend(), &mut rollup).unwrap();
             for _ in 0..restart {

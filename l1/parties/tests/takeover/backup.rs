@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use assay_l1::KeyRole;
 use assay_l1_parties::service::backup::{BackupArgs, BackupService};
 use assay_l1_parties::service::fund::Funded;
 use assay_l1_parties::service::operator::{OperatorArgs, OperatorService};
 use assay_l1_parties::service::watch::Snapshot;
-use assay_l1_parties::service::Stop;
+use assay_l1_parties::service::{ServiceError, Stop};
 use assay_l1_signer::cli::{self, CollectArgs, Command, EpochArgs, ProposeArgs, SignerArgs};
 use assay_l1_signer::handover::{HandOverArgs, Report};
 use assay_l1_signer::identity::Identity;
@@ -24,7 +23,7 @@ use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 use crate::contract::{identities, policy, COLLECTOR, EPOCH, RECOVERY};
-use crate::files::parse;
+use crate::files::{parse, BACKUP_POLICY};
 use crate::rollup::{Rollup, TRUNK};
 use crate::world::World;
 
@@ -42,9 +41,7 @@ impl<'a> Backup<'a> {
     /// With a policy of its own, and coins for both of its wallets.
     pub(crate) fn new(world: &'a World) -> Self {
         let files = &world.setup.files;
-        let operator_key = files.secret("successor").public_key(&TRUNK, KeyRole::Operator);
-        let policy = Policy { operator_key, ..policy(&files.secret("operator")) };
-        std::fs::write(files.path("backup-policy.toml"), toml::to_string(&policy).unwrap()).unwrap();
+        let policy = files.write_backup_policy(policy(&files.secret("operator")));
         let backup = Self { world, policy };
         backup.fund("backup.secret", vec!["--party".to_owned(), "vigilante".to_owned()]);
         backup.fund("successor.secret", vec!["--no-epoch".to_owned()]);
@@ -57,21 +54,19 @@ impl<'a> Backup<'a> {
 
     /// Pays one of its wallets, under its policy.
     fn fund(&self, secret: &str, more: Vec<String>) -> Funded {
-        self.world.pay("backup-policy.toml", secret, more)
+        self.world.pay(BACKUP_POLICY, secret, more)
     }
 
-    /// Beside the operator's policy its own.
-    fn own_policy(&self) -> Vec<String> {
-        vec!["--policy".to_owned(), self.world.setup.files.word("backup-policy.toml")]
+    /// Opens it with this secret file for its watch.
+    pub(crate) fn open_with(&self, secret: &str) -> Result<(), ServiceError> {
+        let words = self.world.words("backup");
+        let words = words.iter().map(|word| word.replace("backup.secret", secret)).collect();
+        BackupService::open(&parse(words), self.world.backend(), &mut Rollup::default()).map(drop)
     }
 
     /// The backup alone, block by block, until `done`; dropped and opened again every `restart` blocks.
     pub(crate) fn play(&self, blocks_max: u32, restart: u32, mut done: impl FnMut() -> bool) {
-        let files = ["--operator-secret", "successor.secret", "--batches", "batches"];
-        let files =
-            files.chunks(2).flat_map(|pair| [pair[0].to_owned(), self.world.setup.files.word(pair[1])]);
-        let args: BackupArgs =
-            parse([self.world.words("backup"), self.own_policy(), files.collect()].concat());
+        let args: BackupArgs = parse(self.world.words("backup"));
         let stop = Stop::default();
         let mut left = blocks_max;
         loop {
@@ -91,7 +86,8 @@ impl<'a> Backup<'a> {
 
     /// The operator alone for some blocks, as if it had come back.
     pub(crate) fn play_operator(&self, blocks: u32) {
-        let args: OperatorArgs = parse([self.world.words("operator"), self.own_policy()].concat());
+        let policy = self.world.setup.files.backup_policy();
+        let args: OperatorArgs = parse([self.world.words("operator"), policy].concat());
         let mut service = OperatorService::open(&args, self.world.backend()).unwrap();
         for _ in 0..blocks {
             (0..2).for_each(|_| service.pass(&Stop::default()).unwrap());
@@ -101,7 +97,8 @@ impl<'a> Backup<'a> {
 
     /// How the trunk stands, under both policies.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        self.world.setup.files.watch_with(&self.world.backend(), self.own_policy()).look()
+        let files = &self.world.setup.files;
+        files.watch_with(&self.world.backend(), files.backup_policy()).look()
     }
 
     fn report_path(&self) -> PathBuf {
@@ -133,7 +130,7 @@ impl<'a> Backup<'a> {
         let operator = || cli::OperatorArgs {
             identity: self.path("collector.id"),
             peers: self.path("signing-peers.toml"),
-            policy: self.path("backup-policy.toml"),
+            policy: self.path(BACKUP_POLICY),
             patience_seconds: 60,
         };
         secret::write(&self.path("collector.id"), &Zeroizing::new(COLLECTOR)).unwrap();

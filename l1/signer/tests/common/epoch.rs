@@ -11,7 +11,7 @@ use assay_l1::graph::transactions::wallet_script;
 use assay_l1::{EpochParams, KeyRole, OperatorSecret};
 use assay_l1_signer::identity::{Identity, PartyId};
 use assay_l1_signer::musig::Attesters;
-use assay_l1_signer::policy::{Policy, VerifierSet};
+use assay_l1_signer::policy::{Aggregates, Payees, Policy, VerifierSet};
 use assay_l1_signer::review::{member_keys, ContractReviewer};
 use assay_l1_signer::statement::{epoch_scope, EpochPublic, Kind, Statement};
 use assay_l1_signer::wire::proposal::GraphProposal;
@@ -51,8 +51,9 @@ fn pair(byte: u8) -> Keypair {
 
 pub(crate) fn policy(claims: u32) -> Policy {
     let params = EpochParams { start_commitment: START, code_root: CODE, verifier_commitment: [9; 32] };
-    let [operator, sink] = [operator(), pair(0x51)].map(|pair| pair.x_only_public_key().0);
-    let regtest = Policy::regtest(TRUNK, operator, sink, params);
+    let key = |pair: Keypair| pair.x_only_public_key().0;
+    let payees = Payees { operator: key(operator()), sink: key(pair(0x51)) };
+    let regtest = Policy::regtest(TRUNK, payees, params);
     Policy { claims, collateral_blocks: 60, assert_blocks: 6, claim_timeout_blocks: 4, ..regtest }
 }
 
@@ -78,7 +79,7 @@ pub(crate) fn statements(epoch: u32) -> Vec<Statement> {
 pub(crate) fn spec_and_keys(policy: &Policy, epoch: u32, funding: OutPoint) -> (ContractSpec, EpochKeys) {
     let members = member_keys(&statements(epoch), &signers(), (&TRUNK, epoch)).unwrap();
     let aggregate = |keys: BTreeMap<_, _>| Attesters::new(keys.into_values()).unwrap().key();
-    let attesters = (aggregate(members.epoch), aggregate(members.recovery));
+    let attesters = Aggregates { epoch: aggregate(members.epoch), recovery: aggregate(members.recovery) };
     let keys = EpochKeys::derive(&secret(), &TRUNK, (epoch, policy.claims), policy.layout());
     (policy.spec_for(epoch, &keys, attesters, funding), keys)
 }

@@ -135,28 +135,48 @@ impl ContractSpec {
         let slots = self.layout.slots().len();
         let epoch_blocks = self.terms.claims_max.saturating_mul(u32::from(locks.claim_timeout_blocks));
         let games_end = epoch_blocks.saturating_add(locks.game_blocks());
-        let periods = [locks.challenge_blocks, locks.assert_blocks, locks.disprove_blocks];
-        let checks = [
-            ("game lock", periods.into_iter().all(|blocks| blocks >= 1)),
-            ("claim timeout", locks.claim_timeout_blocks > self.terms.locks.cadence_blocks),
-            // The collateral stays until the last claim that the epoch can have is beyond dispute.
-            ("collateral lock", u32::from(self.terms.locks.collateral_blocks) > games_end),
-            ("sink lock", locks.sink_blocks > self.terms.locks.collateral_blocks),
-            ("handover lock", (1..locks.sink_blocks).contains(&locks.handover_blocks)),
-            // Later epochs start where the one before ended, which is not known when they are announced.
-            ("start commitment", self.terms.epoch == 0 || self.terms.params.start_commitment == [0; 32]),
-            ("assert timeout", locks.challenge_blocks.checked_add(locks.assert_blocks).is_some()),
-            ("challenge deposit", (CONNECTOR_VALUE..=Amount::MAX_MONEY).contains(&self.challenge_deposit)),
-            ("slashed part", (CONNECTOR_VALUE..self.terms.collateral).contains(&self.slashed_to_sink)),
-            ("assert layout", (1..=SLOTS_MAX).contains(&slots)),
-            ("funding coin", !self.funding.is_null()),
-            ("attesters' key", self.attesters != self.terms.operator_key),
-            ("recovery key", ![self.attesters, self.terms.operator_key].contains(&self.recovery)),
-        ];
-        match checks.iter().find(|(_, holds)| !holds) {
-            Some((field, _)) => Err(TermsError::Field { field }),
-            None => Ok(()),
+        let blocks_max = u64::from(u16::MAX);
+        for (field, blocks) in [
+            ("challenge lock", locks.challenge_blocks),
+            ("assert lock", locks.assert_blocks),
+            ("disprove lock", locks.disprove_blocks),
+        ] {
+            TermsError::in_range(field, blocks, 1..=blocks_max, "blocks")?;
         }
+        TermsError::above("claim timeout", locks.claim_timeout_blocks, self.terms.locks.cadence_blocks)?;
+        // The collateral stays until the last claim that the epoch can have is beyond dispute.
+        TermsError::above("collateral lock", self.terms.locks.collateral_blocks, games_end)?;
+        TermsError::above("sink lock", locks.sink_blocks, self.terms.locks.collateral_blocks)?;
+        let handover = 1..=u64::from(locks.sink_blocks).saturating_sub(1);
+        TermsError::in_range("handover lock", locks.handover_blocks, handover, "blocks")?;
+        // Later epochs start where the one before ended, which is not known when they are announced.
+        let start = self.terms.params.start_commitment;
+        TermsError::ensure(self.terms.epoch == 0 || start == [0; 32], "start commitment", || {
+            (hex::encode(start), "zeros in every epoch but the first".to_owned())
+        })?;
+        let timeout = u32::from(locks.challenge_blocks) + u32::from(locks.assert_blocks);
+        TermsError::in_range("challenge and assert lock together", timeout, 2..=blocks_max, "blocks")?;
+        let (dust, collateral) = (CONNECTOR_VALUE.to_sat(), self.terms.collateral.to_sat());
+        let deposit = self.challenge_deposit.to_sat();
+        TermsError::in_range("challenge deposit", deposit, dust..=Amount::MAX_MONEY.to_sat(), "satoshi")?;
+        let slashed = self.slashed_to_sink.to_sat();
+        TermsError::in_range("slashed part", slashed, dust..=collateral.saturating_sub(1), "satoshi")?;
+        TermsError::in_range("assert layout", slots as u64, 1..=SLOTS_MAX as u64, "slots")?;
+        self.validate_keys()
+    }
+
+    /// The coin is one, and nobody has two of the roles.
+    fn validate_keys(&self) -> Result<(), TermsError> {
+        TermsError::ensure(!self.funding.is_null(), "funding coin", || {
+            (self.funding.to_string(), "an output of a transaction".to_owned())
+        })?;
+        let operator = self.terms.operator_key;
+        TermsError::ensure(self.attesters != operator, "attesters' key", || {
+            (self.attesters.to_string(), "another key than the operator's".to_owned())
+        })?;
+        TermsError::ensure(![self.attesters, operator].contains(&self.recovery), "recovery key", || {
+            (self.recovery.to_string(), "another key than the attesters' and the operator's".to_owned())
+        })
     }
 
     /// Fixed-width encoding: version (1), the terms (213), attesters (32), recovery (32), sink (32), the six locks in the

@@ -52,7 +52,7 @@ fn the_sample_file_says_the_defaults() {
     assert_eq!(plain.key_file, Path::new("/home/me/.cache/assay/worker/worker.key"));
     assert_eq!((plain.agent.name.as_str(), plain.agent.memory_bytes), ("box", 50 << 30));
     assert_eq!((plain.agent.version, plain.agent.build.as_str()), (7, "test 1"));
-    assert_eq!((plain.agent.slots, plain.agent.controllers), (2, 1));
+    assert_eq!((plain.agent.slots, plain.agent.controllers), (2, 2));
     assert_eq!(plain.agent.devices, machine().gpus);
     assert_eq!(plain.agent.kinds, Kind::ALL);
 }
@@ -111,7 +111,8 @@ fn every_variable_is_read() {
     assert_eq!((agent.name.as_str(), agent.work_dir.as_path()), ("n", Path::new("/w")));
     assert_eq!(agent.devices, [(Device::Gpu(1), "4090".into()), (Device::Cpu, "EPYC".into())]);
     assert_eq!((agent.slots, agent.controllers, agent.memory_bytes), (4, 5, 6 << 30));
-    assert_eq!(agent.device_memory_bytes, BTreeMap::from([(Device::Gpu(1), 6 << 30)]));
+    let share = GpuShare { processes: 2, memory_bytes: Some(6 << 30) };
+    assert_eq!(agent.gpu_shares, BTreeMap::from([(Device::Gpu(1), share)]));
     assert_eq!(agent.kinds, [Kind::Execute, Kind::Wrap]);
     assert_eq!(agent.times.drain_ms, 7_000);
 }
@@ -205,19 +206,75 @@ fn a_processor_takes_as_many_tasks_as_it_has_memory_and_cores_for() {
 }
 
 #[test]
-fn a_gpus_memory_is_shared_by_the_tasks_that_it_has_at_the_same_time() {
-    let gib = |config: &Config| -> Vec<(Device, u64)> {
-        config.agent.device_memory_bytes.iter().map(|(device, bytes)| (*device, bytes >> 30)).collect()
+fn a_gpus_memory_is_shared_by_the_processes_that_it_has_at_the_same_time() {
+    let shares = |config: &Config| -> Vec<(Device, u32, u64)> {
+        let gib = |share: &GpuShare| share.memory_bytes.unwrap() >> 30;
+        config.agent.gpu_shares.iter().map(|(device, share)| (*device, share.processes, gib(share))).collect()
     };
     let with = |text: &str| config(&format!("{NEEDED}[worker]\n{text}"), &[], Settings::default()).unwrap();
-    assert_eq!(gib(&with("")), [(Device::Gpu(0), 140), (Device::Gpu(1), 24)]);
-    assert_eq!(gib(&with("slots = 3")), [(Device::Gpu(0), 70), (Device::Gpu(1), 24)]);
+    let (first, second) = (Device::Gpu(0), Device::Gpu(1));
+    // Provers and Groth16 stay loaded where there is memory for both.
+    assert_eq!(shares(&with("")), [(first, 2, 70), (second, 1, 24)]);
+    assert_eq!(shares(&with("slots = 3")), [(first, 4, 35), (second, 1, 24)]);
+    assert_eq!(shares(&with("slots = 5")), [(first, 5, 28), (second, 2, 12)], "as many as there are tasks");
     // No card has more than it has.
-    assert_eq!(gib(&with("device_memory_gib = 40")), [(Device::Gpu(0), 40), (Device::Gpu(1), 24)]);
-    assert_eq!(gib(&with("devices = \"1,cpu\"")), [(Device::Gpu(1), 24)]);
-    assert_eq!(gib(&with("devices = \"cpu\"")), []);
+    assert_eq!(shares(&with("device_memory_gib = 40")), [(first, 1, 40), (second, 1, 24)]);
+    assert_eq!(shares(&with("devices = \"1,cpu\"")), [(second, 1, 24)]);
+    assert_eq!(shares(&with("devices = \"cpu\"")), []);
     let silent = Machine { gpu_memory_bytes: BTreeMap::new(), ..machine() };
     let file = format!("{NEEDED}[worker]\nslots = 4\ndevice_memory_gib = 10");
     let config = config_on(&silent, &file, &[], Settings::default()).unwrap();
-    assert_eq!(gib(&config), [(Device::Gpu(0), 5), (Device::Gpu(1), 5)]);
+    assert_eq!(shares(&config), [(first, 2, 5), (second, 2, 5)]);
+    let config = config_on(&silent, NEEDED, &[], Settings::default()).unwrap();
+    let share = config.agent.gpu_shares[&first];
+    assert_eq!((config.agent.slots, share), (2, GpuShare::default()), "nothing is known of their memory");
+}
+
+#[test]
+fn gpus_that_have_room_have_two_tasks_each() {
+    let slots = |file: &str, gpu_gib: u64, memory_gib: u64| {
+        let gpus = machine().gpus.into_iter().map(|(device, _)| (device, gpu_gib << 30));
+        let machine =
+            Machine { gpu_memory_bytes: gpus.collect(), memory_bytes: memory_gib << 30, ..machine() };
+        let file = format!("{NEEDED}[worker]\n{file}");
+        config_on(&machine, &file, &[], Settings::default()).unwrap().agent.slots
+    };
+    assert_eq!(slots("", 80, 60), 4);
+    assert_eq!(slots("", 48, 60), 2, "one task needs most of it");
+    assert_eq!(slots("", 80, 36), 2, "the machine has no memory for four tasks");
+    assert_eq!(slots("device_memory_gib = 40", 80, 60), 2);
+    assert_eq!(slots("devices = \"0,cpu\"", 80, 60), 2, "the processor has one");
+    assert_eq!(slots("slots = 3", 80, 60), 3);
+}
+
+#[test]
+fn two_controllers_keep_gpus_busy_where_there_is_memory_for_them() {
+    let controllers = |file: &str| {
+        let file = format!("{NEEDED}[worker]\n{file}");
+        config(&file, &[], Settings::default()).unwrap().agent.controllers
+    };
+    assert_eq!(controllers("memory_gib = 32"), 2, "two shards and two controllers");
+    assert_eq!(controllers("memory_gib = 31"), 1);
+    assert_eq!(controllers("devices = \"cpu\""), 1);
+    assert_eq!(controllers("controllers = 7"), 7);
+}
+
+#[test]
+fn a_worker_that_nobody_has_configured_takes_what_there_is() {
+    let program = Program { version: 7, build: "test 1".into(), task_bytes: 8 << 30, uses_gpus: true };
+    let agent = |program: &Program, machine: &Machine, devices: &str| {
+        local_agent(program, machine, devices, 20 << 30, "/w".into())
+    };
+    let found = agent(&program, &machine(), "auto").unwrap();
+    assert_eq!((found.devices, found.slots, found.version), (machine().gpus, 2, 7));
+    assert_eq!(found.controllers, 1, "20 GiB are not enough for two");
+    assert_eq!((found.name.as_str(), found.build.as_str(), found.gpu_shares.len()), ("box", "test 1", 2));
+    let found = agent(&program, &machine(), "cpu").unwrap();
+    assert_eq!((found.devices, found.slots), (vec![(Device::Cpu, "EPYC".into())], 2));
+    assert_eq!(agent(&program, &machine(), "1").unwrap().devices, [(Device::Gpu(1), "4090".into())]);
+    assert!(agent(&program, &machine(), "7").is_err());
+    let plain = Program { uses_gpus: false, ..program };
+    assert_eq!(agent(&plain, &machine(), "auto").unwrap().devices, [(Device::Cpu, "EPYC".into())]);
+    let nameless = Machine { host: "\u{7}".into(), ..machine() };
+    assert_eq!(agent(&plain, &nameless, "auto").unwrap().name, "worker");
 }

@@ -40,7 +40,9 @@ use super::{read_all, results, write_outputs, Cheap};
 use crate::runner::child::{
     ChildRunner, ChildSettings, Jobs, Meaning, Program, Talk, DEVICE_MEMORY_VARIABLE,
 };
-use crate::runner::{Device, DeviceFault, Ended, Failure, Host, NewFile, PartError, Progress, Runner, Task};
+use crate::runner::{
+    Device, DeviceFault, Ended, Failure, GpuShare, Host, NewFile, PartError, Progress, Runner, Task,
+};
 
 /// The variable in which a child finds the folder of its [`Hardware`].
 pub const HARDWARE_VARIABLE: &str = "ASSAY_FAKE_GPUS";
@@ -403,16 +405,16 @@ pub struct FakeGpus {
 }
 
 impl FakeGpus {
-    /// A runner whose children are `program`, which calls [`serve`]. `memory_bytes`: what a task may use of each GPU.
+    /// A runner whose children are `program`, which calls [`serve`]. `gpus`: how they are shared.
     pub fn new(
         mut program: Program,
         hardware: &Path,
         settings: ChildSettings,
-        memory_bytes: BTreeMap<Device, u64>,
+        gpus: BTreeMap<Device, GpuShare>,
     ) -> Self {
         program.environment.push((HARDWARE_VARIABLE.to_owned(), hardware.display().to_string()));
         let orders = Orders { program, hardware: Hardware::new(hardware) };
-        let children = ChildRunner::new(orders, settings).with_device_memory(memory_bytes);
+        let children = ChildRunner::new(orders, settings).with_gpus(gpus);
         Self { cheap: Cheap::default(), children }
     }
 }

@@ -26,8 +26,8 @@ pub use super::process::Program;
 use super::process::{describe, last_line, Heard, Process};
 use super::sys::Exit;
 use super::{
-    Device, DeviceFault, Ended, Failure, GpuFaults, Host, NewFile, Part, PartError, Progress, Runner, Task,
-    Used,
+    Device, DeviceFault, Ended, Failure, GpuFaults, GpuShare, Host, NewFile, Part, PartError, Progress,
+    Runner, Task, Used,
 };
 
 /// How often a child is looked at when it says nothing.
@@ -130,7 +130,7 @@ pub struct ChildRunner<J> {
 
 struct Shared {
     settings: ChildSettings,
-    device_memory_bytes: BTreeMap<Device, u64>,
+    gpus: BTreeMap<Device, GpuShare>,
     pool: Mutex<Pool>,
 }
 
@@ -139,6 +139,22 @@ struct Shared {
 struct Pool {
     ready: Vec<Ready>,
     busy_bytes: u64,
+    /// Tasks that run, by device.
+    busy: BTreeMap<Device, u32>,
+}
+
+impl Pool {
+    fn begin(&mut self, device: Device, memory_bytes: u64) {
+        self.busy_bytes += memory_bytes;
+        *self.busy.entry(device).or_default() += 1;
+    }
+
+    fn end(&mut self, device: Device, memory_bytes: u64) {
+        self.busy_bytes -= memory_bytes;
+        if let Some(tasks) = self.busy.get_mut(&device) {
+            *tasks -= 1;
+        }
+    }
 }
 
 struct Ready {
@@ -157,15 +173,16 @@ struct Worker {
 impl<J: Jobs> ChildRunner<J> {
     /// Starts nothing yet.
     pub fn new(jobs: J, settings: ChildSettings) -> Self {
-        let shared = Shared { settings, device_memory_bytes: BTreeMap::new(), pool: Mutex::default() };
+        let shared = Shared { settings, gpus: BTreeMap::new(), pool: Mutex::default() };
         Self { jobs: Arc::new(jobs), shared: Arc::new(shared) }
     }
 
-    /// Children on these GPUs are told how much of its memory one of them may use ([`DEVICE_MEMORY_VARIABLE`]).
+    /// As many children at the same time on these GPUs, each told how much of its memory it may use ([`DEVICE_MEMORY_VARIABLE`]). On a
+    /// GPU that is not named there is one.
     #[must_use]
-    pub fn with_device_memory(mut self, bytes: BTreeMap<Device, u64>) -> Self {
+    pub fn with_gpus(mut self, gpus: BTreeMap<Device, GpuShare>) -> Self {
         if let Some(shared) = Arc::get_mut(&mut self.shared) {
-            shared.device_memory_bytes = bytes;
+            shared.gpus = gpus;
         }
         self
     }
@@ -237,7 +254,7 @@ fn run<J: Jobs>(
         None => match Process::start(&shared.with_device(jobs.program(task), task.device)) {
             Ok(process) => Worker { process, jobs: 0 },
             Err(error) => {
-                shared.pool().busy_bytes -= memory_bytes;
+                shared.pool().end(task.device, memory_bytes);
                 return failed(Failure::Transient(format!("the task's process does not start: {error}")));
             }
         },
@@ -278,10 +295,14 @@ impl Shared {
             Device::Gpu(number) => number.to_string(),
         };
         program.environment.push(("CUDA_VISIBLE_DEVICES".to_owned(), visible));
-        if let Some(bytes) = self.device_memory_bytes.get(&device) {
+        if let Some(bytes) = self.share(device).memory_bytes {
             program.environment.push((DEVICE_MEMORY_VARIABLE.to_owned(), bytes.to_string()));
         }
         program
+    }
+
+    fn share(&self, device: Device) -> GpuShare {
+        self.gpus.get(&device).copied().unwrap_or_default()
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
@@ -292,21 +313,29 @@ impl Shared {
         worker.process.end(self.settings.grace);
     }
 
-    /// Counts a task's memory as used; gives it a process that is ready for it, and ends those that are in its way: on the
-    /// same GPU, or holding memory that it needs.
+    /// Counts a task's memory as used; gives it a process that is ready for it, and ends those that are in its way, the oldest
+    /// first: on the same GPU, as far as no more may be there, or holding memory that it needs.
     fn take(&self, class: Option<&str>, device: Device, memory_bytes: u64) -> Option<Worker> {
         let mut in_the_way = Vec::new();
         let found = {
             let mut pool = self.pool();
-            pool.busy_bytes += memory_bytes;
+            pool.begin(device, memory_bytes);
             let (dead, alive) = pool.ready.drain(..).partition(|ready| ready.worker.process.has_ended());
             pool.ready = alive;
             in_the_way.extend::<Vec<Ready>>(dead);
             let fits = |ready: &Ready| Some(ready.class.as_str()) == class && ready.device == device;
             let found = pool.ready.iter().position(fits).map(|at| pool.ready.remove(at));
-            let same_gpu = |ready: &Ready| device != Device::Cpu && ready.device == device;
-            while let Some(at) = pool.ready.iter().position(same_gpu) {
-                in_the_way.push(pool.ready.remove(at));
+            if device != Device::Cpu {
+                let busy = pool.busy.get(&device).copied().unwrap_or_default();
+                let mut room = self.share(device).processes.saturating_sub(busy);
+                let newest_first = pool.ready.drain(..).rev();
+                let (kept, ended): (Vec<Ready>, Vec<Ready>) = newest_first.partition(|ready| {
+                    let stays = ready.device != device || room > 0;
+                    room -= u32::from(stays && ready.device == device);
+                    stays
+                });
+                pool.ready = kept.into_iter().rev().collect();
+                in_the_way.extend(ended);
             }
             let mut held: u64 = pool.ready.iter().map(|ready| ready.memory_bytes).sum();
             while held + pool.busy_bytes > self.settings.memory_bytes && !pool.ready.is_empty() {
@@ -329,12 +358,12 @@ impl Shared {
                     tracing::debug!(%error, "the log is not closed");
                 }
                 let mut pool = self.pool();
-                pool.busy_bytes -= memory_bytes;
+                pool.end(task.device, memory_bytes);
                 pool.ready.push(Ready { class, device: task.device, memory_bytes, worker });
             }
             None => {
                 self.end(worker);
-                self.pool().busy_bytes -= memory_bytes;
+                self.pool().end(task.device, memory_bytes);
             }
         }
     }

@@ -172,6 +172,15 @@ impl Conductor {
         }
     }
 
+    /// Works until it is so.
+    pub async fn run_until(&mut self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE * 3;
+        while !is_so(self) {
+            assert!(Instant::now() < deadline, "not seen: {what}");
+            self.turn().await;
+        }
+    }
+
     async fn turn(&mut self) {
         let events = self.queue.events(self.cursor, 256, Duration::from_millis(20)).await.unwrap();
         for (cursor, bytes) in events {

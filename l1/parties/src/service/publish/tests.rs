@@ -144,7 +144,7 @@ impl Node {
         let plans = files.filter(|path| path.extension().is_some_and(|end| end == "data"));
         let mut known = BTreeSet::new();
         for path in plans {
-            let plan: Plan = file::read(&path).unwrap().unwrap();
+            let plan: Plan = file::read(&path, Form::Publication).unwrap().unwrap();
             for part in Publication::of(&plan).unwrap().parts {
                 known.insert(part.tx.compute_wtxid());
                 known.extend(part.child.map(|child| child.tx.compute_wtxid()));
@@ -320,7 +320,7 @@ impl World {
     fn begun(&self) -> (Publisher, [u8; 32]) {
         let mut publisher = self.publisher();
         let root = self.batches[0].values[0];
-        publisher.want(root, (0, 0));
+        publisher.want(root, Some((0, 0)));
         self.drive(&mut publisher).unwrap();
         assert_eq!(self.node.pool.lock().unwrap().len(), 1, "the commit");
         (publisher, root)
@@ -597,7 +597,7 @@ fn the_next_commit_leaves_coins_alone_that_a_child_in_the_mempool_spends() {
     let ChainTip { height, hash } = world.node.tip().unwrap();
     publisher.connected(height, &world.node.block(&hash).unwrap());
     let next = world.batches[1].values[0];
-    publisher.want(next, (0, 1));
+    publisher.want(next, Some((0, 1)));
     world.drive(&mut publisher).unwrap();
     let inputs = |tx: &Transaction| -> BTreeSet<OutPoint> {
         tx.input.iter().map(|input| input.previous_output).collect()
@@ -636,4 +636,20 @@ fn a_changed_file_is_read_as_what_it_says_or_refused() {
         }
         true
     });
+}
+
+#[test]
+fn of_the_batches_that_wait_the_one_whose_claim_comes_first_is_published() {
+    let world = World::new(&COINS);
+    let mut publisher = world.publisher();
+    let [first, second] = [0, 1].map(|batch| world.batches[batch].values[0]);
+    // One of which nobody knows where it belongs, one whose claim comes later, the next one.
+    publisher.want([77; 32], None);
+    publisher.want(second, Some((1, 0)));
+    publisher.want(first, Some((0, 3)));
+    for (root, other) in [(first, second), (second, [77; 32])] {
+        world.drive(&mut publisher).unwrap();
+        assert!(publisher.by_root.contains_key(&root) && !publisher.by_root.contains_key(&other));
+        world.finish(&mut publisher, &root, 10);
+    }
 }

@@ -6,7 +6,8 @@ use bitcoin::Amount;
 use serde::Serialize;
 
 use crate::contract::{Contract, Epoch, Origin};
-use crate::types::{ClaimId, EpochIndex, Height, TxId, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
+use crate::event::Fault;
+use crate::types::{epoch_name, ClaimId, EpochIndex, Height, TxId, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
 use crate::view::{slashed_claim, Readiness, Standing, View};
 
 /// A claim is late when less than this part of the time to make it is left.
@@ -108,6 +109,14 @@ pub struct WalletState {
     pub sat: u64,
 }
 
+impl EpochState {
+    /// How people are told of it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        epoch_name(self.epoch, EpochIndex(self.place))
+    }
+}
+
 impl Snapshot {
     /// From what a view has seen, and views of wallets.
     pub(super) fn new<'a>(
@@ -135,7 +144,7 @@ fn wallet(name: &str, view: &View) -> WalletState {
 /// Every claim of the last epoch was made: who does not have the next one signed stops the trunk.
 fn no_more_claims(last: &EpochState) -> Option<String> {
     let is_over = last.halted.is_none() && last.claims.iter().all(|claim| claim.stage != Stage::Unmade);
-    is_over.then(|| format!("epoch {} has no more claims, and no epoch after it is signed", last.epoch))
+    is_over.then(|| format!("{} has no more claims, and no epoch after it is signed", last.name()))
 }
 
 /// The contract and what was seen of it.
@@ -238,32 +247,29 @@ impl At<'_> {
 
     fn alarms(self, index: EpochIndex, epoch: &Epoch) -> Vec<String> {
         let state = self.epoch(index, epoch);
-        let number = state.epoch;
+        let name = state.name();
         let mut alarms = Vec::new();
         if let Some((claim, height)) = state.slashed {
-            alarms.push(format!(
-                "the collateral of epoch {number} was slashed at height {height}, for claim {claim}"
-            ));
+            alarms
+                .push(format!("the collateral of {name} was slashed at height {height}, for claim {claim}"));
         }
         if let Some((claim, height)) = state.halted {
-            alarms.push(format!(
-                "epoch {number} was ended by a timeout at height {height}, before claim {claim}"
-            ));
+            alarms.push(format!("{name} was ended by a timeout at height {height}, before claim {claim}"));
         }
         for claim in &state.claims {
             let id = ClaimId { epoch: index, claim: claim.claim };
-            let name = format!("claim {} of epoch {number}", claim.claim);
-            alarms.extend(self.faults(id, epoch).map(|fault| format!("{name} {fault}")));
+            let claim_name = id.text(&name);
+            alarms.extend(self.faults(id, epoch).map(|fault| format!("{claim_name} {fault}")));
             if claim.stage == Stage::Challenged {
-                alarms.push(format!("{name} is challenged, and the operator has not answered"));
+                alarms.push(format!("{claim_name} is challenged, and the operator has not answered"));
             }
             if claim.stage == Stage::Unmade && self.is_late(id, epoch) {
-                alarms.push(format!("{name} is late"));
+                alarms.push(format!("{claim_name} is late"));
             }
         }
         let end = ClaimId { epoch: index, claim: epoch.spec().terms.claims_max };
         if self.is_late(end, epoch) {
-            alarms.push(format!("the epoch after epoch {number} is late"));
+            alarms.push(format!("the epoch after {name} is late"));
         }
         alarms
     }
@@ -276,7 +282,7 @@ impl At<'_> {
     }
 
     /// What a claim's own values show to be wrong.
-    fn faults(self, id: ClaimId, epoch: &Epoch) -> impl Iterator<Item = &'static str> {
+    fn faults(self, id: ClaimId, epoch: &Epoch) -> impl Iterator<Item = Fault> {
         let values = self.view.values(id);
         let start = match self.contract.origin(id) {
             Some(Origin::State(state)) => Some(state),
@@ -286,15 +292,9 @@ impl At<'_> {
         let code_root = epoch.spec().terms.params.code_root;
         let checks = values.map(|values| {
             [
-                (
-                    "signs a digest that is not of its values",
-                    claim_digest(&values[..DIGEST]) != values[DIGEST],
-                ),
-                (
-                    "does not start where the claim before it ended",
-                    start.is_some_and(|start| start != values[PREV_ROOT]),
-                ),
-                ("signs another code root than the epoch's", values[CODE_ROOT] != code_root),
+                (Fault::Digest, claim_digest(&values[..DIGEST]) != values[DIGEST]),
+                (Fault::Link, start.is_some_and(|start| start != values[PREV_ROOT])),
+                (Fault::CodeRoot, values[CODE_ROOT] != code_root),
             ]
         });
         checks.into_iter().flatten().filter(|(_, wrong)| *wrong).map(|(fault, _)| fault)

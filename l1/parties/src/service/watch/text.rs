@@ -15,7 +15,7 @@ pub(super) fn page(now: &Snapshot) -> String {
     let mut page = format!("block {}\n", now.tip);
     for epoch in &now.epochs {
         // Writing to a string does not fail.
-        let _ = writeln!(page, "\nepoch {}: {}{}", epoch.epoch, headline(epoch), waits(&epoch.next));
+        let _ = writeln!(page, "\n{}: {}{}", epoch.name(), headline(epoch), waits(&epoch.next));
         for claim in shown(epoch) {
             let _ = writeln!(page, "  claim {:<4} {}{}", claim.claim, stage(claim), waits(&claim.next));
         }
@@ -62,8 +62,7 @@ pub(super) fn changes(before: Option<&Snapshot>, now: &Snapshot) -> String {
 fn facts(now: &Snapshot) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
     for epoch in &now.epochs {
-        // Two epochs may have one number: the announced one, and that of whoever took over.
-        let name = format!("epoch {} (file {:04})", epoch.epoch, epoch.place);
+        let name = epoch.name();
         for claim in epoch.claims.iter().filter(|claim| claim.stage != Stage::Unmade) {
             facts.insert(format!("{name}, claim {:>4}", claim.claim), stage(claim));
         }
@@ -179,7 +178,7 @@ mod tests {
         let expected = "\
 block 106
 
-epoch 0: open since 99, 6 of 8 claims, 0.01000000 BTC locked; collateral back: in 60 blocks
+epoch 0 (file 0000): open since 99, 6 of 8 claims, 0.01000000 BTC locked; collateral back: in 60 blocks
   claim 2    accepted at 102
   claim 3    accepted at 103
   claim 4    accepted at 104

@@ -22,8 +22,9 @@ impl Jobs for Scripts {
         Program { path: "/bin/sh".into(), arguments, environment: vec![("X".into(), "y".into())] }
     }
 
-    fn class(&self, _: &Task) -> Option<String> {
-        self.class.clone()
+    /// Tasks with an odd number of bytes are of another class.
+    fn class(&self, task: &Task) -> Option<String> {
+        self.class.as_ref().map(|class| format!("{class}{}", task.dispatch.memory_bytes % 2))
     }
 
     fn begin(&self, task: &Task, jobs_before: u64) -> Result<Box<dyn Talk>, Failure> {
@@ -310,6 +311,33 @@ async fn a_ready_process_makes_room_for_others() {
     assert_ne!(run(5, 1 << 30, Device::Cpu).await, cpu);
     assert_eq!(run(6, 5 << 30, Device::Gpu(1)).await, other);
     assert_eq!(runner.shared.pool().busy_bytes, 0);
+    runner.close().await;
+}
+
+#[tokio::test]
+async fn a_gpu_with_room_keeps_a_process_of_each_class() {
+    let bench = Bench::new();
+    let script =
+        "while read job n dir; do echo $$ $ASSAY_DEVICE_MEMORY_BYTES > $dir/out; echo done out; done";
+    let shares = [(Device::Gpu(0), GpuShare { processes: 2, memory_bytes: Some(7) })];
+    let runner = bench.runner(script, Some("a")).with_gpus(shares.into());
+    let run = |attempt, memory, number| {
+        let task = bench.task(attempt, memory, Device::Gpu(number));
+        let (runner, host) = (&runner, bench.host(attempt));
+        async move {
+            let ended = runner.run(task, host).await;
+            std::fs::read_to_string(&ended.result.unwrap()[0].path).unwrap()
+        }
+    };
+    let (prover, groth16) = (run(1, 2, 0).await, run(2, 1, 0).await);
+    assert!(prover != groth16 && prover.ends_with(" 7\n"), "{prover}");
+    assert_eq!((run(3, 2, 0).await, run(4, 1, 0).await), (prover, groth16), "both stay");
+    // Of the other GPU nobody has said that it has room for two.
+    let prover = run(5, 2, 1).await;
+    assert_ne!(run(6, 1, 1).await, prover);
+    assert_eq!(runner.ready(), 3);
+    assert_ne!(run(7, 2, 1).await, prover);
+    assert!(runner.shared.pool().busy.values().all(|tasks| *tasks == 0));
     runner.close().await;
 }
 

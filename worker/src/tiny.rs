@@ -1,4 +1,4 @@
-//! The smallest useful guest, assembled by hand, so that the engine's tests need no guest toolchain.
+//! The smallest useful guest, assembled by hand: for checks of a machine and for the engine's tests, which so need no guest toolchain.
 //!
 //! It counts down `loops`, writes `public_values` to the zkVM's public value stream, commits to their BLAKE3 hash and to
 //! no deferred proofs, and halts with `exit_code`.
@@ -61,9 +61,12 @@ impl Assembler {
     }
 }
 
-/// Builds the guest. `loops` costs two cycles each.
-pub(crate) fn elf(public_values: &[u8], loops: u32, exit_code: u8) -> Vec<u8> {
-    assert!(loops > 0 && loops < 1 << 31);
+/// Builds the guest: the bytes of an ELF. Each of `loops` costs two cycles, the rest a few hundred.
+///
+/// # Panics
+/// If `loops` is 0 or not below 2^31, or there are more than 2,047 bytes of `public_values`.
+pub fn elf(public_values: &[u8], loops: u32, exit_code: u8) -> Vec<u8> {
+    assert!(loops > 0 && loops < 1 << 31 && public_values.len() < 1 << 11);
     let mut code = Assembler::default();
     code.load(A0, u64::from(loops));
     code.addi(A0, A0, -1);
