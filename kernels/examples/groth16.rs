@@ -36,6 +36,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Clock::now();
     setup(&system, [0; 32], &path, ToxicWaste::random()?, &progress)?;
     println!("set-up {}", start.elapsed());
+    for (name, check) in [("hashes", Check::Hashes), ("hashes and points", Check::Points)] {
+        let start = Clock::now();
+        ProvingKey::open(&path, &[0; 32], check)?;
+        println!("open, {name} checked {}", start.elapsed());
+    }
     for _ in 0..rounds {
         let start = Clock::now();
         let key = ProvingKey::open(&path, &[0; 32], Check::Quick)?;

@@ -96,11 +96,21 @@ impl Backend<Gpu> {
                 tracing::info!(device = backend.describe(), "proofs are made on a GPU");
                 backend
             }
-            Err(error) => {
-                tracing::info!(%error, "proofs are made on the CPU");
-                Self::cpu()
-            }
+            Err(error) => Self::instead(&error),
         }
+    }
+
+    /// The CPU, because there is no GPU, or none that works, which counts as its failure.
+    fn instead(error: &DeviceError) -> Self {
+        let backend = Self::cpu();
+        if let DeviceError::Absent { .. } = error {
+            tracing::info!(%error, "proofs are made on the CPU");
+        } else {
+            tracing::warn!(%error, "the GPU fails its trial: proofs are made on the CPU");
+            backend.counters.add(|counts| &mut counts.failures);
+            backend.counters.add(|counts| &mut counts.fallbacks);
+        }
+        backend
     }
 
     /// The CPU alone.
@@ -438,5 +448,19 @@ impl Failure for Groth16Error {
 
     fn is_lost(&self) -> bool {
         matches!(self, Self::Device(DeviceError::Lost { .. }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_fails_its_trial_is_counted_and_a_missing_one_is_not() {
+        let none = DeviceError::Absent { reason: "no driver".into() };
+        assert_eq!(Backend::instead(&none).counts(), Counts::default());
+        let broken = DeviceError::WrongResult { what: "transform" };
+        let failed = Counts { failures: 1, fallbacks: 1, ..Counts::default() };
+        assert_eq!(Backend::instead(&broken).counts(), failed);
     }
 }

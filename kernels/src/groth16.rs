@@ -2,7 +2,8 @@
 //!
 //! * [`setup`] streams a proving key to a memory-mappable file. It draws the trapdoor itself, so whoever ran it could forge
 //!   proofs: the file, and every report that is built on it, says INSECURE.
-//! * [`ProvingKey::open`] maps the file; points are used in place, never decoded.
+//! * [`ProvingKey::open_pinned`] maps the file and checks hashes, points, and whether it is the pinned one; points are used
+//!   in place, never decoded.
 //! * [`prove`] makes an ordinary [`ark_groth16::Proof`] and verifies it before it returns.
 //! * [`specialise`] folds constant public inputs into a verifying key.
 //! * [`snarkjs`] reads and writes the JSON of snarkjs and circom.
@@ -30,13 +31,14 @@ pub mod snarkjs;
 mod specialise;
 pub mod synthetic;
 
-pub use key::{Check, Origin, ProvingKey, INSECURE_TEXT};
+pub use key::{Check, Opening, Origin, ProvingKey, INSECURE_TEXT};
 pub(crate) use prover::{blinding, domain_size, parts_on, prove_from};
 pub use prover::{prove, prove_with, verify};
 pub use setup::{setup, ToxicWaste};
 pub use specialise::specialise;
 
 use crate::device::DeviceError;
+use crate::msm::PointFault;
 use crate::ntt::NttError;
 use crate::r1cs::R1csError;
 use std::path::PathBuf;
@@ -86,8 +88,24 @@ pub enum Groth16Error {
         /// Digest in the file, hexadecimal.
         got: String,
     },
-    /// A part of the file has the wrong length or place.
-    #[error("section {section} of the proving key has length {got}, expected {expected}")]
+    /// The key is for the circuit, but not the one that was asked for.
+    #[error("{path} is another proving key for this circuit: expected the one with hash {expected}, got {got}; every set-up makes another one")]
+    WrongKey {
+        /// The file.
+        path: PathBuf,
+        /// [`ProvingKey::hash`] asked for, hexadecimal.
+        expected: String,
+        /// Hash in the file, hexadecimal.
+        got: String,
+    },
+    /// The file beside a key that names the only one that will do does not hold a hash.
+    #[error("{path}: expected 64 hexadecimal digits, the hash of a proving key: write it anew, or delete the file to take the key that is there")]
+    Pin {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A part of the file has the wrong length or place: it was cut off, or put together wrongly.
+    #[error("section {section} of the proving key has length {got}, expected {expected}: the file is not complete")]
     Length {
         /// The section.
         section: &'static str,
@@ -97,18 +115,46 @@ pub enum Groth16Error {
         got: u64,
     },
     /// A part of the file does not hash to what the header says.
-    #[error("section {section} of the proving key does not match its hash")]
+    #[error("section {section} of the proving key has hash {got}, expected {expected}: the file has changed since it was written")]
     Corrupt {
         /// The section.
         section: &'static str,
+        /// Hash in the header, hexadecimal.
+        expected: String,
+        /// Hash of the bytes, hexadecimal.
+        got: String,
     },
-    /// A point of the key is not canonical, not on its curve or not in its subgroup; or an index is out of order.
-    #[error("entry {index} of section {section} of the proving key is invalid")]
-    InvalidEntry {
+    /// There is something between the sections, where zeros belong.
+    #[error("byte {offset} of the proving key belongs to no section and is not zero, as expected: the file has changed since it was written")]
+    Padding {
+        /// Of the first such byte.
+        offset: usize,
+    },
+    /// An index names no variable, or does not come after the one before it.
+    #[error("entry {index} of section {section} of the proving key is out of order: expected ascending numbers of variables")]
+    InvalidIndex {
         /// The section.
         section: &'static str,
         /// Index of the first such entry.
         index: usize,
+    },
+    /// A point of the key cannot be used. Its hash is right, so it was written like that: whoever made the key is at fault.
+    #[error(
+        "point {index} of section {section} of the proving key cannot be used: {fault}; use another set-up"
+    )]
+    InvalidPoint {
+        /// The section.
+        section: &'static str,
+        /// Index of the first such point.
+        index: usize,
+        /// What is wrong with it.
+        fault: PointFault,
+    },
+    /// One of the single elements is the point at infinity: whoever made the key is at fault.
+    #[error("element {element} of the proving key is the point at infinity; use another set-up")]
+    InvalidElement {
+        /// Its name.
+        element: &'static str,
     },
     /// The key and the constraint system do not have the same shape.
     #[error("proving key has {expected} {what}, the circuit has {got}")]

@@ -17,10 +17,12 @@ mod glv;
 mod memory;
 pub(crate) mod pairs;
 mod point;
+mod subgroup;
 mod tree;
 
 pub use coordinate::Coordinate;
-pub use point::{G1Point, G2Point, Point};
+pub use point::{G1Point, G2Point, Point, PointFault};
+pub(crate) use subgroup::first_outside;
 
 use ark_bn254::Fr;
 use ark_ec::short_weierstrass::Projective;

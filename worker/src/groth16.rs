@@ -11,8 +11,9 @@ use ark_bn254::{Bn254, Fr};
 use ark_ff::PrimeField;
 use ark_groth16::{Proof, VerifyingKey};
 use ark_serialize::{CanonicalDeserialize, CanonicalSerialize};
-use assay_kernels::backend::Backend;
-use assay_kernels::groth16::{self as kernel, Check, ProvingKey, ToxicWaste, INSECURE_TEXT};
+use assay_agent::runner::GpuFaults;
+use assay_kernels::backend::{Backend, Counts};
+use assay_kernels::groth16::{self as kernel, ProvingKey, ToxicWaste, INSECURE_TEXT};
 use assay_worker_circuit::WrapCircuit;
 use slop_algebra::PrimeField32;
 
@@ -165,7 +166,7 @@ pub mod phase {
     pub const BUILD_CIRCUIT: &str = "build circuit";
     /// Another process that shares the folder makes the parameters.
     pub const WAIT: &str = "wait for another process that draws them";
-    /// The parameters are opened and checked.
+    /// The parameters are opened and checked: a minute the first time, seconds after that.
     pub const OPEN_PARAMETERS: &str = "open parameters";
 }
 
@@ -179,6 +180,9 @@ pub enum IfMissing {
 }
 
 /// Opens the circuit's parameters, or makes development parameters if that is wanted.
+///
+/// Only the pinned proving key is opened, if there is a pin, with every hash checked, and the first time every point
+/// ([`ProvingKey::open_pinned`]).
 ///
 /// # Errors
 /// [`WorkerError::Groth16`], [`WorkerError::Io`].
@@ -201,13 +205,14 @@ pub fn parameters(
     let wait = || reporter.report(phase::WAIT, 0, 1);
     let (path, cached) = obtain(&dir, &digest, if_missing, wait, draw)?;
     reporter.report(phase::OPEN_PARAMETERS, 0, 1);
-    // What was just written needs no second reading.
-    let check = if cached { Check::Hashes } else { Check::Quick };
-    let key = ProvingKey::open(&path, &digest, check).map_err(|error| {
-        let path = path.display();
-        WorkerError::Groth16 {
-            reason: format!("{path}: {error}: delete the file, and the next set-up makes another"),
-        }
+    let opening =
+        |_: &'static str, done: u64, total: u64| reporter.report(phase::OPEN_PARAMETERS, done, total);
+    let key = ProvingKey::open_pinned(&path, &digest, &opening).map_err(|error| WorkerError::Groth16 {
+        reason: format!(
+            "{}: {error}: copy the file and its .pin again from a machine where they are good; where nobody has another, delete \
+             both, and the next set-up makes a key that proofs of before are not under",
+            path.display()
+        ),
     })?;
     let verifying_key = path.with_extension("vk");
     let verifying_key = FileRef::write(&verifying_key, &to_bytes(key.verifying_key())?)?;
@@ -240,10 +245,21 @@ fn obtain(
     }
     let cached = path.exists();
     if !cached {
+        if let Some(pin) = ProvingKey::pin_of(&path) {
+            return Err(pinned(&path, &pin));
+        }
         draw(&path)?;
     }
     // The lock ends with its file's handle, here or with the process.
     Ok((path, cached))
+}
+
+fn pinned(path: &Path, pin: &Path) -> WorkerError {
+    let (path, pin) = (path.display(), pin.display());
+    let reason = format!(
+        "{path} is missing, and {pin} says which one it has to be: copy it from another machine, or delete the pin to have another drawn"
+    );
+    WorkerError::Groth16 { reason }
 }
 
 fn missing(dir: &Path, name: &str) -> WorkerError {
@@ -259,6 +275,11 @@ impl Parameters {
     /// Length of the proving key's file in bytes.
     pub fn proving_key_bytes(&self) -> u64 {
         self.key.file_bytes()
+    }
+
+    /// Hash that names the proving key, as its pin does.
+    pub fn proving_key_hash(&self) -> Hex32 {
+        Hex32(self.key.hash())
     }
 }
 
@@ -312,14 +333,22 @@ pub fn prove(
     reporter.report("witness", 1, 1);
     let progress = |stage: &'static str, done: u64, total: u64| reporter.report(stage, done, total);
     let r1cs = circuit.inner.r1cs();
-    let proof =
-        Backend::auto().prove(&parameters.key, r1cs, &assignment, &progress).map_err(groth16_error)?;
+    let backend = Backend::auto();
+    let proof = backend.prove(&parameters.key, r1cs, &assignment, &progress);
+    // Also if there is none.
+    reporter.report_gpu(gpu_faults(&backend.counts()));
+    let proof = proof.map_err(groth16_error)?;
     let vk =
         kernel::specialise(parameters.key.verifying_key(), &statement.constants()).map_err(groth16_error)?;
     let (proof, verifying_key) = (to_bytes(&proof)?, to_bytes(&vk)?);
     verify(&verifying_key, &proof, &statement.public_values)?;
     let public_input = statement.inputs().committed_values_digest.0;
     Ok(Proved { proof, verifying_key, public_input, insecure: parameters.insecure })
+}
+
+fn gpu_faults(counts: &Counts) -> GpuFaults {
+    let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    GpuFaults { retries: number(counts.retries), fallbacks: number(counts.fallbacks) }
 }
 
 /// The circuit's public inputs must be the ones read from the proof's public values.
@@ -464,6 +493,11 @@ mod tests {
         assert_eq!(cached.iter().filter(|cached| !**cached).count(), 1, "one has drawn it: {cached:?}");
         let found = obtain(dir.path(), &[2; 32], IfMissing::Refuse, || (), unasked).unwrap();
         assert!(found.1);
+        // Nor in the place of a pinned key that is missing.
+        let pin = dir.path().join(format!("{}.pin", hex::encode([3; 32])));
+        std::fs::write(&pin, hex::encode([4; 32])).unwrap();
+        let refused = obtain(dir.path(), &[3; 32], IfMissing::Draw, || (), unasked).unwrap_err();
+        assert!(refused.to_string().contains(&pin.display().to_string()), "{refused}");
         assert_eq!(std::fs::read(other).unwrap(), b"of another circuit");
     }
 
@@ -475,6 +509,13 @@ mod tests {
         let works = |path: &Path| std::fs::write(path, "key").map_err(WorkerError::io("write", path));
         let (path, cached) = obtain(dir.path(), &[2; 32], IfMissing::Draw, || (), works).unwrap();
         assert!(path.is_file() && !cached);
+    }
+
+    #[test]
+    fn what_a_gpu_failed_at_is_told_as_the_kernels_count_it() {
+        let counts = Counts { device: 1, cpu: 2, failures: 3, retries: 4, fallbacks: u64::MAX };
+        assert_eq!(gpu_faults(&counts), GpuFaults { retries: 4, fallbacks: u32::MAX });
+        assert!(gpu_faults(&Counts { device: 1, ..Counts::default() }).is_none());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use assay_agent::runner::child::{Jobs, Meaning, Program, Talk};
-use assay_agent::runner::{DeviceFault, Failure, NewFile, Part, PartError, Progress, Task};
+use assay_agent::runner::{DeviceFault, Failure, GpuFaults, NewFile, Part, PartError, Progress, Task};
 use assay_lvm::RunLimits;
 use assay_schedule::{Dispatch, Hash, Kind, Parent, PerKind, Role};
 
@@ -155,7 +155,8 @@ impl Jobs for StageJobs {
         let job = files.task().job(&self.rules, &task.dir, self.config.parts.max(1));
         let job = job.map_err(|error| failure(error.class(), error.to_string()))?;
         let line = serde_json::to_string(&job).map_err(|error| Failure::Permanent(error.to_string()))?;
-        Ok(Box::new(Conversation { files, dir: task.dir.clone(), job: jobs_before, line: Some(line) }))
+        let (dir, gpu_faults) = (task.dir.clone(), GpuFaults::default());
+        Ok(Box::new(Conversation { files, dir, job: jobs_before, line: Some(line), gpu_faults }))
     }
 }
 
@@ -235,6 +236,8 @@ struct Conversation {
     job: u64,
     /// The job, until it is given.
     line: Option<String>,
+    /// What its GPU has failed at.
+    gpu_faults: GpuFaults,
 }
 
 impl Talk for Conversation {
@@ -245,6 +248,9 @@ impl Talk for Conversation {
     fn hear(&mut self, line: &str) -> Meaning {
         match serde_json::from_str(line) {
             Ok(Event::Progress(told)) => {
+                let GpuFaults { retries, fallbacks } = told.gpu_faults;
+                self.gpu_faults.retries = self.gpu_faults.retries.saturating_add(retries);
+                self.gpu_faults.fallbacks = self.gpu_faults.fallbacks.saturating_add(fallbacks);
                 Meaning::Progress(Progress { phase: told.phase, done: told.done, total: told.total })
             }
             Ok(Event::Part(request)) => part(request).map_or_else(Meaning::Failed, Meaning::Part),
@@ -279,6 +285,10 @@ impl Talk for Conversation {
 
     fn jobs(&self) -> u64 {
         u64::from(self.line.is_none())
+    }
+
+    fn gpu_faults(&self) -> GpuFaults {
+        self.gpu_faults
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use assay_agent::runner::GpuFaults;
 use serde::{Deserialize, Serialize};
 
 /// One progress event; written as one JSON line by [`crate::stages::serve`].
@@ -20,6 +21,9 @@ pub struct Progress {
     pub peak_rss_bytes: u64,
     /// Time since the job began.
     pub elapsed_ms: u64,
+    /// What the GPU has failed at since the last event that said so; the job goes on.
+    #[serde(default, skip_serializing_if = "GpuFaults::is_none")]
+    pub gpu_faults: GpuFaults,
 }
 
 /// Receives progress events; called from many threads.
@@ -46,13 +50,27 @@ impl Reporter {
 
     /// Sends one event.
     pub fn report(&self, phase: impl Into<String>, done: u64, total: u64) {
+        self.send(phase.into(), done, total, GpuFaults::default());
+    }
+
+    /// Says what the GPU has failed at; nothing if there is nothing to say.
+    pub fn report_gpu(&self, faults: GpuFaults) {
+        if !faults.is_none() {
+            let GpuFaults { retries, fallbacks } = faults;
+            let phase = format!("the GPU failed: {retries} tried again, {fallbacks} done on the CPU");
+            self.send(phase, 1, 1, faults);
+        }
+    }
+
+    fn send(&self, phase: String, done: u64, total: u64, gpu_faults: GpuFaults) {
         (self.sink)(Progress {
             stage: self.stage.to_owned(),
-            phase: phase.into(),
+            phase,
             done,
             total,
             peak_rss_bytes: peak_rss_bytes(),
             elapsed_ms: self.elapsed_ms(),
+            gpu_faults,
         });
     }
 
@@ -109,9 +127,29 @@ mod tests {
             total: 7,
             peak_rss_bytes: 1 << 34,
             elapsed_ms: 12,
+            gpu_faults: GpuFaults::default(),
         };
         let line = serde_json::to_string(&event).unwrap();
-        assert!(!line.contains('\n'));
+        assert!(!line.contains('\n') && !line.contains("gpu_faults"));
         assert_eq!(serde_json::from_str::<Progress>(&line).unwrap(), event);
+        let event = Progress { gpu_faults: GpuFaults { retries: 1, fallbacks: 2 }, ..event };
+        let line = serde_json::to_string(&event).unwrap();
+        assert_eq!(serde_json::from_str::<Progress>(&line).unwrap(), event);
+    }
+
+    #[test]
+    fn a_gpu_that_works_is_not_talked_about() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink: ProgressSink = {
+            let seen = seen.clone();
+            Arc::new(move |event| seen.lock().unwrap().push(event))
+        };
+        let reporter = Reporter::new("groth16_prove", sink);
+        reporter.report_gpu(GpuFaults::default());
+        assert!(seen.lock().unwrap().is_empty());
+        reporter.report_gpu(GpuFaults { retries: 1, fallbacks: 1 });
+        let events = seen.lock().unwrap();
+        assert_eq!(events[0].gpu_faults, GpuFaults { retries: 1, fallbacks: 1 });
+        assert!(events[0].phase.contains("1 tried again, 1 done on the CPU"), "{}", events[0].phase);
     }
 }

@@ -388,6 +388,8 @@ pub struct Groth16SetupOutcome {
     pub proving_key: PathBuf,
     /// Its length in bytes.
     pub proving_key_bytes: u64,
+    /// The hash that names it, as its pin does.
+    pub proving_key_hash: Hex32,
     /// The verifying key for all five public inputs, arkworks compressed.
     pub verifying_key: FileRef,
     /// True for parameters whose trapdoor one process drew.

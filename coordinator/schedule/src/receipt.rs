@@ -23,8 +23,10 @@
 //! | 8 | bytes read from the store |
 //! | 8 | bytes published |
 //! | 4 | transfers that had to be repeated |
+//! | 4, 4 | calls that a GPU was given twice; calls that went to the CPU because it had failed: left out if both are 0 |
 //!
-//! Every field of variable size has its length in front, so two receipts never have the same encoding.
+//! Every field of variable size has its length in front, and what may be left out is at the end and never zero, so two
+//! receipts never have the same encoding.
 
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
@@ -80,6 +82,31 @@ pub struct Usage {
     pub published_bytes: u64,
     /// Transfers that had to be repeated.
     pub retries: u32,
+    /// Calls that the task's process gave its GPU a second time, because the first attempt had failed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gpu_retries: u32,
+    /// Calls that the task's process did on the CPU, because the GPU had failed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gpu_fallbacks: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Usage {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let Self { wall_ms, cpu_ms, gpu_ms, memory_bytes_peak, fetched_bytes, published_bytes, .. } = *self;
+        for number in [wall_ms, cpu_ms, gpu_ms, memory_bytes_peak, fetched_bytes, published_bytes] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.extend_from_slice(&self.retries.to_le_bytes());
+        // Receipts from before these fields, and of all tasks whose GPU works, are signed as they always were.
+        if (self.gpu_retries, self.gpu_fallbacks) != (0, 0) {
+            out.extend_from_slice(&self.gpu_retries.to_le_bytes());
+            out.extend_from_slice(&self.gpu_fallbacks.to_le_bytes());
+        }
+    }
 }
 
 /// A statement about one attempt.
@@ -187,12 +214,7 @@ impl Receipt {
                 out.extend_from_slice(&content.bytes.to_le_bytes());
             }
         }
-        let Usage { wall_ms, cpu_ms, gpu_ms, memory_bytes_peak, fetched_bytes, published_bytes, retries } =
-            self.usage;
-        for number in [wall_ms, cpu_ms, gpu_ms, memory_bytes_peak, fetched_bytes, published_bytes] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
-        out.extend_from_slice(&retries.to_le_bytes());
+        self.usage.encode(&mut out);
         Ok(out)
     }
 

@@ -114,6 +114,8 @@ pub struct Metrics {
     verification_failures: Family<KindLabel, Counter>,
     gpu_seconds: Family<DeviceLabel, Seconds>,
     cpu_seconds: Family<DeviceLabel, Seconds>,
+    gpu_retries: Family<DeviceLabel, Counter>,
+    gpu_fallbacks: Family<DeviceLabel, Counter>,
     retries: Counter,
     submitted: Counter,
     ended: Family<PhaseLabel, Counter>,
@@ -179,6 +181,8 @@ impl Metrics {
             verification_failures: add(r, "verification_failures", "Results that did not verify"),
             gpu_seconds: add(r, "gpu_seconds", "Device time, as workers' receipts say"),
             cpu_seconds: add(r, "cpu_seconds", "CPU time, as workers' receipts say"),
+            gpu_retries: add(r, "gpu_retries", "Calls that a GPU was given twice, as workers' receipts say"),
+            gpu_fallbacks: add(r, "gpu_fallbacks", "Calls done on the CPU because a GPU had failed"),
             retries: add(r, "retries", "Attempts that ended without their result counting"),
             submitted: add(r, "batches_submitted", "Batches taken"),
             ended: add(r, "batches_ended", "Batches that ended, by how"),
@@ -247,10 +251,12 @@ impl Metrics {
                     self.verification_failures.get_or_create(&KindLabel { kind }).inc();
                 }
             }
-            Fact::Usage { device, gpu_ms, cpu_ms } => {
+            Fact::Usage { device, gpu_ms, cpu_ms, gpu_retries, gpu_fallbacks } => {
                 let labels = DeviceLabel { device: self.device(device) };
                 self.gpu_seconds.get_or_create(&labels).inc_by(*gpu_ms as f64 / 1000.0);
                 self.cpu_seconds.get_or_create(&labels).inc_by(*cpu_ms as f64 / 1000.0);
+                self.gpu_retries.get_or_create(&labels).inc_by((*gpu_retries).into());
+                self.gpu_fallbacks.get_or_create(&labels).inc_by((*gpu_fallbacks).into());
             }
             Fact::Submitted => {
                 self.submitted.inc();
@@ -487,7 +493,7 @@ mod tests {
                 elapsed_ms: 1500,
             });
         }
-        metrics.count(&Fact::Usage { device: "sim".into(), gpu_ms: 10, cpu_ms: 20 });
+        metrics.count(&usage("sim".into(), 10));
         metrics.count(&Fact::Submitted);
         metrics.count(&Fact::Ended { phase: "settled", elapsed_ms: 2500 });
         metrics.count(&Fact::Refused);
@@ -497,6 +503,10 @@ mod tests {
         metrics.commit(Duration::from_millis(1));
         metrics.http("batches", 200, Duration::from_millis(1));
         metrics
+    }
+
+    fn usage(device: String, ms: u64) -> Fact {
+        Fact::Usage { device, gpu_ms: ms, cpu_ms: ms, gpu_retries: 2, gpu_fallbacks: 1 }
     }
 
     fn health(worker: WorkerId) -> crate::state::Health {
@@ -560,6 +570,8 @@ mod tests {
             ("assay_artifact_bytes", "gauge"),
             ("assay_redis_memory_bytes", "gauge"),
             ("assay_gpu_seconds", "counter"),
+            ("assay_gpu_retries", "counter"),
+            ("assay_gpu_fallbacks", "counter"),
             ("assay_device_slots", "gauge"),
             ("assay_device_slots_busy", "gauge"),
             ("assay_devices_lost", "gauge"),
@@ -570,6 +582,8 @@ mod tests {
         assert!(text.contains("assay_device_slots{worker=\"gpu-1\",device=\"sim\"} 3"), "{text}");
         assert!(text.contains("assay_device_slots_busy{worker=\"gpu-1\",device=\"sim\"} 0"), "{text}");
         assert!(text.contains("assay_devices_lost{worker=\"gpu-1\"} 1"), "{text}");
+        assert!(text.contains("assay_gpu_retries_total{device=\"sim\"} 2"), "{text}");
+        assert!(text.contains("assay_gpu_fallbacks_total{device=\"sim\"} 1"), "{text}");
     }
 
     #[test]
@@ -629,7 +643,7 @@ mod tests {
         let metrics = Metrics::new();
         for number in 0..10 * DEVICES_MAX {
             let device = format!("model {number}");
-            metrics.count(&Fact::Usage { device, gpu_ms: 1000, cpu_ms: 1000 });
+            metrics.count(&usage(device, 1000));
         }
         let text = scrape(&metrics, Role::Standby);
         let lines: Vec<&str> =

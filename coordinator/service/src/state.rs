@@ -219,6 +219,10 @@ pub enum Fact {
         gpu_ms: u64,
         /// CPU time.
         cpu_ms: u64,
+        /// Calls that its GPU was given twice.
+        gpu_retries: u32,
+        /// Calls that went to the CPU, because the GPU had failed.
+        gpu_fallbacks: u32,
     },
     /// A request was refused.
     Refused,

@@ -115,11 +115,12 @@ pub(super) fn setup(config: Option<&Path>, arguments: SetupArgs) -> Result<(), E
         print(json_text(&made).trim_end())?;
     } else {
         print(&format!(
-            "{} {}\n  circuit     {} constraints, digest {}\n  size        {}\n  {}",
+            "{} {}\n  circuit     {} constraints, digest {}\n  pin         {}\n  size        {}\n  {}",
             if made.cached { "found" } else { "made" },
             made.proving_key.display(),
             made.constraints,
             made.circuit_digest,
+            made.hash,
             bytes_text(made.bytes),
             if made.insecure { crate::statement::INSECURE_NOTE } else { "parameters of a ceremony" }
         ))?;

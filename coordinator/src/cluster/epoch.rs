@@ -288,7 +288,8 @@ mod tests {
         let mut tell = Teller::new(&mut say, Path::new("/keys/groth16"));
         for (phase, done, total) in phases {
             let (stage, phase) = ("groth16_setup".to_owned(), phase.to_owned());
-            tell.hear(&Progress { stage, phase, done, total, peak_rss_bytes: 0, elapsed_ms: 0 });
+            let gpu_faults = assay_agent::runner::GpuFaults::default();
+            tell.hear(&Progress { stage, phase, done, total, peak_rss_bytes: 0, elapsed_ms: 0, gpu_faults });
         }
         lines
     }

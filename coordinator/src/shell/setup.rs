@@ -20,6 +20,8 @@ pub struct Made {
     pub proving_key: PathBuf,
     /// Its length in bytes.
     pub bytes: u64,
+    /// The hash that names it, hex, as its pin does.
+    pub hash: String,
     /// Digest of the circuit, hex.
     pub circuit_digest: String,
     /// Constraints of the circuit.
@@ -102,6 +104,7 @@ impl From<Groth16SetupOutcome> for Made {
         Self {
             proving_key: made.proving_key,
             bytes: made.proving_key_bytes,
+            hash: made.proving_key_hash.to_string(),
             circuit_digest: made.circuit_digest.to_string(),
             constraints: made.constraints,
             insecure: made.insecure,

@@ -147,6 +147,7 @@ impl Scene {
             circuit_digest: Hex32([5; 32]),
             proving_key: "pk".into(),
             proving_key_bytes: 1,
+            proving_key_hash: Hex32([1; 32]),
             verifying_key: self.file_ref("vk"),
             insecure: true,
             cached: false,

@@ -13,7 +13,8 @@ pub struct Counts {
     pub failures: u64,
     /// Second attempts.
     pub retries: u64,
-    /// Calls that went to the CPU because the device had failed.
+    /// Calls that went to the CPU because the device had just failed; the trial of [`super::Backend::auto`] is one. Those after
+    /// it are not counted here, whose device is lost.
     pub fallbacks: u64,
 }
 

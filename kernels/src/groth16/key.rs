@@ -20,17 +20,18 @@
 
 mod check;
 mod map;
+mod pin;
 mod writer;
 
 pub(super) use writer::KeyWriter;
 
-use super::Groth16Error;
+use super::{silent, Groth16Error, Progress};
 use crate::msm::{G1Point, G2Point};
 use ark_bn254::{Bn254, G1Affine};
 use ark_groth16::VerifyingKey;
 use ark_serialize::{CanonicalDeserialize, CanonicalSerialize};
 use map::Map;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The words in the header of a development key; reports and logs repeat them.
 pub const INSECURE_TEXT: &str = "INSECURE development key: whoever ran the set-up can forge proofs";
@@ -62,10 +63,30 @@ pub enum Origin {
 pub enum Check {
     /// Header, its hash, lengths, indices and the verifying key. Tenths of a second for 10^7 constraints.
     Quick,
-    /// Also the hash of every section. About a second per gigabyte and core.
+    /// Also the hash of every section, and that nothing is written between them: no byte of the file can have changed.
     Hashes,
-    /// Also that every point is canonical, on its curve and in its subgroup. Minutes for 10^7 constraints.
+    /// Also that every point is canonical, finite, on its curve and in its subgroup. Once for a [`ProvingKey::hash`] is enough.
     Points,
+}
+
+/// What a key is opened for, and with how much distrust.
+#[derive(Clone, Copy)]
+pub struct Opening<'a> {
+    /// The circuit that it has to be for.
+    pub circuit_digest: [u8; 32],
+    /// See there.
+    pub check: Check,
+    /// The only [`ProvingKey::hash`] that will do; `None`: any.
+    pub pinned: Option<[u8; 32]>,
+    /// Gets what is checked now, in bytes or points.
+    pub progress: Progress<'a>,
+}
+
+impl Opening<'_> {
+    /// Any key for the circuit, reporting to nobody.
+    pub fn of(circuit_digest: [u8; 32], check: Check) -> Self {
+        Self { circuit_digest, check, pinned: None, progress: &silent }
+    }
 }
 
 /// The parts of the file.
@@ -126,6 +147,11 @@ pub(super) struct Header {
     pub(super) extents: [Extent; 9],
 }
 
+/// The hash in a header page, of the bytes before.
+fn header_hash(page: &[u8; PAGE]) -> [u8; 32] {
+    *page.last_chunk().expect("a page is longer")
+}
+
 impl Header {
     pub(super) fn encode(&self) -> [u8; PAGE] {
         let mut page = [0; PAGE];
@@ -161,7 +187,7 @@ impl Header {
         if page[8..12] != VERSION.to_le_bytes() {
             return Err("other version");
         }
-        if blake3::hash(&page[..HEADER_HASH]) != page[HEADER_HASH..] {
+        if blake3::hash(&page[..HEADER_HASH]) != header_hash(page) {
             return Err("header does not match its hash");
         }
         let origin = match page[12..16] {
@@ -201,6 +227,7 @@ pub(super) struct Elements {
 #[derive(Debug)]
 pub struct ProvingKey {
     pub(super) header: Header,
+    hash: [u8; 32],
     pub(super) elements: Elements,
     map: Map,
 }
@@ -208,34 +235,77 @@ pub struct ProvingKey {
 impl ProvingKey {
     /// Maps the key at `path` and checks it.
     ///
+    /// # Errors
+    /// As [`ProvingKey::open_as`].
+    pub fn open(path: &Path, circuit_digest: &[u8; 32], check: Check) -> Result<Self, Groth16Error> {
+        Self::open_as(path, &Opening::of(*circuit_digest, check))
+    }
+
+    /// Maps the key at `path` and checks it, the cheap things first.
+    ///
     /// The file must not be changed while the key is in use (see `Map`): [`super::setup`] never does, it replaces files.
     ///
     /// # Errors
-    /// [`Groth16Error::Io`], [`Groth16Error::NotAKey`], [`Groth16Error::WrongCircuit`] if the key is not for `circuit_digest`,
-    /// [`Groth16Error::CeremonyUnsupported`], [`Groth16Error::Length`], [`Groth16Error::Encoding`], and by `check`
-    /// [`Groth16Error::Corrupt`], [`Groth16Error::InvalidEntry`].
-    pub fn open(path: &Path, circuit_digest: &[u8; 32], check: Check) -> Result<Self, Groth16Error> {
+    /// [`Groth16Error::Io`], [`Groth16Error::NotAKey`], [`Groth16Error::WrongCircuit`] if the key is not for the circuit,
+    /// [`Groth16Error::WrongKey`] if it is not the pinned one, [`Groth16Error::CeremonyUnsupported`], [`Groth16Error::Length`],
+    /// [`Groth16Error::Encoding`], [`Groth16Error::InvalidElement`], [`Groth16Error::InvalidIndex`], and by [`Opening::check`]
+    /// [`Groth16Error::Corrupt`], [`Groth16Error::InvalidPoint`].
+    ///
+    /// # Panics
+    /// Never: the page that was read is there.
+    pub fn open_as(path: &Path, opening: &Opening<'_>) -> Result<Self, Groth16Error> {
         let refuse = |reason| Groth16Error::NotAKey { path: path.to_path_buf(), expected: VERSION, reason };
+        let hexadecimal = |hash: &[u8; 32]| blake3::Hash::from_bytes(*hash).to_hex().to_string();
         let map = Map::open(path)?;
         let page = map.bytes().first_chunk::<PAGE>().ok_or_else(|| refuse("shorter than its header"))?;
         let header = Header::decode(page).map_err(refuse)?;
-        if header.digest != *circuit_digest {
-            let hexadecimal = |digest: &[u8; 32]| blake3::Hash::from_bytes(*digest).to_hex().to_string();
+        if header.digest != opening.circuit_digest {
             return Err(Groth16Error::WrongCircuit {
-                expected: hexadecimal(circuit_digest),
+                expected: hexadecimal(&opening.circuit_digest),
                 got: hexadecimal(&header.digest),
             });
+        }
+        let hash = header_hash(page);
+        if let Some(pinned) = opening.pinned.filter(|pinned| *pinned != hash) {
+            let path = path.to_path_buf();
+            let (expected, got) = (hexadecimal(&pinned), hexadecimal(&hash));
+            return Err(Groth16Error::WrongKey { path, expected, got });
         }
         if header.origin == Origin::Ceremony {
             return Err(Groth16Error::CeremonyUnsupported);
         }
         check::layout(&header, map.bytes().len() as u64)?;
-        let section = map.section(&header.extents[Section::Elements as usize]);
-        let elements = Elements::deserialize_uncompressed(section)
-            .map_err(|error| Groth16Error::Encoding { item: "elements", reason: error.to_string() })?;
-        let key = Self { header, elements, map };
-        check::contents(&key, check)?;
+        let elements = check::elements(map.section(&header.extents[Section::Elements as usize]))?;
+        let key = Self { header, hash, elements, map };
+        check::contents(&key, opening.check, opening.progress)?;
         Ok(key)
+    }
+
+    /// Opens the key at `path` if it is the one that the file beside it with the ending `.pin` names.
+    ///
+    /// Every section's hash is checked, every time; every point, the first time that this file is opened. That it was done is noted in a file with the ending `.checked`, which another file under this
+    /// name, or a copy on another machine, does not fit. Where there is no pin the key becomes the pinned one.
+    ///
+    /// # Errors
+    /// As [`ProvingKey::open_as`] with [`Check::Points`]; [`Groth16Error::Pin`].
+    pub fn open_pinned(
+        path: &Path,
+        circuit_digest: &[u8; 32],
+        progress: Progress<'_>,
+    ) -> Result<Self, Groth16Error> {
+        pin::open(path, circuit_digest, progress)
+    }
+
+    /// The pin of the key at `path`, if there is one: another key there would not be opened.
+    pub fn pin_of(path: &Path) -> Option<PathBuf> {
+        Some(pin::pin_path(path)).filter(|pin| pin.exists())
+    }
+
+    /// BLAKE3 of the header but for its last 32 bytes, which are this hash. The header holds the hash of every section, so it names
+    /// the whole key: two keys with one hash are the same, byte for byte. That the sections are what the header says is only
+    /// known from [`Check::Hashes`] on.
+    pub fn hash(&self) -> [u8; 32] {
+        self.hash
     }
 
     /// The verifying key.
@@ -261,6 +331,11 @@ impl ProvingKey {
     /// Bytes of the file.
     pub fn file_bytes(&self) -> u64 {
         self.map.bytes().len() as u64
+    }
+
+    /// The whole file.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.map.bytes()
     }
 
     pub(super) fn section(&self, section: Section) -> &[u8] {

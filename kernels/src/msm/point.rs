@@ -6,6 +6,25 @@ use ark_ec::scalar_mul::glv::GLVConfig;
 use ark_ec::short_weierstrass::Affine;
 use ark_ec::{AffineRepr, CurveGroup};
 use ark_ff::{BigInt, BigInteger, PrimeField};
+use thiserror::Error;
+
+/// Why a stored point cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PointFault {
+    /// Limbs of a coordinate are the modulus or more.
+    #[error("a coordinate is not below the modulus")]
+    NotCanonical,
+    /// [`Point::INFINITY`].
+    #[error("it is the point at infinity")]
+    Infinity,
+    /// The coordinates do not satisfy the curve's equation.
+    #[error("it is not on its curve")]
+    OffCurve,
+    /// On the curve, but its order is not the scalar field's. In G1 every point of the curve is in.
+    #[error("it is on its curve, but not in the subgroup of prime order")]
+    OutsideSubgroup,
+}
 
 /// A stored affine point other than infinity.
 pub trait Point: Copy + Send + Sync + 'static {
@@ -37,8 +56,27 @@ pub trait Point: Copy + Send + Sync + 'static {
     /// Appends the stored form.
     fn write(&self, out: &mut Vec<u8>);
 
-    /// Whether limbs are below the modulus and the point is on the curve and in the prime-order subgroup.
-    fn is_valid(&self) -> bool;
+    /// What is wrong with limbs that may be anything: coordinates, infinity, the curve, the subgroup of prime order.
+    ///
+    /// Cost: below a microsecond in G1, about a hundred in G2, for the subgroup.
+    fn fault(&self) -> Option<PointFault> {
+        self.curve_fault().or_else(|| {
+            let is_in = self.affine().is_in_correct_subgroup_assuming_on_curve();
+            (!is_in).then_some(PointFault::OutsideSubgroup)
+        })
+    }
+
+    /// [`Point::fault`] without the subgroup.
+    fn curve_fault(&self) -> Option<PointFault> {
+        let parts = 0..2 * Self::WIDTH;
+        if !parts.into_iter().all(|part| canonical(self.part(part))) {
+            return Some(PointFault::NotCanonical);
+        }
+        if self.is_infinity() {
+            return Some(PointFault::Infinity);
+        }
+        (!self.affine().is_on_curve()).then_some(PointFault::OffCurve)
+    }
 
     /// The arkworks point, infinity for [`Point::INFINITY`].
     fn affine_or_infinity(&self) -> Affine<Self::Curve> {
@@ -174,10 +212,6 @@ impl Point for G1Point {
         put(&self.x, out);
         put(&self.y, out);
     }
-
-    fn is_valid(&self) -> bool {
-        canonical(&self.x) && canonical(&self.y) && !self.is_infinity() && self.affine().is_on_curve()
-    }
 }
 
 impl Point for G2Point {
@@ -217,14 +251,6 @@ impl Point for G2Point {
     fn write(&self, out: &mut Vec<u8>) {
         [&self.x[0], &self.x[1], &self.y[0], &self.y[1]].into_iter().for_each(|limbs| put(limbs, out));
     }
-
-    fn is_valid(&self) -> bool {
-        let limbs = [&self.x[0], &self.x[1], &self.y[0], &self.y[1]];
-        limbs.into_iter().all(canonical)
-            && !self.is_infinity()
-            && self.affine().is_on_curve()
-            && self.affine().is_in_correct_subgroup_assuming_on_curve()
-    }
 }
 
 #[cfg(test)]
@@ -235,9 +261,10 @@ mod tests {
     fn stored_points_are_checked() {
         let g1 = G1Point::from_affine(&G1Affine::generator()).unwrap();
         let g2 = G2Point::from_affine(&G2Affine::generator()).unwrap();
-        assert!(g1.is_valid() && g2.is_valid());
+        assert_eq!((g1.fault(), g2.fault()), (None, None));
         assert!(G1Point::from_affine(&G1Affine::zero()).is_none());
-        assert!(!G1Point::INFINITY.is_valid() && !G2Point::INFINITY.is_valid());
+        assert_eq!(G1Point::INFINITY.fault(), Some(PointFault::Infinity));
+        assert_eq!(G2Point::INFINITY.fault(), Some(PointFault::Infinity));
         // The same residue, not canonical.
         let mut wrong = g1;
         let mut carry = 0;
@@ -246,14 +273,14 @@ mod tests {
             *word = sum as u64;
             carry = sum >> 64;
         }
-        assert!(!wrong.is_valid());
+        assert_eq!(wrong.fault(), Some(PointFault::NotCanonical));
         let mut wrong = g1;
         wrong.y[0] ^= 1;
-        assert!(!wrong.is_valid());
+        assert_eq!(wrong.fault(), Some(PointFault::OffCurve));
         // On the curve, outside the subgroup: the twist has many more points than the subgroup.
         let outside =
             (1u64..).find_map(|x| G2Affine::get_point_from_x_unchecked(Fq2::from(x), false)).unwrap();
         assert!(outside.is_on_curve());
-        assert!(!G2Point::from_affine(&outside).unwrap().is_valid());
+        assert_eq!(G2Point::from_affine(&outside).unwrap().fault(), Some(PointFault::OutsideSubgroup));
     }
 }

@@ -145,8 +145,25 @@ fn a_gpu_that_cannot_be_used_is_absent_and_the_cpu_works() {
     for setting in [("ASSAY_FAKE_CAPABILITY", "75"), ("ASSAY_FAKE_NO_IMAGE", "1")] {
         with_driver("there_is_only_the_cpu", &[setting]);
     }
-    // Lost at the third launch: during the trial.
-    with_driver("there_is_only_the_cpu", &[("ASSAY_FAKE_LOST", "3")]);
+}
+
+#[test]
+fn a_gpu_that_fails_its_trial_leaves_the_cpu_and_is_counted() {
+    // Lost at the third launch.
+    with_driver("the_trial_fails", &[("ASSAY_FAKE_LOST", "3")]);
+}
+
+#[test]
+#[ignore = "a part of a_gpu_that_fails_its_trial_leaves_the_cpu_and_is_counted"]
+fn the_trial_fails() {
+    if std::env::var_os(INSIDE).is_none() {
+        return;
+    }
+    let backend = Backend::auto();
+    assert_eq!(backend.describe(), "CPU");
+    let (g1, scalars) = (points::<G1Point>(10), witness(10));
+    assert_eq!(backend.msm_g1(&g1, &scalars).unwrap(), expected(&g1, &scalars));
+    assert_eq!(backend.counts(), Counts { cpu: 1, failures: 1, fallbacks: 1, ..Counts::default() });
 }
 
 #[test]

@@ -290,8 +290,8 @@ impl Runner for Cheap {
             result = self.work(&task, &host) => result,
             () = host.cancelled() => Err(Failure::Cancelled),
         };
-        let used =
-            Used { cpu_ms: self.task_ms, gpu_ms: None, memory_bytes_peak: task.dispatch.memory_bytes / 2 };
+        let memory_bytes_peak = task.dispatch.memory_bytes / 2;
+        let used = Used { cpu_ms: self.task_ms, memory_bytes_peak, ..Used::default() };
         Ended { result, used }
     }
 }

@@ -37,6 +37,8 @@ pub(crate) mod tests {
                 fetched_bytes: 100,
                 published_bytes: 200,
                 retries: 1,
+                gpu_retries: 2,
+                gpu_fallbacks: 3,
             },
         }
     }
@@ -111,9 +113,9 @@ pub(crate) mod tests {
         let all = corruptions(&serde_json::to_value(&signed).unwrap());
         let mut paths: Vec<&str> = all.iter().map(|(path, _)| path.trim_end_matches('.')).collect();
         paths.dedup();
-        // Every field: 8 of the receipt, 7 of its usage, 2 of each of 3 contents, key and signature.
+        // Every field: 8 of the receipt, 9 of its usage, 2 of each of 3 contents, key and signature.
         let leaves = paths.iter().filter(|path| !path.ends_with("removed") && !path.ends_with("doubled"));
-        assert_eq!(leaves.count(), 8 + 7 + 6 + 2, "{paths:?}");
+        assert_eq!(leaves.count(), 8 + 9 + 6 + 2, "{paths:?}");
         for (path, value) in all {
             let Ok(changed) = serde_json::from_value::<SignedReceipt>(value) else { continue };
             assert!(changed.verify().is_err(), "a changed {path} is accepted");
@@ -153,7 +155,15 @@ pub(crate) mod tests {
             expected.extend_from_slice(&number.to_le_bytes());
         }
         expected.extend_from_slice(&[1, 0, 0, 0]);
+        let without_faults = expected.len();
+        expected.extend_from_slice(&[2, 0, 0, 0, 3, 0, 0, 0]);
         assert_eq!(bytes, expected);
+        // A task whose GPU works is signed, and written, as before there were these two fields.
+        (plain.usage.gpu_retries, plain.usage.gpu_fallbacks) = (0, 0);
+        assert_eq!(plain.encode(&key.public()).unwrap(), expected[..without_faults]);
+        let text = serde_json::to_string(&plain.sign(&key).unwrap()).unwrap();
+        assert!(!text.contains("gpu_retries") && !text.contains("gpu_fallbacks"), "{text}");
+        serde_json::from_str::<SignedReceipt>(&text).unwrap().verify().unwrap();
     }
 
     #[test]

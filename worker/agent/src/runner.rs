@@ -152,6 +152,23 @@ pub enum Failure {
     Cancelled,
 }
 
+/// What a task's process had to do again because its GPU failed. The task may have ended well all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GpuFaults {
+    /// Calls that the GPU was given a second time.
+    pub retries: u32,
+    /// Calls that the CPU did after all.
+    pub fallbacks: u32,
+}
+
+impl GpuFaults {
+    /// Whether there were none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What a task used, as far as its runner knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Used {
@@ -161,6 +178,9 @@ pub struct Used {
     pub gpu_ms: Option<u64>,
     /// Largest resident memory.
     pub memory_bytes_peak: u64,
+    /// What its GPU failed at.
+    #[serde(default)]
+    pub gpu_faults: GpuFaults,
 }
 
 /// How a task ended.

@@ -197,13 +197,20 @@ fn a_child_is_heard_only_about_its_running_job() {
         total: 2,
         peak_rss_bytes: 0,
         elapsed_ms: 5,
+        gpu_faults: GpuFaults::default(),
     };
-    match talk.hear(&say(&Event::Progress(told))) {
+    match talk.hear(&say(&Event::Progress(told.clone()))) {
         Meaning::Progress(told) => {
             assert_eq!(told, Progress { phase: "execute".into(), done: 1, total: 2 });
         }
         other => panic!("{other:?}"),
     }
+    assert!(talk.gpu_faults().is_none());
+    for (retries, fallbacks) in [(1, 0), (1, 1)] {
+        let told = progress::Progress { gpu_faults: GpuFaults { retries, fallbacks }, ..told.clone() };
+        assert!(matches!(talk.hear(&say(&Event::Progress(told))), Meaning::Progress(_)));
+    }
+    assert_eq!(talk.gpu_faults(), GpuFaults { retries: 2, fallbacks: 1 });
     let file = FileRef::of(dir.path().join("0")).unwrap();
     let run = |gas| SplitRun { file: file.clone(), gas };
     let outcome = Outcome::Split(SplitOutcome { runs: vec![run(10), run(20)], elapsed_ms: 1 });

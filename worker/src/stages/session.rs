@@ -195,6 +195,7 @@ impl Session {
         Ok(Groth16SetupOutcome {
             circuit_digest: Hex32(circuit.digest()),
             proving_key_bytes: parameters.proving_key_bytes(),
+            proving_key_hash: parameters.proving_key_hash(),
             proving_key: parameters.proving_key.clone(),
             verifying_key: parameters.verifying_key.clone(),
             insecure: parameters.insecure,

@@ -18,6 +18,8 @@ const BYTES_MAX: usize = 32 << 20;
 /// GPUs and processor cores that one attempt may have used at the same time.
 const DEVICES_MAX: u64 = 16;
 const CORES_MAX: u64 = 1024;
+/// Faults of a GPU that are counted of one attempt; each of a proof's calls is repeated once at most.
+const FAULTS_MAX: u32 = 64;
 /// Name of the file that they become.
 pub const RECEIPTS_FILE: &str = "receipts.json";
 
@@ -36,6 +38,12 @@ pub struct Receipt {
     pub gpu_ms: u64,
     /// CPU time, ms.
     pub cpu_ms: u64,
+    /// Calls that its GPU was given twice.
+    #[serde(default)]
+    pub gpu_retries: u32,
+    /// Calls that went to the CPU, because the GPU had failed.
+    #[serde(default)]
+    pub gpu_fallbacks: u32,
     /// The signed receipt, as the worker wrote it.
     pub signed: String,
 }
@@ -54,9 +62,9 @@ impl Receipt {
         }
         let receipt = read.receipt;
         let device = receipt.device.chars().filter(|char| !char.is_control()).take(ABOUT_MAX).collect();
-        let Usage { cpu_ms, gpu_ms, .. } = receipt.usage;
+        let Usage { cpu_ms, gpu_ms, gpu_retries, gpu_fallbacks, .. } = receipt.usage;
         let (batch, attempt, worker) = (receipt.batch, receipt.attempt, receipt.worker);
-        Some(Self { batch, attempt, worker, device, gpu_ms, cpu_ms, signed })
+        Some(Self { batch, attempt, worker, device, gpu_ms, cpu_ms, gpu_retries, gpu_fallbacks, signed })
     }
 }
 
@@ -86,8 +94,10 @@ impl State {
         let elapsed_ms = at.since(started);
         let gpu_ms = receipt.gpu_ms.min(elapsed_ms.saturating_mul(DEVICES_MAX));
         let cpu_ms = receipt.cpu_ms.min(elapsed_ms.saturating_mul(CORES_MAX));
+        let gpu_retries = receipt.gpu_retries.min(FAULTS_MAX);
+        let gpu_fallbacks = receipt.gpu_fallbacks.min(FAULTS_MAX);
         let device = receipt.device.clone();
-        applied.facts.push(Fact::Usage { device, gpu_ms, cpu_ms });
+        applied.facts.push(Fact::Usage { device, gpu_ms, cpu_ms, gpu_retries, gpu_fallbacks });
     }
 
     /// Batches that have ended and whose receipts are not in a file yet.

@@ -276,7 +276,8 @@ impl ReceiptKey for Key {
 
 /// What a worker signs.
 fn signed(key: &Key, attempt: u64, device: &str) -> serde_json::Value {
-    let usage = Usage { cpu_ms: 5, gpu_ms: 99_999, ..Usage::default() };
+    let usage =
+        Usage { cpu_ms: 5, gpu_ms: 99_999, gpu_retries: 2, gpu_fallbacks: 99_999, ..Usage::default() };
     let receipt = SignedBody {
         worker: key.worker(),
         batch: BatchId(0),
@@ -303,6 +304,7 @@ fn a_receipt_counts_only_with_the_signature_of_the_worker_that_it_names() {
     for (what, at, with) in [
         ("another device", "/receipt/device", serde_json::json!("other")),
         ("more time", "/receipt/usage/gpu_ms", serde_json::json!(100_000)),
+        ("fewer faults", "/receipt/usage/gpu_retries", serde_json::json!(0)),
         ("another attempt", "/receipt/attempt", serde_json::json!(4)),
         ("another worker", "/receipt/worker", serde_json::json!(other.worker())),
         ("no signature", "/signature", serde_json::json!("00".repeat(64))),
@@ -328,8 +330,10 @@ fn receipts_are_kept_until_they_are_a_file_and_only_of_attempts_that_there_were(
     };
     assert!(world.apply(receipt(&other, attempt.0, "sim")).facts.is_empty(), "another worker's attempt");
     let kept = world.apply(receipt(&key, attempt.0, "sim"));
-    // 20 ms after the dispatch, 16 devices cannot have been busy for longer.
-    assert_eq!(kept.facts, [Fact::Usage { device: "sim".into(), gpu_ms: 320, cpu_ms: 5 }]);
+    // 20 ms after the dispatch, 16 devices cannot have been busy for longer, nor have failed at so much.
+    let device = "sim".into();
+    let told = Fact::Usage { device, gpu_ms: 320, cpu_ms: 5, gpu_retries: 2, gpu_fallbacks: 64 };
+    assert_eq!(kept.facts, [told]);
     for repeated in [receipt(&key, attempt.0, "other"), receipt(&key, attempt.0 + 1000, "sim")] {
         assert!(world.apply(repeated).facts.is_empty());
     }

@@ -155,6 +155,8 @@ fn entry() -> impl Strategy<Value = Entry> {
             device: "d".into(),
             gpu_ms: ms,
             cpu_ms: ms,
+            gpu_retries: ms as u32,
+            gpu_fallbacks: (ms >> 32) as u32,
             signed: if ms % 2 == 0 { "{}".into() } else { "no json".into() },
         });
     let name = prop_oneof![Just("receipts.json".to_owned()), "[a-z]{1,4}"];

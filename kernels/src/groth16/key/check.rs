@@ -1,13 +1,24 @@
 //! What a key is checked for when it is opened.
 
-use super::{Check, Header, ProvingKey, Section, PAGE};
-use crate::groth16::Groth16Error;
-use crate::msm::Point;
+use super::{Check, Elements, Header, ProvingKey, Section, PAGE};
+use crate::groth16::{Groth16Error, Progress};
+use crate::msm::{first_outside, Point, PointFault};
 use crate::ntt::Domain;
+use ark_ec::AffineRepr;
+use ark_serialize::CanonicalDeserialize;
+use rand::rngs::OsRng;
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha20Rng;
 use rayon::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const G1_BYTES: u64 = 64;
 const G2_BYTES: u64 = 128;
+/// Bytes that are hashed between two reports.
+const HASH_BLOCK: usize = 64 << 20;
+/// Points that are checked between two reports: in G2 some seconds.
+const POINT_BLOCK: usize = 1 << 20;
+const HASHES: &str = "check hashes";
 
 /// Offsets, lengths and counts agree with each other and with the file's length.
 pub(super) fn layout(header: &Header, file_length: u64) -> Result<(), Groth16Error> {
@@ -51,7 +62,7 @@ pub(super) fn layout(header: &Header, file_length: u64) -> Result<(), Groth16Err
 }
 
 /// The sections' contents, as far as `check` says; indices are always checked, because proving relies on them.
-pub(super) fn contents(key: &ProvingKey, check: Check) -> Result<(), Groth16Error> {
+pub(super) fn contents(key: &ProvingKey, check: Check, progress: Progress<'_>) -> Result<(), Groth16Error> {
     let shape = key.header.shape;
     let inputs = key.elements.vk.gamma_abc_g1.len() as u64;
     if inputs != shape.instance {
@@ -64,21 +75,73 @@ pub(super) fn contents(key: &ProvingKey, check: Check) -> Result<(), Groth16Erro
     if check == Check::Quick {
         return Ok(());
     }
-    Section::ALL.into_par_iter().try_for_each(|section| {
-        let hash = blake3::hash(key.section(section));
-        let expected = key.header.extents[section as usize].hash;
-        if hash == expected {
-            return Ok(());
-        }
-        Err(Groth16Error::Corrupt { section: section.name() })
-    })?;
+    hashes(key, progress)?;
     if check == Check::Hashes {
         return Ok(());
     }
-    for section in [Section::A, Section::BG1, Section::L, Section::H] {
-        points(section, key.g1(section))?;
+    for (section, stage) in [
+        (Section::A, "check points of A"),
+        (Section::BG1, "check points of B in G1"),
+        (Section::L, "check points of L"),
+        (Section::H, "check points of H"),
+    ] {
+        points(section, stage, key.g1(section), progress)?;
     }
-    points(Section::BG2, key.g2(Section::BG2))
+    points(Section::BG2, "check points of B in G2", key.g2(Section::BG2), progress)
+}
+
+/// Decodes the single elements; arkworks checks their curves and subgroups.
+pub(super) fn elements(section: &[u8]) -> Result<Elements, Groth16Error> {
+    let wrong = |reason: String| Groth16Error::Encoding { item: "elements", reason };
+    let mut rest = section;
+    let elements = Elements::deserialize_uncompressed(&mut rest).map_err(|error| wrong(error.to_string()))?;
+    if !rest.is_empty() {
+        return Err(wrong(format!("{} bytes too many", rest.len())));
+    }
+    let vk = &elements.vk;
+    let infinite = [
+        ("alpha in G1", vk.alpha_g1.is_zero()),
+        ("beta in G1", elements.beta_g1.is_zero()),
+        ("beta in G2", vk.beta_g2.is_zero()),
+        ("gamma in G2", vk.gamma_g2.is_zero()),
+        ("delta in G1", elements.delta_g1.is_zero()),
+        ("delta in G2", vk.delta_g2.is_zero()),
+    ];
+    match infinite.into_iter().find(|(_, is_infinite)| *is_infinite) {
+        Some((element, _)) => Err(Groth16Error::InvalidElement { element }),
+        None => Ok(elements),
+    }
+}
+
+/// Every byte of the file is the header's, that of a section with the right hash, or zero.
+fn hashes(key: &ProvingKey, progress: Progress<'_>) -> Result<(), Groth16Error> {
+    let (done, total) = (AtomicU64::new(0), key.file_bytes());
+    progress(HASHES, 0, total);
+    Section::ALL.into_par_iter().try_for_each(|section| {
+        let bytes = key.section(section);
+        let mut hasher = blake3::Hasher::new();
+        for block in bytes.chunks(HASH_BLOCK) {
+            hasher.update(block);
+            let block = block.len() as u64;
+            progress(HASHES, done.fetch_add(block, Ordering::Relaxed) + block, total);
+        }
+        let (got, expected) = (hasher.finalize(), key.header.extents[section as usize].hash);
+        if got == expected {
+            return Ok(());
+        }
+        let expected = blake3::Hash::from_bytes(expected).to_hex().to_string();
+        Err(Groth16Error::Corrupt { section: section.name(), expected, got: got.to_hex().to_string() })
+    })?;
+    // Sections begin at pages, behind one another.
+    for extent in &key.header.extents {
+        let end = (extent.offset + extent.length) as usize;
+        let padding = &key.bytes()[end..end.next_multiple_of(PAGE).min(key.bytes().len())];
+        if let Some(at) = padding.iter().position(|byte| *byte != 0) {
+            return Err(Groth16Error::Padding { offset: end + at });
+        }
+    }
+    progress(HASHES, total, total);
+    Ok(())
 }
 
 /// Every index is a variable, and they ascend.
@@ -86,14 +149,38 @@ fn indices(key: &ProvingKey, section: Section, variables: u64) -> Result<(), Gro
     let index = key.index(section);
     let bad = |at: usize| u64::from(index[at]) >= variables || at > 0 && index[at - 1] >= index[at];
     match (0..index.len()).into_par_iter().with_min_len(1 << 14).find_first(|&at| bad(at)) {
-        Some(at) => Err(Groth16Error::InvalidEntry { section: section.name(), index: at }),
+        Some(at) => Err(Groth16Error::InvalidIndex { section: section.name(), index: at }),
         None => Ok(()),
     }
 }
 
-fn points<P: Point>(section: Section, points: &[P]) -> Result<(), Groth16Error> {
-    match points.par_iter().position_first(|point| !point.is_valid()) {
-        Some(index) => Err(Groth16Error::InvalidEntry { section: section.name(), index }),
-        None => Ok(()),
+fn points<P: Point>(
+    section: Section,
+    stage: &'static str,
+    points: &[P],
+    progress: Progress<'_>,
+) -> Result<(), Groth16Error> {
+    let total = points.len() as u64;
+    progress(stage, 0, total);
+    let mut rng = ChaCha20Rng::from_seed(seed()?);
+    for (number, block) in points.chunks(POINT_BLOCK).enumerate() {
+        let before = number * POINT_BLOCK;
+        let invalid =
+            |(at, fault)| Groth16Error::InvalidPoint { section: section.name(), index: before + at, fault };
+        let off_curve =
+            block.par_iter().enumerate().find_map_first(|(at, point)| Some((at, point.curve_fault()?)));
+        let outside = || Some((first_outside(block, &mut rng)?, PointFault::OutsideSubgroup));
+        if let Some(found) = off_curve.or_else(outside) {
+            return Err(invalid(found));
+        }
+        progress(stage, (before + block.len()) as u64, total);
     }
+    Ok(())
+}
+
+/// Coefficients that whoever has made the key could not foresee.
+fn seed() -> Result<[u8; 32], Groth16Error> {
+    let mut seed = [0; 32];
+    OsRng.try_fill_bytes(&mut seed).map_err(|error| Groth16Error::Randomness(error.to_string()))?;
+    Ok(seed)
 }

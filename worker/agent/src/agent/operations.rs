@@ -146,6 +146,9 @@ impl Tools {
             usage.cpu_ms = usage.cpu_ms.saturating_add(ended.used.cpu_ms);
             usage.gpu_ms = usage.gpu_ms.saturating_add(gpu_ms);
             usage.memory_bytes_peak = usage.memory_bytes_peak.max(ended.used.memory_bytes_peak);
+            let faults = ended.used.gpu_faults;
+            usage.gpu_retries = usage.gpu_retries.saturating_add(faults.retries);
+            usage.gpu_fallbacks = usage.gpu_fallbacks.saturating_add(faults.fallbacks);
         });
         let outputs = ended.result?;
         let outputs_max = work.dispatch.outputs_max;

@@ -26,8 +26,8 @@ pub use super::process::Program;
 use super::process::{describe, last_line, Heard, Process};
 use super::sys::Exit;
 use super::{
-    Device, DeviceFault, Ended, Failure, GpuShare, Host, NewFile, Part, PartError, Progress, Runner, Task,
-    Used,
+    Device, DeviceFault, Ended, Failure, GpuFaults, GpuShare, Host, NewFile, Part, PartError, Progress,
+    Runner, Task, Used,
 };
 
 /// How often a child is looked at when it says nothing.
@@ -94,6 +94,11 @@ pub trait Talk: Send {
 
     /// Jobs that the child has been given over this conversation.
     fn jobs(&self) -> u64;
+
+    /// What the child has said of its GPU so far that did not end its task.
+    fn gpu_faults(&self) -> GpuFaults {
+        GpuFaults::default()
+    }
 }
 
 /// What tasks mean to children.
@@ -436,7 +441,8 @@ impl Drive<'_> {
                 (Err(failure), None)
             }
         };
-        (Ended { result, used: self.meter.used(gpu_ms) }, is_sound)
+        let used = Used { gpu_ms, gpu_faults: self.talk.gpu_faults(), ..self.meter.used() };
+        (Ended { result, used }, is_sound)
     }
 
     fn talk(&mut self, worker: &mut Worker) -> Result<Answer, Broken> {
@@ -589,12 +595,12 @@ impl Meter {
         }
     }
 
-    fn used(&self, gpu_ms: Option<u64>) -> Used {
+    fn used(&self) -> Used {
         let cpu = self.cpu.saturating_sub(self.cpu_before);
         Used {
             cpu_ms: u64::try_from(cpu.as_millis()).unwrap_or(u64::MAX),
-            gpu_ms,
             memory_bytes_peak: self.memory_bytes_peak,
+            ..Used::default()
         }
     }
 }

@@ -4,7 +4,7 @@ use tokio::sync::watch;
 use super::super::FromRunner;
 use super::*;
 
-/// Children are scripts that speak words: `progress n`, `part path`, `done path`, `failed why`.
+/// Children are scripts that speak words: `progress n`, `part path`, `done path`, `failed why`, `fault`.
 struct Scripts {
     script: String,
     class: Option<String>,
@@ -13,6 +13,7 @@ struct Scripts {
 struct Words {
     dir: PathBuf,
     jobs_before: u64,
+    faults: u32,
 }
 
 impl Jobs for Scripts {
@@ -30,7 +31,7 @@ impl Jobs for Scripts {
         if task.dispatch.key == Hash([9; 32]) {
             return Err(Failure::Permanent("no such job".into()));
         }
-        Ok(Box::new(Words { dir: task.dir.clone(), jobs_before }))
+        Ok(Box::new(Words { dir: task.dir.clone(), jobs_before, faults: 0 }))
     }
 }
 
@@ -41,7 +42,8 @@ impl Talk for Words {
 
     fn hear(&mut self, line: &str) -> Meaning {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-        let file = || self.dir.join(rest);
+        let dir = self.dir.clone();
+        let file = || dir.join(rest);
         match word {
             "progress" => Meaning::Progress(Progress { phase: rest.into(), ..Progress::default() }),
             "part" => Meaning::Part(Part {
@@ -53,6 +55,10 @@ impl Talk for Words {
             "ask" => Meaning::Say(vec!["answer".into()]),
             "done" => Meaning::Done { outputs: vec![NewFile { path: file(), units: 2 }], gpu_ms: Some(3) },
             "failed" => Meaning::Failed(Failure::Permanent(rest.into())),
+            "fault" => {
+                self.faults += 1;
+                Meaning::Noise
+            }
             _ => Meaning::Noise,
         }
     }
@@ -66,6 +72,10 @@ impl Talk for Words {
 
     fn jobs(&self) -> u64 {
         1
+    }
+
+    fn gpu_faults(&self) -> GpuFaults {
+        GpuFaults { retries: self.faults, fallbacks: 0 }
     }
 }
 
@@ -138,6 +148,16 @@ async fn a_job_is_done_in_a_process_whose_words_are_understood() {
         panic!("no progress")
     };
     assert_eq!((progress.phase.as_str(), attempt), ("half", AttemptId(1)));
+}
+
+#[tokio::test]
+async fn what_a_gpu_failed_at_is_told_however_the_task_ends() {
+    let bench = Bench::new();
+    for (end, is_done) in [("echo x > $dir/out; echo done out", true), ("echo failed no", false)] {
+        let ended = bench.run(&format!("read job n dir; echo fault; echo fault; {end}; read end")).await;
+        assert_eq!(ended.result.is_ok(), is_done, "{ended:?}");
+        assert_eq!(ended.used.gpu_faults, GpuFaults { retries: 2, fallbacks: 0 });
+    }
 }
 
 #[tokio::test]
