@@ -51,7 +51,7 @@ fi
 echo "* without sanitizer: $(grep -c '^ok:' out/gpu-check.log) checks" >>"$report"
 "$gpu" repeat 1000 | grep '^ok:' | sed 's/^ok:/*/' >>"$report"
 
-# Milliseconds, ratios and, where the driver tells the power, joules an operation.
+# Milliseconds, ratios and, where the driver tells the power, joules an operation; sums and proofs without and with tables.
 echo >>"$report"
 "$gpu" figures "$least" "$most" >>"$report"
 cat "$report"

@@ -27,6 +27,10 @@ struct alignas(16) Fq2 {
     const Fq product = c0 * c1;
     return {(c0 + c1) * (c0 - c1), product.doubled()};
   }
+  __device__ __forceinline__ Fq2 inverse() const {
+    const Fq norm = (c0.squared() + c1.squared()).inverse();
+    return {c0 * norm, -(c1 * norm)};
+  }
 };
 
 template <class F>
@@ -48,7 +52,8 @@ struct alignas(16) Xyzz {
   __device__ __forceinline__ bool is_infinity() const { return zz.is_zero(); }
 
   // Doubles in place; 9 products. Infinity stays infinity, and a point of order two would become it.
-  __device__ OUT_OF_LINE void double_self() {
+  __device__ OUT_OF_LINE void double_self() { double_inline(); }
+  __device__ __forceinline__ void double_inline() {
     const F u = y.doubled(), v = u.squared(), w = u * v, s = x * v;
     const F square = x.squared(), m = square.doubled() + square;
     const F x3 = m.squared() - s.doubled();

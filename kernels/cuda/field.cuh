@@ -109,6 +109,18 @@ struct alignas(16) Field {
   __device__ __forceinline__ Field squared() const { return *this * *this; }
   __device__ __forceinline__ Field negated_if(bool negate) const { return negate ? -*this : *this; }
 
+  // 1 / this, and 0 for 0: the power p - 2, at most two products a bit. Both moduli have 254 bits and end in a word above 1.
+  __device__ OUT_OF_LINE Field inverse() const {
+    Field power = one();
+#pragma unroll 1
+    for (int bit = 253; bit >= 0; bit--) {
+      const uint32_t word = P::modulus(bit / 32) - (bit < 32 ? 2 : 0);
+      power = power.squared();
+      if (word >> bit % 32 & 1) power = power * *this;
+    }
+    return power;
+  }
+
   // Montgomery product. even + 2^32 odd accumulates; each step adds a * b[i], then a multiple of p that clears the lowest
   // word, and moves down one word, which swaps the columns.
   __device__ __forceinline__ Field operator*(const Field& b) const {

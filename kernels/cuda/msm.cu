@@ -4,7 +4,11 @@
 //   tasks -> scan -> accumulate -> gather*    each bucket is cut into tasks of bounded length, so that skew costs nothing
 //   weigh -> fold*                            sum of digit * bucket, on all SMs; one point a window is left for the host
 //
-// K is windows * buckets. Digits: as src/msm/digits.rs, the oracle of the first line; the plan is src/device/msm.rs.
+//   double -> affine                          once for points that are kept: tables of their multiples, see below
+//
+// With tables, windows share sets of buckets: window w goes to set w % sets with the point of table w / sets, which holds
+// 2^(c * sets * table) times each point, `stride` points a table. Without, every window has its own set and there is one table.
+// K is sets * buckets. Digits: as src/msm/digits.rs, the oracle of the first line; the plan is src/device/msm.rs.
 // Atomics give an order that changes from run to run; sums are complete, so the affine result does not.
 #include "curve.cuh"
 
@@ -89,35 +93,38 @@ extern "C" __global__ void __launch_bounds__(256)
 // Data: counts zeroed before, K. Oracle: src/msm/digits.rs::sort
 extern "C" __global__ void __launch_bounds__(256)
     msm_count_kernel(const Fr* recoded, const Fr* offset, uint32_t* counts, uint32_t count, uint32_t window,
-                     uint32_t windows) {
+                     uint32_t windows, uint32_t sets) {
   const uint32_t thread = blockIdx.x * blockDim.x + threadIdx.x;
   Digits digits(thread < count ? load(recoded + thread) : Fr::zero(), load(offset));
-  for (uint32_t index = 0; index < windows; index++) {
+  for (uint32_t index = 0, set = 0; index < windows; index++) {
     const int32_t digit = digits.next(window, index + 1 == windows);
-    const uint32_t key = thread < count ? key_of(digit, index, window) : NO_KEY;
+    const uint32_t key = thread < count ? key_of(digit, set, window) : NO_KEY;
     const uint32_t peers = __match_any_sync(~0u, key);
     const bool leader = uint32_t(__ffs(peers)) - 1 == threadIdx.x % 32;
     if (key != NO_KEY && leader) atomicAdd(counts + key, __popc(peers));
+    if (++set == sets) set = 0;
   }
 }
 
-// Writes 2 * index + (1 for a negative digit) to a place of its bucket.
+// Writes 2 * index + (1 for a negative digit) to a place of its bucket; scalar 0 belongs to point `first` of every table.
 // Launch: grid ceil(count / 256), block 256. Shared: none. Registers: at most 64.
 // Data: offsets scanned, K + 1; taken zeroed before, K; entries in any order within a bucket. Oracle: src/msm/digits.rs::sort
 extern "C" __global__ void __launch_bounds__(256)
     msm_scatter_kernel(const Fr* recoded, const Fr* offset, const uint32_t* offsets, uint32_t* taken, uint32_t* entries,
-                       uint32_t count, uint32_t window, uint32_t windows) {
+                       uint32_t count, uint32_t window, uint32_t windows, uint32_t sets, uint32_t stride, uint32_t first) {
   const uint32_t thread = blockIdx.x * blockDim.x + threadIdx.x, lane = threadIdx.x % 32;
   Digits digits(thread < count ? load(recoded + thread) : Fr::zero(), load(offset));
-  for (uint32_t index = 0; index < windows; index++) {
+  uint32_t point = first + thread;
+  for (uint32_t index = 0, set = 0; index < windows; index++) {
     const int32_t digit = digits.next(window, index + 1 == windows);
-    const uint32_t key = thread < count ? key_of(digit, index, window) : NO_KEY;
+    const uint32_t key = thread < count ? key_of(digit, set, window) : NO_KEY;
     const uint32_t peers = __match_any_sync(~0u, key);
     const uint32_t leader = uint32_t(__ffs(peers)) - 1;
     uint32_t place = 0;
     if (key != NO_KEY && leader == lane) place = atomicAdd(taken + key, __popc(peers));
     place = __shfl_sync(~0u, place, leader);
-    if (key != NO_KEY) entries[offsets[key] + place + __popc(peers & ((1u << lane) - 1))] = 2 * thread + (digit < 0 ? 1 : 0);
+    if (key != NO_KEY) entries[offsets[key] + place + __popc(peers & ((1u << lane) - 1))] = 2 * point + (digit < 0 ? 1 : 0);
+    if (++set == sets) set = 0, point += stride;
   }
 }
 
@@ -232,6 +239,47 @@ __device__ __forceinline__ void fold(const Xyzz<F>* in, Xyzz<F>* out, uint32_t b
   if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }
 
+// sums[i] = 2^doublings * points[first + i].
+template <class F>
+__device__ __forceinline__ void doubled(const Affine<F>* points, Xyzz<F>* sums, uint32_t first, uint32_t count,
+                                        uint32_t doublings) {
+  const uint32_t thread = blockIdx.x * blockDim.x + threadIdx.x;
+  if (thread >= count) return;
+  Xyzz<F> sum = Xyzz<F>::from(load(points + first + thread));
+#pragma unroll 1
+  for (uint32_t i = 0; i < doublings; i++) sum.double_inline();
+  sums[thread] = sum;
+}
+
+// points[first + i] = sums[i]: every `threads`-th of them with one inversion (Montgomery's trick, infinity left out).
+template <class F>
+__device__ __forceinline__ void to_affine(const Xyzz<F>* sums, F* products, Affine<F>* points, uint32_t first,
+                                          uint32_t count, uint32_t threads) {
+  const uint32_t thread = blockIdx.x * blockDim.x + threadIdx.x;
+  if (thread >= threads) return;
+  F product = F::one();
+  uint32_t end = thread;
+#pragma unroll 1
+  for (; end < count; end += threads) {
+    products[end] = product;
+    const F zzz = load(&sums[end].zzz);
+    if (!zzz.is_zero()) product = product * zzz;
+  }
+  F inverse = product.inverse();
+#pragma unroll 1
+  for (uint32_t at = end; at > thread;) {
+    at -= threads;
+    const Xyzz<F> sum = load(sums + at);
+    Affine<F> point = {F::zero(), F::zero()};
+    if (!sum.is_infinity()) {
+      const F own = inverse * load(products + at);  // 1 / zzz
+      inverse = inverse * sum.zzz;
+      point = {sum.x * (own * sum.zz).squared(), sum.y * own};
+    }
+    points[first + at] = point;
+  }
+}
+
 // Sums the points of every task.
 // Launch: grid ceil(tasks / 128), block 128. Shared: none. Registers: at most 128 (G1), 255 (G2).
 // Data: points affine Montgomery, sums XYZZ, one a task. Oracle: src/msm/buckets.rs::sums
@@ -282,4 +330,30 @@ extern "C" __global__ void __launch_bounds__(64)
 extern "C" __global__ void __launch_bounds__(64)
     msm_fold_g2_kernel(const G2Xyzz* in, G2Xyzz* out, uint32_t before, uint32_t after) {
   fold(in, out, before, after);
+}
+
+// Multiplies points by 2^doublings: the next table, as sums.
+// Launch: grid ceil(count / 128), block 128. Shared: none. Registers: at most 128 (G1), 255 (G2).
+// Data: points affine Montgomery, sums XYZZ. Oracle: ark_ec
+extern "C" __global__ void __launch_bounds__(128)
+    msm_double_g1_kernel(const G1Affine* points, G1Xyzz* sums, uint32_t first, uint32_t count, uint32_t doublings) {
+  doubled(points, sums, first, count, doublings);
+}
+extern "C" __global__ void __launch_bounds__(128)
+    msm_double_g2_kernel(const G2Affine* points, G2Xyzz* sums, uint32_t first, uint32_t count, uint32_t doublings) {
+  doubled(points, sums, first, count, doublings);
+}
+
+// Writes sums as affine points, an inversion a thread; threads <= count.
+// Launch: grid ceil(threads / 128), block 128. Shared: none. Registers: at most 128 (G1), 255 (G2).
+// Data: products is scratch, a coordinate a sum. Oracle: ark_ec
+extern "C" __global__ void __launch_bounds__(128)
+    msm_affine_g1_kernel(const G1Xyzz* sums, Fq* products, G1Affine* points, uint32_t first, uint32_t count,
+                         uint32_t threads) {
+  to_affine(sums, products, points, first, count, threads);
+}
+extern "C" __global__ void __launch_bounds__(128)
+    msm_affine_g2_kernel(const G2Xyzz* sums, Fq2* products, G2Affine* points, uint32_t first, uint32_t count,
+                         uint32_t threads) {
+  to_affine(sums, products, points, first, count, threads);
 }

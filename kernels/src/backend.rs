@@ -18,6 +18,7 @@
 //! ```
 
 mod counts;
+mod kept;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,10 +31,10 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 pub use counts::Counts;
+pub use kept::KeptKey;
 
 use crate::device::{
-    decode, encode, encode_points, ntt_bytes, sum_chunks, Class, Device, DeviceDomain, DeviceError,
-    DevicePoint, Gpu,
+    decode, encode, ntt_bytes, sum_chunks, Bases, Class, Device, DeviceDomain, DeviceError, DevicePoint, Gpu,
 };
 use crate::groth16::{self, Groth16Error, Progress, ProvingKey};
 use crate::msm::{msm, G1Point, G2Point, Point};
@@ -251,13 +252,32 @@ impl<D: Device> Backend<D> {
         s: Fr,
         progress: Progress<'_>,
     ) -> Result<Proof<Bn254>, Groth16Error> {
+        self.prove_on(&KeptKey::none(self, key), r1cs, assignment, [r, s], progress)
+    }
+
+    /// [`Backend::prove_with`], with what is kept of the key.
+    fn prove_on(
+        &self,
+        kept: &KeptKey<'_, D>,
+        r1cs: &R1cs,
+        assignment: &[Fr],
+        [r, s]: [Fr; 2],
+        progress: Progress<'_>,
+    ) -> Result<Proof<Bn254>, Groth16Error> {
+        let key = kept.key();
         // Another attempt has the same r and s, and so the same proof: only one of them is ever good.
         let proof = self.attempt("proof", |device| {
+            let points = kept.points();
             let parts = || {
                 let domain = self.domain_on(device, groth16::domain_size(r1cs)?)?;
+                let key = (key, points.as_deref());
                 Ok(groth16::parts_on(device, &domain, key, r1cs, assignment, progress)?)
             };
-            groth16::prove_from(key, r1cs, assignment, [r, s], progress, parts)
+            let proof = groth16::prove_from(key, r1cs, assignment, [r, s], progress, parts);
+            if proof.as_ref().is_err_and(|error| error.class().is_some()) {
+                kept.forget();
+            }
+            proof
         })?;
         match proof {
             Some(proof) => Ok(proof),
@@ -276,8 +296,9 @@ impl<D: Device> Backend<D> {
         let sum = self.attempt("MSM", |device| {
             let encoded = |range: std::ops::Range<usize>| Zeroizing::new(encode(&scalars[range]));
             let mut sum = Projective::ZERO;
-            sum_chunks::<D, P>(device, points.len(), &encoded, |sorted, range| {
-                sum += sorted.sum::<D, P>(device, &device.upload(&encode_points(&points[range]))?)?;
+            let bases = Bases::Host(points);
+            sum_chunks(device, points.len(), &bases, &encoded, |sorted, range| {
+                sum += bases.sum(device, sorted, range)?;
                 Ok(())
             })?;
             Ok::<_, BackendError>(sum)

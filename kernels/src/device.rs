@@ -7,9 +7,12 @@
 //! Elements cross the border as arkworks keeps them: Montgomery form, 32 little-endian bytes. Results are those of
 //! [`crate::ntt`], [`crate::msm`] and [`crate::merkle`], bit for bit.
 
+mod bases;
+mod chunks;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod kernels;
+mod layout;
 mod memory;
 mod merkle;
 mod msm;
@@ -17,12 +20,15 @@ mod msm;
 mod no_gpu;
 mod ntt;
 
+pub use bases::{layout_for, DeviceBases, LADDER};
+pub use chunks::{sum_chunks, Bases};
 #[cfg(feature = "cuda")]
 pub use cuda::Gpu;
 pub use kernels::{parameters, Parameter, KERNELS};
-pub use memory::{msm_bytes, msm_chunk, ntt_bytes};
+pub use layout::Layout;
+pub use memory::{building_bytes, msm_bytes, msm_chunk, ntt_bytes, sum_bytes, table_bytes};
 pub use merkle::DeviceTree;
-pub use msm::{encode_points, sum_chunks, DevicePoint, MsmPlan, SortedScalars};
+pub use msm::{encode_points, DevicePoint, MsmPlan, SortedScalars};
 #[cfg(not(feature = "cuda"))]
 pub use no_gpu::Gpu;
 pub use ntt::{DeviceDomain, Scale};
@@ -75,11 +81,21 @@ pub trait Device {
     /// [`DeviceError::OutOfMemory`], [`DeviceError::Lost`].
     fn alloc(&self, bytes: usize) -> Result<Self::Buffer, DeviceError>;
 
+    /// Copies `bytes` to the buffer, from its byte `at` on.
+    ///
+    /// # Errors
+    /// [`DeviceError::Lost`].
+    fn write(&self, buffer: &Self::Buffer, at: usize, bytes: &[u8]) -> Result<(), DeviceError>;
+
     /// Copies `bytes` to a buffer of that length.
     ///
     /// # Errors
     /// As [`Device::alloc`].
-    fn upload(&self, bytes: &[u8]) -> Result<Self::Buffer, DeviceError>;
+    fn upload(&self, bytes: &[u8]) -> Result<Self::Buffer, DeviceError> {
+        let buffer = self.alloc(bytes.len())?;
+        self.write(&buffer, 0, bytes)?;
+        Ok(buffer)
+    }
 
     /// Copies a range of bytes back, after everything launched before has ended.
     ///

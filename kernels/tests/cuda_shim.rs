@@ -17,4 +17,5 @@ mod cuda_shim {
     mod planted;
     pub(crate) mod process;
     pub(crate) mod rig;
+    mod tables;
 }

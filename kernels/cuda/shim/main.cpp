@@ -1,7 +1,7 @@
 // The shim as a process: buffers and launches by command on stdin, answers on stdout. Little-endian.
 //
 //   1 alloc     u64 bytes                                   -> u32 buffer       zeroed; ends at a page that faults
-//   2 upload    u32 buffer, bytes
+//   2 upload    u32 buffer, u64 from, u64 bytes, bytes
 //   3 download  u32 buffer, u64 from, u64 bytes             -> bytes
 //   4 launch    u32 length, name, u32 grid, u32 block, u32 shared, u32 count, count * (u32 is_buffer, u64 value) -> u32 0
 //   5 free      u32 buffer
@@ -137,8 +137,10 @@ int main() {
       id = allocate(read<uint64_t>());
       write_all(&id, sizeof id);
     } else if (command == 2) {
-      Buffer& buffer = find(read<uint32_t>());
-      read_all(buffer.data, buffer.bytes);
+      const Buffer& buffer = find(read<uint32_t>());
+      const uint64_t from = read<uint64_t>(), bytes = read<uint64_t>();
+      if (from > buffer.bytes || bytes > buffer.bytes - from) shim::fail("an upload past the end of a buffer");
+      read_all(buffer.data + from, bytes);
     } else if (command == 3) {
       const Buffer& buffer = find(read<uint32_t>());
       const uint64_t from = read<uint64_t>(), bytes = read<uint64_t>();

@@ -18,8 +18,8 @@ use ark_ff::{FftField, Field, UniformRand};
 use ark_poly::{EvaluationDomain, Radix2EvaluationDomain};
 use assay_kernels::backend::{Backend, Transform};
 use assay_kernels::device::{
-    encode, encode_points, Argument, Device, DeviceDomain, DevicePoint, DeviceTree, Gpu, Launch, MsmPlan,
-    SortedScalars,
+    building_bytes, encode, encode_points, layout_for, sum_bytes, table_bytes, Argument, Device, DeviceBases,
+    DeviceDomain, DevicePoint, DeviceTree, Gpu, Launch, Layout, MsmPlan, SortedScalars,
 };
 use assay_kernels::groth16::{prove_with, setup, silent, synthetic, Check, ProvingKey, ToxicWaste};
 use assay_kernels::merkle::{MerkleTree, Rows};
@@ -128,6 +128,10 @@ fn check() -> Result<()> {
         }
     }
     let device = Gpu::open()?;
+    for tables in [1, 2, 4, u32::MAX] {
+        check_tables(&device, &g1[..1000], tables, "G1")?;
+        check_tables(&device, &g2[..200], tables, "G2")?;
+    }
     for (height, width) in [(1, 1), (129, 33), (513, 8), (5000, 17)] {
         let matrix = Matrix::random(height, width);
         let tree = DeviceTree::build(&device, &device.upload(&matrix.bytes())?, height, width)?;
@@ -142,8 +146,25 @@ fn check() -> Result<()> {
             there == prove_with(&key.1, &system, &z, r, s, &silent)?,
             &format!("proof of {constraints} rows"),
         )?;
+        let kept = backend.keep(&key.1)?;
+        let again = kept.prove_with(&system, &z, r, s, &silent)?;
+        expect(there == again, &format!("proof of {constraints} rows, tables {:?}", kept.tables()))?;
     }
     println!("all checks passed; {:?}", backend.counts());
+    Ok(())
+}
+
+/// Sums over at most `tables` tables, made in pieces, against the CPU.
+fn check_tables<P: DevicePoint>(device: &Gpu, points: &[P], tables: u32, group: &str) -> Result<()> {
+    let count = points.len();
+    let layout = layout_for(count, count as u32, tables);
+    let bases = DeviceBases::<_, P>::load_in_pieces(device, &encode_points(points), layout, 333)?;
+    for witness in [false, true] {
+        let z = scalars(count, witness);
+        let sorted = bases.sort(device, &device.upload(&encode(&z))?, 0..count)?;
+        let what = format!("{group} sum of {count} over {} tables", layout.tables());
+        expect(bases.sum(device, &sorted)? == msm(points, |at| z[at], &|_, _| ()), &what)?;
+    }
     Ok(())
 }
 
@@ -263,6 +284,10 @@ fn figures(least: u32, most: u32) -> Result<()> {
             Some(start.elapsed()),
             None,
         );
+        let kept = backend.keep(&key)?;
+        let there = cost(meter, || Ok(kept.prove_with(&system, &z, r, s, &silent)?))?;
+        let tables = kept.tables().map_or("nothing".into(), |tables| format!("{tables:?} tables"));
+        row(&format!("Groth16 2^{log}, {tables} of H, L, A, B kept"), &there, None, None);
     }
     println!("\n{:?}", backend.counts());
     Ok(())
@@ -308,6 +333,46 @@ fn msm_row<P: DevicePoint>(
     let bound = f64::from(1u32 << log) * 254.0 / f64::from(log - 3) * per_addition / products;
     let kind = if witness { "witness-like" } else { "uniform" };
     row(&format!("MSM {group} 2^{log} {kind}"), &ours, peer, (!witness).then_some(bound));
+    drop(bases);
+    let encoded = encode_points(&stored);
+    let large = if witness { z.len() as u32 * 3 / 8 } else { z.len() as u32 };
+    let mut before = None;
+    for tables in [1, 2, 4, u32::MAX] {
+        let layout = layout_for(z.len(), large, tables);
+        if before.replace(layout) != Some(layout) {
+            let what = format!("MSM {group} 2^{log} {kind}");
+            table_rows::<P>(device, meter, (&encoded, &numbers, z.len()), layout, &what)?;
+        }
+    }
+    Ok(())
+}
+
+/// A sum over tables, and what it costs to make them.
+fn table_rows<P: DevicePoint>(
+    device: &Gpu,
+    meter: Option<&Meter>,
+    (points, scalars, count): (&[u8], &<Gpu as Device>::Buffer, usize),
+    layout: Layout,
+    what: &str,
+) -> Result<()> {
+    let (kept, free) = (table_bytes::<P>(count, layout), device.memory_free()?);
+    let scratch =
+        building_bytes::<P>(count, layout).max(sum_bytes::<P>(count, layout, MsmPlan::default().task));
+    let what = format!("{what}, {} tables ({} MiB)", layout.tables(), kept >> 20);
+    if kept + scratch > free - free / 16 {
+        println!("| {what} | does not fit | | | | |");
+        return Ok(());
+    }
+    let start = Instant::now();
+    let bases = DeviceBases::<_, P>::load(device, points, layout)?;
+    device.memory_free()?; // waits for the kernels
+    let loading = Cost { time: start.elapsed(), joules: None };
+    let ours = cost(meter, || {
+        let sorted = bases.sort(device, scalars, 0..count)?;
+        Ok(bases.sum(device, &sorted)?)
+    })?;
+    row(&what, &ours, None, None);
+    row(&format!("{what}: upload and tables, once"), &loading, None, None);
     Ok(())
 }
 

@@ -9,8 +9,10 @@ use std::ops::Range;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
-use cudarc::driver::{sys, CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DriverError};
-use cudarc::driver::{LaunchConfig, PushKernelArg};
+use cudarc::driver::{
+    result, sys, CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
+    LaunchConfig, PushKernelArg,
+};
 use cudarc::nvrtc::Ptx;
 
 use super::{parameters, Argument, Device, DeviceError, Launch, Parameter, KERNELS};
@@ -146,14 +148,18 @@ impl Device for Gpu {
         Ok(GpuBuffer { slice, bytes })
     }
 
-    fn upload(&self, bytes: &[u8]) -> Result<GpuBuffer, DeviceError> {
-        let mut buffer = self.alloc(bytes.len())?;
-        if !bytes.is_empty() {
-            self.stream.memcpy_htod(bytes, &mut buffer.slice).map_err(self.failed(bytes.len()))?;
-            // The driver may still read the caller's bytes.
-            self.stream.synchronize().map_err(self.failed(0))?;
+    fn write(&self, buffer: &GpuBuffer, at: usize, bytes: &[u8]) -> Result<(), DeviceError> {
+        assert!(at <= buffer.bytes && bytes.len() <= buffer.bytes - at, "a range of the buffer");
+        if bytes.is_empty() {
+            return Ok(());
         }
-        Ok(buffer)
+        self.stream.context().bind_to_thread().map_err(self.failed(0))?;
+        let (start, _order) = buffer.slice.device_ptr(&self.stream);
+        // SAFETY: the range is the buffer's (checked above), which lives until the copy has ended: buffers are given back in
+        // the order of the stream, and the caller's bytes are not used after the synchronisation.
+        unsafe { result::memcpy_htod_async(start + at as u64, bytes, self.stream.cu_stream()) }
+            .map_err(self.failed(0))?;
+        self.stream.synchronize().map_err(self.failed(0))
     }
 
     fn download(&self, buffer: &GpuBuffer, range: Range<usize>) -> Result<Vec<u8>, DeviceError> {

@@ -10,12 +10,16 @@ pub enum Parameter {
 }
 
 /// Every kernel of `cuda/*.cu` and its parameters: `*` an address, `#` a number. A test holds it against the sources.
-pub const KERNELS: [(&str, &str); 24] = [
+pub const KERNELS: [(&str, &str); 28] = [
     ("bench_integer_kernel", "*#"),
     ("bench_product_kernel", "*#"),
     ("msm_accumulate_g1_kernel", "*****##"),
     ("msm_accumulate_g2_kernel", "*****##"),
-    ("msm_count_kernel", "***###"),
+    ("msm_affine_g1_kernel", "***###"),
+    ("msm_affine_g2_kernel", "***###"),
+    ("msm_count_kernel", "***####"),
+    ("msm_double_g1_kernel", "**###"),
+    ("msm_double_g2_kernel", "**###"),
     ("msm_fold_g1_kernel", "**##"),
     ("msm_fold_g2_kernel", "**##"),
     ("msm_gather_g1_kernel", "****##"),
@@ -23,7 +27,7 @@ pub const KERNELS: [(&str, &str); 24] = [
     ("msm_recode_kernel", "***#"),
     ("msm_scan_add_kernel", "**#"),
     ("msm_scan_kernel", "**#"),
-    ("msm_scatter_kernel", "*****###"),
+    ("msm_scatter_kernel", "*****######"),
     ("msm_tasks_kernel", "***##"),
     ("msm_weigh_g1_kernel", "***###"),
     ("msm_weigh_g2_kernel", "***###"),

@@ -1,12 +1,14 @@
 //! Device memory, planned before anything is allocated: upper bounds, and how far a sum must be cut to fit.
 
-use super::msm::{window_for, BITS, CHUNK};
-use super::{DeviceError, DevicePoint, MsmPlan};
+use super::msm::CHUNK;
+use super::{DeviceError, DevicePoint, Layout, MsmPlan};
 
 /// Allocations are rounded up to this.
 const GRANULE: u64 = 512;
 /// Below this many points a sum is not cut any further.
 const LEAST_CHUNK: usize = 1 << 10;
+/// Points whose next table is made at a time.
+pub(super) const PIECE: usize = 1 << 20;
 
 /// Bytes that one allocation takes at most.
 fn room(bytes: u64) -> u64 {
@@ -24,15 +26,45 @@ fn scan_bytes(words: u64) -> u64 {
 #[must_use]
 pub fn msm_bytes<P: DevicePoint>(count: usize, plan: MsmPlan) -> u64 {
     let all = u32::try_from(count).unwrap_or(u32::MAX);
+    let points = room(P::BYTES as u64 * count as u64);
+    let bytes = |large, layout| scratch::<P>(count as u64, large, layout, plan.task, points);
     if let Some(window) = plan.window {
-        return bytes_with::<P>(count as u64, all, window, plan.task);
+        return bytes(all, Layout::new(window, 1));
     }
     // The window follows from the number of large scalars, which is not known yet: the worst of all.
     (4..=window_for(all))
-        .filter_map(|window| Some((window, most_large(window, all)?)))
-        .map(|(window, large)| bytes_with::<P>(count as u64, large, window, plan.task))
+        .filter_map(|window| Some(bytes(most_large(window, all)?, Layout::new(window, 1))))
         .max()
         .unwrap_or(0)
+}
+
+/// The device memory of the tables of `layout` for `count` points, in bytes: what [`super::DeviceBases`] keep.
+#[must_use]
+pub fn table_bytes<P: DevicePoint>(count: usize, layout: Layout) -> u64 {
+    room(P::BYTES as u64 * count as u64 * u64::from(layout.tables()))
+}
+
+/// The most device memory that [`super::DeviceBases::load`] takes beside the tables, for the time of the call.
+#[must_use]
+pub fn building_bytes<P: DevicePoint>(count: usize, layout: Layout) -> u64 {
+    if layout.tables() == 1 {
+        return 0;
+    }
+    // A sum and a coordinate a point.
+    let piece = count.min(PIECE) as u64;
+    room(2 * P::BYTES as u64 * piece) + room(P::BYTES as u64 / 2 * piece)
+}
+
+/// The most device memory that sorting `count` scalars and summing over kept tables takes at a time, in bytes: the scalars
+/// included, the tables not.
+#[must_use]
+pub fn sum_bytes<P: DevicePoint>(count: usize, layout: Layout, task: u32) -> u64 {
+    scratch::<P>(count as u64, u32::try_from(count).unwrap_or(u32::MAX), layout, task, 0)
+}
+
+/// The window for `large` scalars without tables.
+fn window_for(large: u32) -> u32 {
+    Layout::cheapest(large, 1).window()
 }
 
 /// The largest number of large scalars up to `all` for which no window above `window` is chosen.
@@ -52,16 +84,16 @@ fn most_large(window: u32, all: u32) -> Option<u32> {
     Some(low)
 }
 
-fn bytes_with<P: DevicePoint>(count: u64, large: u32, window: u32, task: u32) -> u64 {
+/// Of sorting and summing, with points that take `points` bytes.
+fn scratch<P: DevicePoint>(count: u64, large: u32, layout: Layout, task: u32, points: u64) -> u64 {
     let (large, task) = (u64::from(large), u64::from(task));
-    let windows = u64::from(BITS.div_ceil(window));
-    let buckets = 1u64 << (window - 1);
-    let keys = windows * buckets;
-    let digits = large * windows + (count - large) * windows.min(64 / u64::from(window) + 2);
+    let (windows, keys) = (u64::from(layout.windows()), layout.keys() as u64);
+    let digits = large * windows + (count - large) * windows.min(64 / u64::from(layout.window()) + 2);
     let sum = 2 * P::BYTES as u64;
 
     let mut rounds = 1;
-    let mut longest = count;
+    // All scalars may be equal: a digit of each table in one bucket.
+    let mut longest = count * u64::from(layout.tables());
     while longest > task {
         (rounds, longest) = (rounds + 1, longest.div_ceil(task));
     }
@@ -70,12 +102,8 @@ fn bytes_with<P: DevicePoint>(count: u64, large: u32, window: u32, task: u32) ->
 
     let first = digits.min(keys) + digits / task;
     let second = if rounds > 1 { digits.min(keys) + first / task } else { 0 };
-    let partial = windows * buckets.div_ceil(u64::from(CHUNK));
-    let summing = room(P::BYTES as u64 * count)
-        + kept
-        + room(sum * first)
-        + room(sum * second)
-        + 2 * room(sum * partial);
+    let partial = u64::from(layout.sets()) * u64::from(layout.buckets().div_ceil(CHUNK));
+    let summing = points + kept + room(sum * first) + room(sum * second) + 2 * room(sum * partial);
     sorting.max(summing)
 }
 
@@ -84,9 +112,18 @@ fn bytes_with<P: DevicePoint>(count: u64, large: u32, window: u32, task: u32) ->
 /// # Errors
 /// [`DeviceError::OutOfMemory`] with what the smallest cut needs.
 pub fn msm_chunk<P: DevicePoint>(count: usize, plan: MsmPlan, free: u64) -> Result<usize, DeviceError> {
+    largest_cut(count, free, |chunk| msm_bytes::<P>(chunk, plan))
+}
+
+/// The largest half of a half of `count` for which `bytes` are free.
+pub(super) fn largest_cut(
+    count: usize,
+    free: u64,
+    bytes: impl Fn(usize) -> u64,
+) -> Result<usize, DeviceError> {
     let mut chunk = count;
     loop {
-        let needed = msm_bytes::<P>(chunk, plan);
+        let needed = bytes(chunk);
         if needed <= free {
             return Ok(chunk);
         }

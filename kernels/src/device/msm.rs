@@ -6,14 +6,10 @@ use ark_ec::{AdditiveGroup, CurveConfig};
 use ark_ff::{BigInt, Field, Zero};
 
 use rayon::prelude::*;
-use std::ops::Range;
-use zeroize::Zeroizing;
 
-use super::{msm_chunk, narrow, per_thread, read_word, words, Argument, Device, DeviceError, Launch, GRAIN};
+use super::{narrow, per_thread, read_word, words, Argument, Device, DeviceError, Launch, Layout, GRAIN};
 use crate::msm::{G1Point, G2Point, Point};
 
-/// Bits of a scalar after negation, and one for the carry.
-pub(super) const BITS: u32 = 254;
 /// Buckets that one thread weighs at most.
 pub(super) const CHUNK: u32 = 64;
 
@@ -21,6 +17,8 @@ pub(super) const CHUNK: u32 = 64;
 pub trait DevicePoint: Point {
     /// The kernels: accumulate, gather, weigh, fold.
     const KERNELS: [&'static str; 4];
+    /// The kernels that make tables: double, affine.
+    const TABLE_KERNELS: [&'static str; 2];
 
     /// A coordinate from its Montgomery words.
     fn coordinate(words: &[u64]) -> <Self::Curve as CurveConfig>::BaseField;
@@ -33,6 +31,7 @@ fn fq(words: &[u64]) -> Fq {
 impl DevicePoint for G1Point {
     const KERNELS: [&'static str; 4] =
         ["msm_accumulate_g1_kernel", "msm_gather_g1_kernel", "msm_weigh_g1_kernel", "msm_fold_g1_kernel"];
+    const TABLE_KERNELS: [&'static str; 2] = ["msm_double_g1_kernel", "msm_affine_g1_kernel"];
 
     fn coordinate(words: &[u64]) -> Fq {
         fq(words)
@@ -42,6 +41,7 @@ impl DevicePoint for G1Point {
 impl DevicePoint for G2Point {
     const KERNELS: [&'static str; 4] =
         ["msm_accumulate_g2_kernel", "msm_gather_g2_kernel", "msm_weigh_g2_kernel", "msm_fold_g2_kernel"];
+    const TABLE_KERNELS: [&'static str; 2] = ["msm_double_g2_kernel", "msm_affine_g2_kernel"];
 
     fn coordinate(words: &[u64]) -> Fq2 {
         Fq2::new(fq(&words[..4]), fq(&words[4..]))
@@ -81,12 +81,19 @@ struct Round<B> {
     total: usize,
 }
 
+/// Which points scalars belong to: of tables of `points` each, those from `first` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) layout: Layout,
+    pub(super) points: usize,
+    pub(super) first: usize,
+}
+
 /// Scalars cut into digits and sorted by bucket; serves any number of point sets.
 #[derive(Debug)]
 pub struct SortedScalars<B> {
     count: usize,
-    window: u32,
-    windows: u32,
+    place: Place,
     task: u32,
     /// Scalars that are 0, 1 or -1, below 2^64 in absolute value, larger.
     classes: [u32; 4],
@@ -96,7 +103,7 @@ pub struct SortedScalars<B> {
 }
 
 impl<B> SortedScalars<B> {
-    /// Sorts `count` scalars in Montgomery form.
+    /// Sorts `count` scalars in Montgomery form, for points without tables.
     ///
     /// Memory: 32 bytes a scalar (freed at the end), 4 bytes a digit that is not zero, 12 bytes and more a bucket. The
     /// scratch buffers are not wiped: that is the device's part.
@@ -112,52 +119,55 @@ impl<B> SortedScalars<B> {
         count: usize,
         plan: MsmPlan,
     ) -> Result<Self, DeviceError> {
-        assert!(plan.task >= 2 && plan.window.is_none_or(|w| (2..=22).contains(&w)), "a plan within bounds");
+        let place = |large| {
+            let layout =
+                plan.window.map_or_else(|| Layout::cheapest(large, 1), |window| Layout::new(window, 1));
+            Place { layout, points: count, first: 0 }
+        };
+        Self::sort(device, scalars, count, plan.task, place)
+    }
+
+    /// Sorts `count` scalars for the points at `place`, which may depend on the number of large scalars.
+    pub(super) fn sort<D: Device<Buffer = B>>(
+        device: &D,
+        scalars: &B,
+        count: usize,
+        task: u32,
+        place: impl FnOnce(u32) -> Place,
+    ) -> Result<Self, DeviceError> {
+        assert!(task >= 2, "a plan within bounds");
         if count >= 1 << 31 {
             return Err(DeviceError::TooLarge { what: "scalars", limit: (1 << 31) - 1, got: count as u64 });
         }
         let (recoded, classes) = recode(device, scalars, count)?;
-        let window = plan.window.unwrap_or_else(|| window_for(classes[3]));
-        let windows = BITS.div_ceil(window);
-        narrow("digits", count * windows as usize)?;
-        let keys = (windows as usize) << (window - 1);
-        let offset: Vec<u8> = offset(window).iter().flat_map(|word| word.to_le_bytes()).collect();
+        let place = place(classes[3]);
+        let layout = place.layout;
+        narrow("digits", count * layout.windows() as usize)?;
+        let keys = layout.keys();
+        let offset: Vec<u8> = layout.offset().iter().flat_map(|word| word.to_le_bytes()).collect();
         let offset = device.upload(&offset)?;
         let offsets = device.alloc(4 * (keys + 1))?;
+        let digits = || {
+            [count as u32, layout.window(), layout.windows(), layout.sets()].map(Argument::Number).into_iter()
+        };
         if count > 0 {
-            device.launch(
-                per_thread("msm_count_kernel", count, 256)?,
-                &[
-                    Argument::Buffer(&recoded),
-                    Argument::Buffer(&offset),
-                    Argument::Buffer(&offsets),
-                    Argument::Number(count as u32),
-                    Argument::Number(window),
-                    Argument::Number(windows),
-                ],
-            )?;
+            let mut arguments = Vec::from([&recoded, &offset, &offsets].map(Argument::Buffer));
+            arguments.extend(digits());
+            device.launch(per_thread("msm_count_kernel", count, 256)?, &arguments)?;
         }
         scan(device, &offsets, keys + 1)?;
         let entries = device.alloc(4 * (read_word(device, &offsets, keys)? as usize).max(1))?;
         if count > 0 {
             let taken = device.alloc(4 * keys)?;
-            device.launch(
-                per_thread("msm_scatter_kernel", count, 256)?,
-                &[
-                    Argument::Buffer(&recoded),
-                    Argument::Buffer(&offset),
-                    Argument::Buffer(&offsets),
-                    Argument::Buffer(&taken),
-                    Argument::Buffer(&entries),
-                    Argument::Number(count as u32),
-                    Argument::Number(window),
-                    Argument::Number(windows),
-                ],
-            )?;
+            let mut arguments =
+                Vec::from([&recoded, &offset, &offsets, &taken, &entries].map(Argument::Buffer));
+            arguments.extend(digits());
+            arguments.extend([place.points as u32, place.first as u32].map(Argument::Number));
+            device.launch(per_thread("msm_scatter_kernel", count, 256)?, &arguments)?;
         }
         drop(recoded);
-        let rounds = rounds(device, &offsets, keys, plan.task)?;
-        Ok(Self { count, window, windows, task: plan.task, classes, entries, offsets, rounds })
+        let rounds = rounds(device, &offsets, keys, task)?;
+        Ok(Self { count, place, task, classes, entries, offsets, rounds })
     }
 
     /// How many scalars are 0, 1 or -1, below 2^64 in absolute value, and larger.
@@ -170,7 +180,27 @@ impl<B> SortedScalars<B> {
     ///
     /// # Errors
     /// Those of the device.
+    ///
+    /// # Panics
+    /// If the scalars were sorted for tables: [`DeviceBases::sum`] is theirs.
+    ///
+    /// [`DeviceBases::sum`]: super::DeviceBases::sum
     pub fn sum<D: Device<Buffer = B>, P: DevicePoint>(
+        &self,
+        device: &D,
+        points: &B,
+    ) -> Result<Projective<P::Curve>, DeviceError> {
+        assert!(self.place.layout.tables() == 1 && self.place.first == 0, "scalars sorted for these points");
+        self.sum_over::<D, P>(device, points)
+    }
+
+    /// Where the points of these scalars are.
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The sum over the points at [`SortedScalars::place`] of `points`.
+    pub(super) fn sum_over<D: Device<Buffer = B>, P: DevicePoint>(
         &self,
         device: &D,
         points: &B,
@@ -179,9 +209,9 @@ impl<B> SortedScalars<B> {
             return Ok(Projective::zero());
         }
         let (sums, offsets) = self.sum_buckets::<D, P>(device, points)?;
-        let windows = self.sum_windows::<D, P>(device, &sums, offsets)?;
-        let bytes = device.download(&windows, 0..2 * P::BYTES * self.windows as usize)?;
-        Ok(combine::<P>(&words(&bytes), self.window))
+        let sets = self.sum_sets::<D, P>(device, &sums, offsets)?;
+        let bytes = device.download(&sets, 0..2 * P::BYTES * self.place.layout.sets() as usize)?;
+        Ok(combine::<P>(&words(&bytes), self.place.layout.window()))
     }
 
     /// Sums the points of every bucket, `task` at a time: first the points, then sums of sums.
@@ -193,7 +223,7 @@ impl<B> SortedScalars<B> {
         points: &B,
     ) -> Result<(B, &'a B), DeviceError> {
         let [accumulate, gather, ..] = P::KERNELS;
-        let keys = || Argument::Number((1u32 << (self.window - 1)) * self.windows);
+        let keys = || Argument::Number(self.place.layout.keys() as u32);
         let task = || Argument::Number(self.task);
         let (first, more) = (&self.rounds[0], &self.rounds[1..]);
         let mut sums = device.alloc(2 * P::BYTES * first.total.max(1))?;
@@ -230,8 +260,8 @@ impl<B> SortedScalars<B> {
         Ok((sums, offsets))
     }
 
-    /// Weighs each window's buckets by their number and adds them up: one sum per window.
-    fn sum_windows<D: Device<Buffer = B>, P: DevicePoint>(
+    /// Weighs each set's buckets by their number and adds them up: one sum per set.
+    fn sum_sets<D: Device<Buffer = B>, P: DevicePoint>(
         &self,
         device: &D,
         sums: &B,
@@ -239,26 +269,26 @@ impl<B> SortedScalars<B> {
     ) -> Result<B, DeviceError> {
         let [_, _, weigh, fold] = P::KERNELS;
         let bytes = 2 * P::BYTES;
-        let buckets = 1u32 << (self.window - 1);
+        let (buckets, sets) = (self.place.layout.buckets(), self.place.layout.sets());
         let chunk = buckets.min(CHUNK);
         let mut before = buckets / chunk;
-        let mut partial = device.alloc(bytes * (before * self.windows) as usize)?;
+        let mut partial = device.alloc(bytes * (before * sets) as usize)?;
         device.launch(
-            per_thread(weigh, (before * self.windows) as usize, 128)?,
+            per_thread(weigh, (before * sets) as usize, 128)?,
             &[
                 Argument::Buffer(sums),
                 Argument::Buffer(offsets),
                 Argument::Buffer(&partial),
                 Argument::Number(buckets),
                 Argument::Number(chunk),
-                Argument::Number(before * self.windows),
+                Argument::Number(before * sets),
             ],
         )?;
         while before > 1 {
             let after = before.div_ceil(128);
-            let next = device.alloc(bytes * (after * self.windows) as usize)?;
+            let next = device.alloc(bytes * (after * sets) as usize)?;
             device.launch(
-                Launch { kernel: fold, grid: after * self.windows, block: 64, shared: 64 * bytes as u32 },
+                Launch { kernel: fold, grid: after * sets, block: 64, shared: 64 * bytes as u32 },
                 &[
                     Argument::Buffer(&partial),
                     Argument::Buffer(&next),
@@ -270,32 +300,6 @@ impl<B> SortedScalars<B> {
         }
         Ok(partial)
     }
-}
-
-/// Sorts `count` scalars, as many at a time as fit with points of `P`, and hands each part with its range to `sum`.
-///
-/// `scalars` encodes a range of them; its bytes are wiped.
-///
-/// # Errors
-/// Those of the device and of `sum`; [`DeviceError::OutOfMemory`] if not even a small part fits.
-pub fn sum_chunks<D: Device, P: DevicePoint>(
-    device: &D,
-    count: usize,
-    scalars: &dyn Fn(Range<usize>) -> Zeroizing<Vec<u8>>,
-    mut sum: impl FnMut(&SortedScalars<D::Buffer>, Range<usize>) -> Result<(), DeviceError>,
-) -> Result<(), DeviceError> {
-    let plan = MsmPlan::default();
-    // A part of what is free is left to the driver and to fragments.
-    let free = device.memory_free()?;
-    let chunk = msm_chunk::<P>(count, plan, free - free / 16)?;
-    for from in (0..count).step_by(chunk.max(1)) {
-        let range = from..count.min(from + chunk);
-        let buffer = device.upload(&scalars(range.clone()))?;
-        let sorted = SortedScalars::new(device, &buffer, range.len(), plan)?;
-        drop(buffer);
-        sum(&sorted, range)?;
-    }
-    Ok(())
 }
 
 /// Absolute values with signs, and the number of scalars in each class.
@@ -371,23 +375,7 @@ fn rounds<D: Device>(
     }
 }
 
-/// The window that makes `windows * (entries + 3 * buckets)` least; small scalars fill few windows and are not counted.
-pub(super) fn window_for(large: u32) -> u32 {
-    let cost = |window: &u32| u64::from(BITS.div_ceil(*window)) * (u64::from(large) + (3 << (window - 1)));
-    (4..=22).min_by_key(cost).unwrap_or(4)
-}
-
-/// `2^(c-1)` in every window but the top one.
-fn offset(window: u32) -> [u64; 4] {
-    let mut words = [0; 4];
-    for index in 0..BITS.div_ceil(window) - 1 {
-        let bit = index * window + window - 1;
-        words[(bit / 64) as usize] |= 1 << (bit % 64);
-    }
-    words
-}
-
-/// `sum 2^(window i) * point_i` over the windows' XYZZ points.
+/// `sum 2^(window i) * point_i` over the sets' XYZZ points.
 fn combine<P: DevicePoint>(words: &[u64], window: u32) -> Projective<P::Curve> {
     let width = 4 * P::WIDTH;
     let mut sum = Projective::<P::Curve>::zero();

@@ -32,7 +32,7 @@ impl Device for Gpu {
         match *self {}
     }
 
-    fn upload(&self, _bytes: &[u8]) -> Result<Infallible, DeviceError> {
+    fn write(&self, _buffer: &Infallible, _at: usize, _bytes: &[u8]) -> Result<(), DeviceError> {
         match *self {}
     }
 

@@ -1,8 +1,10 @@
 //! Proving and verifying.
 
 mod device;
+mod resident;
 
 pub(crate) use device::parts_on;
+pub(crate) use resident::DeviceKey;
 
 use super::key::{ProvingKey, Section};
 use super::setup::{random_scalar, shape, wipe};

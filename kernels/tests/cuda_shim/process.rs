@@ -136,7 +136,7 @@ impl Shim {
 
     /// Writes over all of a buffer.
     pub(crate) fn overwrite(&self, buffer: &ShimBuffer, bytes: &[u8]) {
-        self.0.borrow_mut().ask(&[&2u32.to_le_bytes(), &buffer.id.to_le_bytes(), bytes], 0).unwrap();
+        self.write(buffer, 0, bytes).unwrap();
     }
 
     /// Ends the process, as a GPU that falls off the bus.
@@ -161,10 +161,11 @@ impl Device for Shim {
         Ok(ShimBuffer { id: u32::from_le_bytes(answer.try_into().unwrap()), shim: Rc::clone(&self.0) })
     }
 
-    fn upload(&self, bytes: &[u8]) -> Result<ShimBuffer, DeviceError> {
-        let buffer = self.alloc(bytes.len())?;
-        self.0.borrow_mut().ask(&[&2u32.to_le_bytes(), &buffer.id.to_le_bytes(), bytes], 0)?;
-        Ok(buffer)
+    fn write(&self, buffer: &ShimBuffer, at: usize, bytes: &[u8]) -> Result<(), DeviceError> {
+        let (from, count) = (at as u64, bytes.len() as u64);
+        let command: [&[u8]; 5] =
+            [&2u32.to_le_bytes(), &buffer.id.to_le_bytes(), &from.to_le_bytes(), &count.to_le_bytes(), bytes];
+        self.0.borrow_mut().ask(&command, 0).map(|_| ())
     }
 
     fn download(&self, buffer: &ShimBuffer, range: Range<usize>) -> Result<Vec<u8>, DeviceError> {

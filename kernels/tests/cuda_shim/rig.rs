@@ -71,6 +71,11 @@ impl Rig {
         self.peak.get()
     }
 
+    /// Measures the peak anew, from what is allocated now.
+    pub(crate) fn forget_peak(&self) {
+        self.peak.set(self.live.get());
+    }
+
     /// Whether the fault strikes this call, which it can.
     fn strikes(&self) -> bool {
         if self.wait.get() > 0 {
@@ -118,10 +123,9 @@ impl Device for Rig {
         Ok(self.metered(bytes, self.shim.alloc(bytes)?))
     }
 
-    fn upload(&self, bytes: &[u8]) -> Result<RigBuffer, DeviceError> {
-        self.reserve(bytes.len())?;
+    fn write(&self, buffer: &RigBuffer, at: usize, bytes: &[u8]) -> Result<(), DeviceError> {
         self.call()?;
-        Ok(self.metered(bytes.len(), self.shim.upload(bytes)?))
+        self.shim.write(&buffer.buffer, at, bytes)
     }
 
     fn download(&self, buffer: &RigBuffer, range: Range<usize>) -> Result<Vec<u8>, DeviceError> {

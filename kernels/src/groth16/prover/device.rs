@@ -7,24 +7,23 @@ use ark_ff::{AdditiveGroup, FftField, Field};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
-use super::{product, product_a, Parts};
-use crate::device::{
-    encode, msm_bytes, ntt_bytes, sum_chunks, Device, DeviceDomain, DeviceError, MsmPlan, SortedScalars,
-};
+use super::{product, product_a, DeviceKey, Parts};
+use crate::device::{encode, ntt_bytes, sum_chunks, Bases, Device, DeviceBases, DeviceDomain, DeviceError};
 use crate::groth16::key::{ProvingKey, Section};
 use crate::groth16::setup::wipe;
 use crate::groth16::Progress;
-use crate::msm::{G1Point, G2Point, Point};
+use crate::msm::G1Point;
 use crate::r1cs::R1cs;
 
-/// The sums on `device`; `domain` is the circuit's. Fails at once if the transforms do not fit; MSMs are cut until they do.
+/// The sums on `device`; `domain` is the circuit's, `kept` what stays there of this key. Fails at once if the transforms do not
+/// fit; MSMs are cut until they do.
 ///
 /// # Errors
 /// Those of the device.
 pub(crate) fn parts_on<D: Device>(
     device: &D,
     domain: &DeviceDomain<D::Buffer>,
-    key: &ProvingKey,
+    (key, kept): (&ProvingKey, Option<&DeviceKey<D::Buffer>>),
     r1cs: &R1cs,
     assignment: &[Fr],
     progress: Progress<'_>,
@@ -35,23 +34,24 @@ pub(crate) fn parts_on<D: Device>(
         return Err(DeviceError::OutOfMemory { needed, free });
     }
     let products = quotient_values(device, domain, r1cs, assignment, progress)?;
-    let h = sum_of_products(device, key, products, domain.size(), progress)?;
+    let bases = bases(key, Section::H, kept.map(|kept| &kept.h));
+    let h = sum_of_products(device, &bases, products, domain.size(), progress)?;
 
     let (mut l, mut a) = (G1Projective::ZERO, G1Projective::ZERO);
-    for (sum, stage, index, points) in [
-        (&mut l, "prove: msm L", Section::LIndex, Section::L),
-        (&mut a, "prove: msm A", Section::AIndex, Section::A),
+    for (sum, stage, index, bases) in [
+        (&mut l, "prove: msm L", Section::LIndex, self::bases(key, Section::L, kept.map(|kept| &kept.l))),
+        (&mut a, "prove: msm A", Section::AIndex, self::bases(key, Section::A, kept.map(|kept| &kept.a))),
     ] {
-        let (index, points) = (key.index(index), key.section(points));
+        let index = key.index(index);
         let count = index.len() as u64;
         progress(stage, 0, count);
-        sum_chunks::<D, G1Point>(device, index.len(), &gathered(assignment, index), |sorted, range| {
-            *sum += sorted.sum::<D, G1Point>(device, &device.upload(part::<G1Point>(points, range))?)?;
+        sum_chunks(device, index.len(), &bases, &gathered(assignment, index), |sorted, range| {
+            *sum += bases.sum(device, sorted, range)?;
             Ok(())
         })?;
         progress(stage, count, count);
     }
-    let (b1, b2) = sums_of_b(device, key, assignment, progress)?;
+    let (b1, b2) = sums_of_b(device, key, kept, assignment, progress)?;
     Ok(Parts { h, l, a, b1, b2 })
 }
 
@@ -59,17 +59,19 @@ pub(crate) fn parts_on<D: Device>(
 fn sums_of_b<D: Device>(
     device: &D,
     key: &ProvingKey,
+    kept: Option<&DeviceKey<D::Buffer>>,
     assignment: &[Fr],
     progress: Progress<'_>,
 ) -> Result<(G1Projective, G2Projective), DeviceError> {
-    let (index, first, second) =
-        (key.index(Section::BIndex), key.section(Section::BG1), key.section(Section::BG2));
+    let index = key.index(Section::BIndex);
+    let first = bases(key, Section::BG1, kept.map(|kept| &kept.b1));
+    let second = bases(key, Section::BG2, kept.map(|kept| &kept.b2));
     let count = index.len() as u64;
     let (mut b1, mut b2) = (G1Projective::ZERO, G2Projective::ZERO);
     progress("prove: msm B", 0, count);
-    sum_chunks::<D, G2Point>(device, index.len(), &gathered(assignment, index), |sorted, range| {
-        b1 += sorted.sum::<D, G1Point>(device, &device.upload(part::<G1Point>(first, range.clone()))?)?;
-        b2 += sorted.sum::<D, G2Point>(device, &device.upload(part::<G2Point>(second, range))?)?;
+    sum_chunks(device, index.len(), &second, &gathered(assignment, index), |sorted, range| {
+        b1 += first.sum(device, sorted, range.clone())?;
+        b2 += second.sum(device, sorted, range)?;
         Ok(())
     })?;
     progress("prove: msm B", count, count);
@@ -108,26 +110,25 @@ fn quotient_values<D: Device>(
 /// The sum over the H section, whose scalars are on the device already.
 fn sum_of_products<D: Device>(
     device: &D,
-    key: &ProvingKey,
+    bases: &Bases<'_, D::Buffer, G1Point>,
     products: D::Buffer,
     size: usize,
     progress: Progress<'_>,
 ) -> Result<G1Projective, DeviceError> {
-    let (stage, points) = ("prove: msm H", key.section(Section::H));
+    let stage = "prove: msm H";
     progress(stage, 0, size as u64);
-    let plan = MsmPlan::default();
     let mut sum = G1Projective::ZERO;
-    if msm_bytes::<G1Point>(size, plan) <= device.memory_free()? {
-        let sorted = SortedScalars::new(device, &products, size, plan)?;
+    if bases.bytes(size) <= device.memory_free()? {
+        let sorted = bases.sort(device, &products, 0..size)?;
         drop(products);
-        sum = sorted.sum::<D, G1Point>(device, &device.upload(points)?)?;
+        sum = bases.sum(device, &sorted, 0..size)?;
     } else {
         let scalars = Zeroizing::new(device.download(&products, 0..32 * size)?);
         drop(products);
         let scalars =
             |range: Range<usize>| Zeroizing::new(scalars[32 * range.start..32 * range.end].to_vec());
-        sum_chunks::<D, G1Point>(device, size, &scalars, |sorted, range| {
-            sum += sorted.sum::<D, G1Point>(device, &device.upload(part::<G1Point>(points, range))?)?;
+        sum_chunks(device, size, bases, &scalars, |sorted, range| {
+            sum += bases.sum(device, sorted, range)?;
             Ok(())
         })?;
     }
@@ -135,9 +136,13 @@ fn sum_of_products<D: Device>(
     Ok(sum)
 }
 
-/// The bytes of some points of a section.
-fn part<P: Point>(points: &[u8], range: Range<usize>) -> &[u8] {
-    &points[P::BYTES * range.start..P::BYTES * range.end]
+/// The points of a section: those that are kept, or else those of the key.
+fn bases<'a, B, P>(
+    key: &'a ProvingKey,
+    section: Section,
+    kept: Option<&'a DeviceBases<B, P>>,
+) -> Bases<'a, B, P> {
+    kept.map_or_else(|| Bases::Encoded(key.section(section)), Bases::Kept)
 }
 
 /// The encoded variables of an index, by range.

@@ -1,0 +1,104 @@
+//! A proving key whose points stay on the device.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ark_bn254::{Bn254, Fr};
+use ark_groth16::Proof;
+
+use super::Backend;
+use crate::device::{Device, DeviceError, Gpu};
+use crate::groth16::{self, DeviceKey, Groth16Error, Progress, ProvingKey};
+use crate::r1cs::R1cs;
+
+/// A key for many proofs: [`Backend::keep`].
+#[derive(Debug)]
+pub struct KeptKey<'k, D: Device = Gpu> {
+    backend: &'k Backend<D>,
+    key: &'k ProvingKey,
+    points: Mutex<Option<Arc<DeviceKey<D::Buffer>>>>,
+}
+
+impl<'k, D: Device> KeptKey<'k, D> {
+    /// A key of which nothing is kept.
+    pub(super) fn none(backend: &'k Backend<D>, key: &'k ProvingKey) -> Self {
+        Self { backend, key, points: Mutex::new(None) }
+    }
+
+    pub(super) fn key(&self) -> &'k ProvingKey {
+        self.key
+    }
+
+    /// Tables of the sections H, L, A and B, 1 for points alone; `None` if nothing is kept, or no longer.
+    #[must_use]
+    pub fn tables(&self) -> Option<[u32; 4]> {
+        self.points().map(|points| points.tables())
+    }
+
+    /// [`Backend::prove`] with this key. After a failure of the device the points are not used any more.
+    ///
+    /// # Errors
+    /// As [`Backend::prove`].
+    pub fn prove(
+        &self,
+        r1cs: &R1cs,
+        assignment: &[Fr],
+        progress: Progress<'_>,
+    ) -> Result<Proof<Bn254>, Groth16Error> {
+        let [r, s] = groth16::blinding()?;
+        self.prove_with(r1cs, assignment, *r, *s, progress)
+    }
+
+    /// [`KeptKey::prove`] with given blinding scalars: for comparisons. A proof with known or repeated `r`, `s` leaks the witness.
+    ///
+    /// # Errors
+    /// As [`Backend::prove`].
+    pub fn prove_with(
+        &self,
+        r1cs: &R1cs,
+        assignment: &[Fr],
+        r: Fr,
+        s: Fr,
+        progress: Progress<'_>,
+    ) -> Result<Proof<Bn254>, Groth16Error> {
+        self.backend.prove_on(self, r1cs, assignment, [r, s], progress)
+    }
+
+    pub(super) fn points(&self) -> Option<Arc<DeviceKey<D::Buffer>>> {
+        self.points.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// After a failure they may be wrong, or what another attempt lacks memory for.
+    pub(super) fn forget(&self) {
+        *self.points.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl<D: Device> Backend<D> {
+    /// Uploads the points of `key` once for many proofs, with tables of their multiples where memory allows.
+    ///
+    /// The tables pay from about eighty proofs on (by counts of products, not measured), the points from the second. Where the
+    /// device is lost or has no room, nothing is kept and proofs are made as without.
+    ///
+    /// # Errors
+    /// [`DeviceError`] only [without fallback](Self::without_fallback), and never for want of memory.
+    pub fn keep<'k>(&'k self, key: &'k ProvingKey) -> Result<KeptKey<'k, D>, DeviceError> {
+        let none = KeptKey::none(self, key);
+        let Some(device) = self.device.as_ref().filter(|_| !self.is_lost()) else { return Ok(none) };
+        match DeviceKey::load(device, key) {
+            Ok(points) => {
+                let kept = KeptKey { backend: self, key, points: Mutex::new(points.map(Arc::new)) };
+                tracing::info!(tables = ?kept.tables(), "points of a key are kept on the GPU");
+                Ok(kept)
+            }
+            Err(error) => {
+                self.counters.add(|counts| &mut counts.failures);
+                tracing::warn!(%error, "the GPU failed to keep the points of a key");
+                if self.fallback {
+                    Ok(none)
+                } else {
+                    Err(error)
+                }
+            }
+        }
+    }
+}
