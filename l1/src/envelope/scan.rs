@@ -337,8 +337,8 @@ mod tests {
         assert!(assembler.take(author, envelopes[0].clone()).is_empty());
         let noise = Envelope { stored: vec![7; bytes], plain_len: bytes as u32, ..envelopes[1].clone() };
         assert!(assembler.take(author, noise).is_empty());
-        for index in 1..4 {
-            assert!(assembler.take(author, envelopes[index].clone()).is_empty(), "{index}");
+        for envelope in &envelopes[1..4] {
+            assert!(assembler.take(author, envelope.clone()).is_empty());
         }
         assert_eq!(assembler.take(author, envelopes[0].clone()), vec![(author, Ok(batch(200)))]);
     }
