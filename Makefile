@@ -69,7 +69,7 @@ doc: setup ## API documentation
 bench: setup ## Criterion benches
 	cargo bench --locked -p assay-bench
 
-bench-peers: ## The kernels on the CPU next to arkworks, halo2curves and sppark (three minutes; nothing of the zkVM is built)
+bench-peers: ## The kernels on the CPU next to arkworks, halo2curves and sppark (minutes; nothing of the zkVM is built)
 	bench/peers.sh
 
 cuda: ## Binaries for NVIDIA GPUs in out/cuda (no GPU needed; an hour once, CUDA_ARCHS=90-real is quicker)

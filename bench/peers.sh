@@ -3,8 +3,9 @@
 #
 #   bench/peers.sh [G1 [G2 [NTT [ROUNDS]]]]     sizes as logarithms (16,18,20 14,16 16,18,20), `-` for none; rounds (5, half from 2^20 on)
 #
-# Three minutes on two idle cores after a build of four; writes out/peers.md. Needs Rust and g++. Builds `assay-kernels` and the peers alone,
-# by the lock file of bench/peers. As many threads for each as the machine has, or RAYON_NUM_THREADS.
+# About three minutes on two idle cores (reckoned from processor times of smaller sizes), after the build; writes out/peers.md. Needs
+# Rust and g++. Builds `assay-kernels` and the peers alone, by the lock file of bench/peers. As many threads for each as the machine
+# has, or RAYON_NUM_THREADS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 sizes=("${1:-16,18,20}" "${2:-14,16}" "${3:-16,18,20}" "${4:-5}")
