@@ -8,6 +8,7 @@ use assay_worker::engine::{Engine, Proof, ProveInput, Until};
 use assay_worker::progress::{Progress, ProgressSink, Reporter};
 use assay_worker::proof::{CompressedProof, ProofFile};
 use assay_worker::settings::EngineConfig;
+use assay_worker::tiny;
 
 fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
