@@ -10,7 +10,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::chain::Chain;
-use super::fixture::{open_script, Fixture, BACKUP, BACKUP_WATCH, CLAIMS, GRIEFER, OPERATOR, PUBLISHER};
+use super::fixture::{
+    open_script, Fixture, BACKUP, BACKUP_WATCH, CLAIMS, GRIEFER, LOCKS, OPERATOR, PUBLISHER,
+};
 use super::mempool::{Mempool, Owner};
 use super::options::{Attack, Options, Weakness};
 use super::shell::Actor;
@@ -100,6 +102,8 @@ pub struct World {
     rate: u64,
     spike_until: Height,
     censored: Option<(Owner, Height)>,
+    /// Until then the weather brings no other reorganisation.
+    steady_until: Height,
 }
 
 /// Runs a simulation to its end.
@@ -147,6 +151,7 @@ impl World {
             rate: 500,
             spike_until: START,
             censored: None,
+            steady_until: START,
             options,
         }
     }
@@ -289,7 +294,9 @@ impl World {
         let (double, across) = (self.double_due(), self.across_due());
         let depth = match double.or(across) {
             Some(depth) => depth,
-            None if self.happens(often) => self.rng.gen_range(1..=REORG_MAX),
+            None if self.happens(often) && self.height() >= self.steady_until => {
+                self.rng.gen_range(1..=REORG_MAX)
+            }
             None => return Ok(()),
         };
         self.struck |= across.is_some();
@@ -300,6 +307,10 @@ impl World {
             gone.extend(self.chain.disconnect());
         }
         self.summary.reorged += depth;
+        if self.options.attack != Attack::Reorgs {
+            // Two as deep as they get and censorship between them leave nothing of the time to answer.
+            self.steady_until = self.height().plus(depth + u32::from(LOCKS.assert_blocks));
+        }
         self.pool.clean(&self.chain);
         for block in gone.iter().rev() {
             for tx in &block.txs {
