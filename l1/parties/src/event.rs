@@ -48,6 +48,8 @@ pub enum Event {
     Connected(Block),
     /// The last block was disconnected; it had this height.
     Disconnected(Height),
+    /// The last block, which had this height and is on the chain still, will be read again.
+    Rewound(Height),
     /// What fees cost now.
     Market(Market),
     /// The node refused a transaction that the machine had asked to broadcast: the last one of the package.

@@ -118,7 +118,7 @@ impl Machine for Operator {
             return Ok(effects);
         }
         self.party.take(context, event, &mut effects)?;
-        if let Event::Disconnected(_) = event {
+        if let Event::Disconnected(_) | Event::Rewound(_) = event {
             // Another block follows; what to want is clear then.
             return Ok(effects);
         }

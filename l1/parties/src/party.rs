@@ -97,10 +97,10 @@ impl Party {
                 self.view.connect(context.contract, block);
                 self.sender.connect(block, self.finality);
             }
-            Event::Disconnected(height) if *height != self.view.tip() => {
+            Event::Disconnected(height) | Event::Rewound(height) if *height != self.view.tip() => {
                 return Err(StepError::Height { expected: self.view.tip(), got: *height });
             }
-            Event::Disconnected(height) => {
+            Event::Disconnected(height) | Event::Rewound(height) => {
                 self.view.disconnect(*height);
                 self.sender.disconnect(*height);
             }

@@ -110,6 +110,8 @@ impl Machine for Vigilante {
         self.party.take(context, event, &mut effects)?;
         if let Event::Disconnected(height) = event {
             self.verdicts.doubt(&self.party.view, *height);
+        }
+        if let Event::Disconnected(_) | Event::Rewound(_) = event {
             // Another block follows; what to want is clear then.
             return Ok(effects);
         }

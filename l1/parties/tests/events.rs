@@ -20,7 +20,7 @@ const START: Height = Height(100);
 #[derive(Debug, Clone)]
 enum Told {
     Block { gap: i8, txs: Vec<u8> },
-    Undo { gap: i8 },
+    Undo { gap: i8, for_good: bool },
     Market { estimate: u32, minimum: u32 },
     Rejected { which: u8, reason: u8, sats: u32 },
     Batch { from: u8, to: u8 },
@@ -34,7 +34,7 @@ fn told() -> impl Strategy<Value = Told> {
     let txs = prop::collection::vec(any::<u8>(), 0..4);
     prop_oneof![
         8 => (gap.clone(), txs).prop_map(|(gap, txs)| Told::Block { gap, txs }),
-        2 => gap.prop_map(|gap| Told::Undo { gap }),
+        2 => (gap, any::<bool>()).prop_map(|(gap, for_good)| Told::Undo { gap, for_good }),
         2 => (1u32..200_000, 1u32..2_000).prop_map(|(estimate, minimum)| Told::Market { estimate, minimum }),
         2 => (any::<u8>(), 0u8..4, any::<u32>()).prop_map(|(which, reason, sats)| Told::Rejected { which, reason, sats }),
         1 => (0u8..4, 0u8..4).prop_map(|(from, to)| Told::Batch { from, to }),
@@ -55,7 +55,8 @@ fn event(told: &Told, tip: Height, known: &[Arc<Transaction>]) -> Event {
             let txs = txs.iter().map(|which| pick(known, *which)).collect();
             Event::Connected(Block { height: near(*gap, tip.0 + 1), txs })
         }
-        Told::Undo { gap } => Event::Disconnected(near(*gap, tip.0)),
+        Told::Undo { gap, for_good: true } => Event::Disconnected(near(*gap, tip.0)),
+        Told::Undo { gap, for_good: false } => Event::Rewound(near(*gap, tip.0)),
         Told::Market { estimate, minimum } => Event::Market(Market {
             estimate: FeeRate::from_sat_per_kwu(u64::from(*estimate)),
             minimum: FeeRate::from_sat_per_kwu(u64::from(*minimum)),
@@ -114,7 +115,9 @@ fn drive<M: Machine>(mut machine: M, keys: &Keys, all: &[Told]) -> Result<(), Te
         }
         let expected = match &event {
             Event::Connected(block) if block.height == tip.plus(1) => block.height,
-            Event::Disconnected(height) if *height == tip => Height(height.0.saturating_sub(1)),
+            Event::Disconnected(height) | Event::Rewound(height) if *height == tip => {
+                Height(height.0.saturating_sub(1))
+            }
             _ => tip,
         };
         prop_assert_eq!(machine.view().tip(), expected);

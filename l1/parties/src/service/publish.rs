@@ -42,6 +42,9 @@ struct Spent {
     sat: u64,
 }
 
+/// A batch that waits, by its first state; and of which epoch and claim it will be the data, if that is known.
+type Waiting = ([u8; 32], Option<(u32, u32)>);
+
 /// Publishes batches.
 pub(super) struct Publisher {
     dir: PathBuf,
@@ -49,8 +52,7 @@ pub(super) struct Publisher {
     author: Keypair,
     tag: Tag,
     policy: FeePolicy,
-    /// What waits, and of which epoch and claim it will be the data, if that is known.
-    queue: VecDeque<([u8; 32], Option<(u32, u32)>)>,
+    queue: VecDeque<Waiting>,
     by_root: BTreeMap<[u8; 32], Publication>,
     /// Tip at which there was no money.
     unpaid: Option<u32>,

@@ -242,7 +242,7 @@ impl<M: Machine, S: Shell> Runner<M, S> {
                 let height = self.stored.follower.height();
                 let said = self.shell.disconnected(height);
                 self.events(said, false)?;
-                self.take_back(height)
+                self.take_back(Event::Disconnected(Height(height)))
             }
             Change::Connected { hash, block, is_tip } => {
                 // Both go into the same file.
@@ -256,15 +256,23 @@ impl<M: Machine, S: Shell> Runner<M, S> {
         }
     }
 
-    fn take_back(&mut self, height: u32) -> Result<(), ServiceError> {
+    fn take_back(&mut self, event: Event) -> Result<(), ServiceError> {
         self.stored.follower.pop();
-        self.events([Event::Disconnected(Height(height))], false)
+        self.events([event], false)
     }
 
     /// Reads the last blocks again.
     fn rewind(&mut self) -> Result<(), ServiceError> {
         for _ in 0..REWIND_BLOCKS.min(self.stored.follower.depth()) {
-            self.take_back(self.stored.follower.height())?;
+            let height = self.stored.follower.height();
+            // A reorganisation may have come first, of which nothing has been heard yet.
+            let is_on_chain = match self.backend.block_hash(height) {
+                Ok(hash) => Some(hash) == self.stored.follower.hash(),
+                Err(BackendError::NotFound { .. }) => false,
+                Err(error) => return Err(error.into()),
+            };
+            let event = if is_on_chain { Event::Rewound } else { Event::Disconnected };
+            self.take_back(event(Height(height)))?;
         }
         Ok(())
     }

@@ -216,6 +216,25 @@ fn a_verdict_is_asked_for_again_when_a_reorganisation_moves_the_claim_or_where_i
 }
 
 #[test]
+fn blocks_that_are_read_again_leave_a_verdict_as_it_is() {
+    let mut scene = Scene::new();
+    scene.honest(0);
+    scene.verdict(0, &[]);
+    scene.wait(period() - 1);
+    let mut blocks = Vec::new();
+    for _ in 0..period() {
+        let height = scene.machine.view().tip();
+        assert!(scene.step(&Event::Rewound(height)).is_empty());
+        blocks.push(scene.blocks.pop().unwrap());
+    }
+    assert!(scene.machine.view().values(claim(0)).is_none(), "the claim's block, too");
+    for block in blocks.into_iter().rev() {
+        let effects = scene.connect(block);
+        assert!(!asks(&effects, claim(0)) && !undecided(&effects, claim(0)));
+    }
+}
+
+#[test]
 fn a_question_that_a_reorganisation_took_away_is_asked_again() {
     let mut scene = Scene::new();
     scene.honest(0);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use assay_l1::{BitcoinBackend, KeyRole};
 use assay_l1_parties::evidence::SignedClaim;
 use assay_l1_parties::service::watch::{Snapshot, Stage};
-use assay_l1_parties::{Alarm, EpochIndex, Values};
+use assay_l1_parties::{epoch_name, Alarm, EpochIndex, Values};
 use assay_l1_signer::handover::{Place, Report};
 use bitcoin::Amount;
 
@@ -143,7 +143,8 @@ fn a_backup_goes_on_with_the_trunk_of_an_operator_that_is_killed_for_good_whoeve
     let published = publications(backend.as_ref(), [0, 1]);
     assert_eq!(published, [1, 1], "nobody pays again for the data of a claim that counts");
     // Both trunks' ends are what people should look at, and nothing else.
-    let ends: BTreeSet<_> = [0, PLACE].map(|place| format!("{:?}", Alarm::Halted(EpochIndex(place)))).into();
+    let end = |(number, place)| Alarm::Halted(EpochIndex(place)).text(|index| epoch_name(number, index));
+    let ends: BTreeSet<_> = [(0, 0), (1, PLACE)].map(end).into();
     for party in crew.parties() {
         assert!(party.alarms().is_subset(&ends), "{:?}", party.alarms());
     }
