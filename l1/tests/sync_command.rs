@@ -37,6 +37,11 @@ impl Execute for Counter {
     }
 }
 
+fn shown(args: &InspectArgs) -> Result<String, CommandError> {
+    let mut out = Vec::new();
+    run_inspect(args, &mut out).map(|()| String::from_utf8(out).unwrap())
+}
+
 #[test]
 fn a_trunk_is_read_and_shown_by_the_commands() {
     let dir = tempfile::tempdir().unwrap();
@@ -86,10 +91,6 @@ fn a_trunk_is_read_and_shown_by_the_commands() {
     let reveal = receipt.transactions.iter().find(|tx| tx.role == "reveal claim data").unwrap();
     let txid = reveal.txid.to_string();
     let Command::Inspect(args) = words(&["inspect", "--txid", &txid]).unwrap() else { panic!() };
-    let shown = |args: &InspectArgs| {
-        let mut out = Vec::new();
-        run_inspect(args, &mut out).map(|()| String::from_utf8(out).unwrap())
-    };
     let text = shown(&args).unwrap();
     assert!(
         text.starts_with(&format!("{txid} input 0: data of claim 0.1: state {} to", hex::encode(state(1)))),
