@@ -169,7 +169,7 @@ impl Shell for OperatorShell {
     fn carry_out(&mut self, world: World<'_>, effect: Effect) -> Result<Vec<Event>, ServiceError> {
         match effect {
             Effect::Publish(root) => {
-                let place = self.place(world, root);
+                let place = place(world, (&self.operator, &self.offers), root);
                 self.publisher.want(root, place);
                 Ok(Vec::new())
             }
@@ -189,7 +189,8 @@ impl Shell for OperatorShell {
     fn poll(&mut self, world: World<'_>) -> Result<Vec<Event>, ServiceError> {
         self.read_batches()?;
         let mut events = self.tell_batches(world.contract);
-        let batches = &self.batches;
+        let (batches, offers, operator) = (&self.batches, &self.offers, &self.operator);
+        self.publisher.find_places(|root| place(world, (operator, offers), root));
         self.publisher.drive(world.backend, world.view.tip().0, |root| batches.get(root))?;
         events.extend(self.publisher.news().into_iter().map(data));
         Ok(events)
@@ -232,32 +233,6 @@ impl OperatorShell {
             .filter(|spec| spec.terms.operator_key == self.operator)
             .collect();
         self.offers.events(&specs)
-    }
-
-    /// Epoch and claim that the batch will be of, if the batches before it become claims in order.
-    fn place(&self, world: World<'_>, root: [u8; 32]) -> Option<(u32, u32)> {
-        let mut at = None;
-        for (index, epoch) in world.contract.epochs() {
-            let terms = &epoch.spec().terms;
-            if terms.operator_key != self.operator {
-                continue;
-            }
-            for claim in 0..terms.claims_max {
-                let claim = ClaimId { epoch: index, claim };
-                let values = world.view.values(claim);
-                let start = match values {
-                    Some(values) => values[PREV_ROOT],
-                    None => at.or_else(|| start(world.contract, world.view, claim))?,
-                };
-                if start == root {
-                    return Some((terms.epoch, claim.claim));
-                }
-                at = values
-                    .map(|values| values[NEW_ROOT])
-                    .or_else(|| self.offers.get(&start).map(|known| known.values[NEW_ROOT]));
-            }
-        }
-        None
     }
 
     fn sign(
@@ -332,6 +307,36 @@ impl OperatorShell {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Epoch and claim that the batch will be of, if the batches before it become claims in order.
+fn place(
+    world: World<'_>,
+    (operator, offers): (&XOnlyPublicKey, &Offers),
+    root: [u8; 32],
+) -> Option<(u32, u32)> {
+    let mut at = None;
+    for (index, epoch) in world.contract.epochs() {
+        let terms = &epoch.spec().terms;
+        if terms.operator_key != *operator {
+            continue;
+        }
+        for claim in 0..terms.claims_max {
+            let claim = ClaimId { epoch: index, claim };
+            let values = world.view.values(claim);
+            let start = match values {
+                Some(values) => values[PREV_ROOT],
+                None => at.or_else(|| start(world.contract, world.view, claim))?,
+            };
+            if start == root {
+                return Some((terms.epoch, claim.claim));
+            }
+            at = values
+                .map(|values| values[NEW_ROOT])
+                .or_else(|| offers.get(&start).map(|known| known.values[NEW_ROOT]));
+        }
+    }
+    None
 }
 
 /// The state that a claim starts at, as far as the chain says.

@@ -115,10 +115,18 @@ impl Publisher {
 
     /// Wants the batch that starts at `root` published, as data of this epoch and claim; or hears of it again.
     pub(super) fn want(&mut self, root: [u8; 32], place: Option<(u32, u32)>) {
-        match self.by_root.get_mut(&root) {
-            Some(known) => known.said = None,
-            None if self.queue.iter().any(|(other, _)| *other == root) => {}
-            None => self.queue.push_back((root, place)),
+        if let Some(known) = self.by_root.get_mut(&root) {
+            known.said = None;
+        } else if !self.queue.iter().any(|(other, _)| *other == root) {
+            self.queue.push_back((root, place));
+        }
+    }
+
+    /// Asks `place` for the epochs and claims of those that wait, where they are not known yet: after a start batches are wanted before
+    /// they are read.
+    pub(super) fn find_places(&mut self, place: impl Fn([u8; 32]) -> Option<(u32, u32)>) {
+        for (root, known) in self.queue.iter_mut().filter(|(_, known)| known.is_none()) {
+            *known = place(*root);
         }
     }
 

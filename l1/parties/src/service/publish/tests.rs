@@ -647,6 +647,10 @@ fn of_the_batches_that_wait_the_one_whose_claim_comes_first_is_published() {
     publisher.want([77; 32], None);
     publisher.want(second, Some((1, 0)));
     publisher.want(first, Some((0, 3)));
+    // What becomes known later counts.
+    publisher.find_places(|root| (root == [77; 32]).then_some((0, 9)));
+    assert_eq!(publisher.queue[0], ([77; 32], Some((0, 9))));
+    publisher.queue[0].1 = None;
     for (root, other) in [(first, second), (second, [77; 32])] {
         world.drive(&mut publisher).unwrap();
         assert!(publisher.by_root.contains_key(&root) && !publisher.by_root.contains_key(&other));
