@@ -169,7 +169,7 @@ impl Shell for OperatorShell {
     fn carry_out(&mut self, world: World<'_>, effect: Effect) -> Result<Vec<Event>, ServiceError> {
         match effect {
             Effect::Publish(root) => {
-                let place = place(world, (&self.operator, &self.offers), root);
+                let place = places(world, (&self.operator, &self.offers)).get(&root).copied();
                 self.publisher.want(root, place);
                 Ok(Vec::new())
             }
@@ -189,8 +189,10 @@ impl Shell for OperatorShell {
     fn poll(&mut self, world: World<'_>) -> Result<Vec<Event>, ServiceError> {
         self.read_batches()?;
         let mut events = self.tell_batches(world.contract);
-        let (batches, offers, operator) = (&self.batches, &self.offers, &self.operator);
-        self.publisher.find_places(|root| place(world, (operator, offers), root));
+        let batches = &self.batches;
+        if self.publisher.lacks_places() {
+            self.publisher.find_places(&places(world, (&self.operator, &self.offers)));
+        }
         self.publisher.drive(world.backend, world.view.tip().0, |root| batches.get(root))?;
         events.extend(self.publisher.news().into_iter().map(data));
         Ok(events)
@@ -309,12 +311,13 @@ impl OperatorShell {
     }
 }
 
-/// Epoch and claim that the batch will be of, if the batches before it become claims in order.
-fn place(
+/// Epochs and claims that batches will be of, by the state that each starts at, as far as they are known: if they become claims in
+/// order.
+fn places(
     world: World<'_>,
     (operator, offers): (&XOnlyPublicKey, &Offers),
-    root: [u8; 32],
-) -> Option<(u32, u32)> {
+) -> BTreeMap<[u8; 32], (u32, u32)> {
+    let mut places = BTreeMap::new();
     let mut at = None;
     for (index, epoch) in world.contract.epochs() {
         let terms = &epoch.spec().terms;
@@ -324,19 +327,18 @@ fn place(
         for claim in 0..terms.claims_max {
             let claim = ClaimId { epoch: index, claim };
             let values = world.view.values(claim);
-            let start = match values {
-                Some(values) => values[PREV_ROOT],
-                None => at.or_else(|| start(world.contract, world.view, claim))?,
+            let begins = match values {
+                Some(values) => Some(values[PREV_ROOT]),
+                None => at.or_else(|| start(world.contract, world.view, claim)),
             };
-            if start == root {
-                return Some((terms.epoch, claim.claim));
-            }
+            let Some(begins) = begins else { return places };
+            places.entry(begins).or_insert((terms.epoch, claim.claim));
             at = values
                 .map(|values| values[NEW_ROOT])
-                .or_else(|| offers.get(&start).map(|known| known.values[NEW_ROOT]));
+                .or_else(|| offers.get(&begins).map(|known| known.values[NEW_ROOT]));
         }
     }
-    None
+    places
 }
 
 /// The state that a claim starts at, as far as the chain says.

@@ -122,11 +122,15 @@ impl Publisher {
         }
     }
 
-    /// Asks `place` for the epochs and claims of those that wait, where they are not known yet: after a start batches are wanted before
-    /// they are read.
-    pub(super) fn find_places(&mut self, place: impl Fn([u8; 32]) -> Option<(u32, u32)>) {
+    /// True if it is not known of all that wait of which epoch and claim they will be the data.
+    pub(super) fn lacks_places(&self) -> bool {
+        self.queue.iter().any(|(_, place)| place.is_none())
+    }
+
+    /// Fills in epochs and claims that were not known yet: after a start batches are wanted before they are read.
+    pub(super) fn find_places(&mut self, places: &BTreeMap<[u8; 32], (u32, u32)>) {
         for (root, known) in self.queue.iter_mut().filter(|(_, known)| known.is_none()) {
-            *known = place(*root);
+            *known = places.get(root).copied();
         }
     }
 

@@ -648,8 +648,11 @@ fn of_the_batches_that_wait_the_one_whose_claim_comes_first_is_published() {
     publisher.want(second, Some((1, 0)));
     publisher.want(first, Some((0, 3)));
     // What becomes known later counts.
-    publisher.find_places(|root| (root == [77; 32]).then_some((0, 9)));
+    assert!(publisher.lacks_places());
+    publisher.find_places(&BTreeMap::from([([77; 32], (0, 9)), (second, (0, 0))]));
     assert_eq!(publisher.queue[0], ([77; 32], Some((0, 9))));
+    assert_eq!(publisher.queue[1], (second, Some((1, 0))));
+    assert!(!publisher.lacks_places());
     publisher.queue[0].1 = None;
     for (root, other) in [(first, second), (second, [77; 32])] {
         world.drive(&mut publisher).unwrap();
