@@ -140,6 +140,18 @@ fn buffers_are_zeroed_and_launches_typed() {
     }
 }
 
+/// Inside a process with a driver: what is taken by itself is the CPU.
+fn the_cpu_alone_works(counts: Counts) {
+    if std::env::var_os(INSIDE).is_none() {
+        return;
+    }
+    let backend = Backend::auto();
+    assert_eq!(backend.describe(), "CPU");
+    let (g1, scalars) = (points::<G1Point>(10), witness(10));
+    assert_eq!(backend.msm_g1(&g1, &scalars).unwrap(), expected(&g1, &scalars));
+    assert_eq!(backend.counts(), counts);
+}
+
 #[test]
 fn a_gpu_that_cannot_be_used_is_absent_and_the_cpu_works() {
     for setting in [("ASSAY_FAKE_CAPABILITY", "75"), ("ASSAY_FAKE_NO_IMAGE", "1")] {
@@ -156,27 +168,13 @@ fn a_gpu_that_fails_its_trial_leaves_the_cpu_and_is_counted() {
 #[test]
 #[ignore = "a part of a_gpu_that_fails_its_trial_leaves_the_cpu_and_is_counted"]
 fn the_trial_fails() {
-    if std::env::var_os(INSIDE).is_none() {
-        return;
-    }
-    let backend = Backend::auto();
-    assert_eq!(backend.describe(), "CPU");
-    let (g1, scalars) = (points::<G1Point>(10), witness(10));
-    assert_eq!(backend.msm_g1(&g1, &scalars).unwrap(), expected(&g1, &scalars));
-    assert_eq!(backend.counts(), Counts { cpu: 1, failures: 1, fallbacks: 1, ..Counts::default() });
+    the_cpu_alone_works(Counts { cpu: 1, failures: 1, fallbacks: 1, ..Counts::default() });
 }
 
 #[test]
 #[ignore = "a part of a_gpu_that_cannot_be_used_is_absent_and_the_cpu_works"]
 fn there_is_only_the_cpu() {
-    if std::env::var_os(INSIDE).is_none() {
-        return;
-    }
-    let backend = Backend::auto();
-    assert_eq!(backend.describe(), "CPU");
-    let (g1, scalars) = (points::<G1Point>(10), witness(10));
-    assert_eq!(backend.msm_g1(&g1, &scalars).unwrap(), expected(&g1, &scalars));
-    assert_eq!(backend.counts(), Counts { cpu: 1, ..Counts::default() });
+    the_cpu_alone_works(Counts { cpu: 1, ..Counts::default() });
 }
 
 #[test]
