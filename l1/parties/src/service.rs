@@ -29,6 +29,7 @@ mod node;
 mod offers;
 pub mod operator;
 mod publish;
+pub mod queue;
 mod runner;
 mod stop;
 pub mod vigilante;

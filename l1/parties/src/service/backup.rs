@@ -9,6 +9,7 @@ use clap::Args;
 use super::error::ServiceError;
 use super::judge::Judge;
 use super::operator::{OperatorArgs, OperatorService};
+use super::queue::QueueArgs;
 use super::stop::Stop;
 use super::vigilante::{VigilanteArgs, VigilanteService};
 
@@ -24,9 +25,9 @@ pub struct BackupArgs {
     /// Secret file of the operator that takes over
     #[arg(long, value_name = "FILE")]
     pub operator_secret: PathBuf,
-    /// Directory into which proved batches are put
-    #[arg(long, value_name = "DIR")]
-    pub batches: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented by its type")]
+    pub queue: QueueArgs,
 }
 
 /// Runs the backup operator on this node, open already, until `stop`; the arguments' is not looked at. State: `watch` and `operator`
@@ -71,7 +72,7 @@ impl<'a> BackupService<'a> {
         let mut party = args.watch.party.clone();
         party.dir = args.watch.party.dir.join("operator");
         party.secret = args.operator_secret.clone();
-        let operator = OperatorArgs { party, batches: args.batches.clone() };
+        let operator = OperatorArgs { party, queue: args.queue.clone() };
         let operator = as_operator(|| OperatorService::open(&operator, Arc::clone(&backend)))?;
         let watch = as_watch(|| VigilanteService::open_backup(&watch, backend, judge, &secret))?;
         Ok(Self { watch, operator })

@@ -53,6 +53,11 @@ impl Offers {
         self.known.get(root)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
     /// All is to be read and told again.
     pub(super) fn forget(&mut self) {
         self.known.clear();

@@ -1,7 +1,7 @@
 //! The operator as a process.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -26,13 +26,13 @@ use super::file::Dir;
 use super::node;
 use super::offers::{Known, Offers};
 use super::publish::{News, Publisher};
+use super::queue::{places, QueueArgs, QueueWatch};
 use super::runner::{load_contract, Runner, Shell, World};
 use super::stop::Stop;
-use crate::contract::{Contract, Origin};
+use crate::contract::Contract;
 use crate::event::{Effect, Event};
 use crate::operator::Operator;
-use crate::types::{ClaimId, Values, NEW_ROOT, PREV_ROOT};
-use crate::view::View;
+use crate::types::{ClaimId, Values, PREV_ROOT};
 
 /// `assay l1 operator`: opens epochs, publishes batches, makes claims, answers challenges.
 #[derive(Debug, Clone, Args)]
@@ -40,9 +40,9 @@ pub struct OperatorArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented by its type")]
     pub party: PartyArgs,
-    /// Directory into which proved batches are put
-    #[arg(long, value_name = "DIR")]
-    pub batches: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented by its type")]
+    pub queue: QueueArgs,
 }
 
 /// Runs the operator until `stop`.
@@ -106,7 +106,8 @@ fn open(
         operator: keys.operator.x_only_public_key().0,
         guard: UseGuard::open(&dir.file("wots.json"))?,
         secret,
-        batches: BatchDir::new(&args.batches),
+        batches: BatchDir::new(&args.queue.batches),
+        queue: QueueWatch::new(args.queue.queue_blocks),
         publisher,
         offers: Offers::default(),
         useless: BTreeMap::new(),
@@ -138,6 +139,7 @@ struct OperatorShell {
     operator: XOnlyPublicKey,
     guard: UseGuard,
     batches: BatchDir,
+    queue: QueueWatch,
     publisher: Publisher,
     /// The batches that were read.
     offers: Offers,
@@ -169,7 +171,8 @@ impl Shell for OperatorShell {
     fn carry_out(&mut self, world: World<'_>, effect: Effect) -> Result<Vec<Event>, ServiceError> {
         match effect {
             Effect::Publish(root) => {
-                let place = places(world, (&self.operator, &self.offers)).get(&root).copied();
+                let place =
+                    places(world.contract, world.view, (&self.operator, &self.offers)).get(&root).copied();
                 self.publisher.want(root, place);
                 Ok(Vec::new())
             }
@@ -189,9 +192,10 @@ impl Shell for OperatorShell {
     fn poll(&mut self, world: World<'_>) -> Result<Vec<Event>, ServiceError> {
         self.read_batches()?;
         let mut events = self.tell_batches(world.contract);
+        self.queue.look(world.contract, world.view, (&self.operator, &self.offers));
         let batches = &self.batches;
         if self.publisher.lacks_places() {
-            self.publisher.find_places(&places(world, (&self.operator, &self.offers)));
+            self.publisher.find_places(&places(world.contract, world.view, (&self.operator, &self.offers)));
         }
         self.publisher.drive(world.backend, world.view.tip().0, |root| batches.get(root))?;
         events.extend(self.publisher.news().into_iter().map(data));
@@ -308,43 +312,5 @@ impl OperatorShell {
             }
             Err(error) => Err(error.into()),
         }
-    }
-}
-
-/// Epochs and claims that batches will be of, by the state that each starts at, as far as they are known: if they become claims in
-/// order.
-fn places(
-    world: World<'_>,
-    (operator, offers): (&XOnlyPublicKey, &Offers),
-) -> BTreeMap<[u8; 32], (u32, u32)> {
-    let mut places = BTreeMap::new();
-    let mut at = None;
-    for (index, epoch) in world.contract.epochs() {
-        let terms = &epoch.spec().terms;
-        if terms.operator_key != *operator {
-            continue;
-        }
-        for claim in 0..terms.claims_max {
-            let claim = ClaimId { epoch: index, claim };
-            let values = world.view.values(claim);
-            let begins = match values {
-                Some(values) => Some(values[PREV_ROOT]),
-                None => at.or_else(|| start(world.contract, world.view, claim)),
-            };
-            let Some(begins) = begins else { return places };
-            places.entry(begins).or_insert((terms.epoch, claim.claim));
-            at = values
-                .map(|values| values[NEW_ROOT])
-                .or_else(|| offers.get(&begins).map(|known| known.values[NEW_ROOT]));
-        }
-    }
-    places
-}
-
-/// The state that a claim starts at, as far as the chain says.
-fn start(contract: &Contract, view: &View, claim: ClaimId) -> Option<[u8; 32]> {
-    match contract.origin(claim)? {
-        Origin::State(state) => Some(state),
-        Origin::Claim(before) => Some(view.values(before)?[NEW_ROOT]),
     }
 }
