@@ -32,6 +32,7 @@ use zeroize::Zeroizing;
 
 pub use counts::Counts;
 pub use kept::KeptKey;
+use kept::KeptPoints;
 
 use crate::device::{
     decode, encode, ntt_bytes, sum_chunks, Bases, Class, Device, DeviceDomain, DeviceError, DevicePoint, Gpu,
@@ -92,7 +93,13 @@ impl Backend<Gpu> {
     /// The first GPU if there is one and it computes what the CPU computes, else the CPU. Says in the log which, and why.
     #[must_use]
     pub fn auto() -> Self {
-        match Gpu::open().and_then(Self::tried) {
+        Self::auto_within(u64::MAX)
+    }
+
+    /// [`Backend::auto`], with at most `memory_bytes` of the GPU's memory in use at a time ([`Gpu::open_within`]).
+    #[must_use]
+    pub fn auto_within(memory_bytes: u64) -> Self {
+        match Gpu::open_within(memory_bytes).and_then(Self::tried) {
             Ok(backend) => {
                 tracing::info!(device = backend.describe(), "proofs are made on a GPU");
                 backend
@@ -252,22 +259,21 @@ impl<D: Device> Backend<D> {
         s: Fr,
         progress: Progress<'_>,
     ) -> Result<Proof<Bn254>, Groth16Error> {
-        self.prove_on(&KeptKey::none(self, key), r1cs, assignment, [r, s], progress)
+        self.prove_on((key, &KeptPoints::none()), r1cs, assignment, [r, s], progress)
     }
 
     /// [`Backend::prove_with`], with what is kept of the key.
     fn prove_on(
         &self,
-        kept: &KeptKey<'_, D>,
+        (key, kept): (&ProvingKey, &KeptPoints<D::Buffer>),
         r1cs: &R1cs,
         assignment: &[Fr],
         [r, s]: [Fr; 2],
         progress: Progress<'_>,
     ) -> Result<Proof<Bn254>, Groth16Error> {
-        let key = kept.key();
         // Another attempt has the same r and s, and so the same proof: only one of them is ever good.
         let proof = self.attempt("proof", |device| {
-            let points = kept.points();
+            let points = kept.get();
             let parts = || {
                 let domain = self.domain_on(device, groth16::domain_size(r1cs)?)?;
                 let key = (key, points.as_deref());

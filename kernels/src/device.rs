@@ -8,6 +8,8 @@
 //! [`crate::ntt`], [`crate::msm`] and [`crate::merkle`], bit for bit.
 
 mod bases;
+#[cfg(any(feature = "cuda", test))]
+mod budget;
 mod chunks;
 #[cfg(feature = "cuda")]
 mod cuda;

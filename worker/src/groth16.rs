@@ -6,13 +6,12 @@
 //! recomputed from the public values.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ark_bn254::{Bn254, Fr};
 use ark_ff::PrimeField;
 use ark_groth16::{Proof, VerifyingKey};
 use ark_serialize::{CanonicalDeserialize, CanonicalSerialize};
-use assay_agent::runner::GpuFaults;
-use assay_kernels::backend::{Backend, Counts};
 use assay_kernels::groth16::{self as kernel, ProvingKey, ToxicWaste, INSECURE_TEXT};
 use assay_worker_circuit::WrapCircuit;
 use slop_algebra::PrimeField32;
@@ -24,6 +23,10 @@ use crate::progress::Reporter;
 use crate::proof::{committed_digest, words_to_bn254, ProofFile, WrapProof};
 use crate::stages::WrapInputs;
 use crate::verify::{verifier, vk_root_words};
+
+mod prover;
+
+pub use prover::Prover;
 
 /// Index of each public input of the wrap circuit, without the constant one.
 const VKEY_HASH: usize = 0;
@@ -157,7 +160,7 @@ pub struct Parameters {
     pub insecure: bool,
     /// Whether they were there already.
     pub cached: bool,
-    key: ProvingKey,
+    key: Arc<ProvingKey>,
 }
 
 /// Phases of a set-up that are not about making parameters, as progress names them.
@@ -217,7 +220,13 @@ pub fn parameters(
     let verifying_key = path.with_extension("vk");
     let verifying_key = FileRef::write(&verifying_key, &to_bytes(key.verifying_key())?)?;
     reporter.report(phase::OPEN_PARAMETERS, 1, 1);
-    Ok(Parameters { proving_key: path, verifying_key, insecure: key.is_insecure(), cached, key })
+    Ok(Parameters {
+        proving_key: path,
+        verifying_key,
+        insecure: key.is_insecure(),
+        cached,
+        key: Arc::new(key),
+    })
 }
 
 /// The proving key of a circuit in `dir`, and whether it was there. Of processes that share the folder one draws it, and the
@@ -311,44 +320,6 @@ pub struct Proved {
     pub public_input: [u8; 32],
     /// True for parameters whose trapdoor one process drew.
     pub insecure: bool,
-}
-
-/// Proves a wrap proof of `statement`, on a GPU where there is one, and verifies the result under the specialised key.
-///
-/// # Errors
-/// [`WorkerError::PublicInput`] if the wrap proof is about something else, [`WorkerError::Circuit`],
-/// [`WorkerError::Groth16`], [`WorkerError::Verify`].
-pub fn prove(
-    circuit: &Circuit,
-    wrap: &WrapProof,
-    statement: &Statement,
-    parameters: &Parameters,
-    reporter: &Reporter,
-) -> Result<Proved, WorkerError> {
-    check_release(wrap)?;
-    statement.check(&wrap_inputs(wrap)?)?;
-    reporter.report("witness", 0, 1);
-    let assignment = circuit.inner.assign(&wrap.proof.vk, &wrap.proof.proof).map_err(circuit_error)?;
-    check_assignment(&assignment, &statement.inputs())?;
-    reporter.report("witness", 1, 1);
-    let progress = |stage: &'static str, done: u64, total: u64| reporter.report(stage, done, total);
-    let r1cs = circuit.inner.r1cs();
-    let backend = Backend::auto();
-    let proof = backend.prove(&parameters.key, r1cs, &assignment, &progress);
-    // Also if there is none.
-    reporter.report_gpu(gpu_faults(&backend.counts()));
-    let proof = proof.map_err(groth16_error)?;
-    let vk =
-        kernel::specialise(parameters.key.verifying_key(), &statement.constants()).map_err(groth16_error)?;
-    let (proof, verifying_key) = (to_bytes(&proof)?, to_bytes(&vk)?);
-    verify(&verifying_key, &proof, &statement.public_values)?;
-    let public_input = statement.inputs().committed_values_digest.0;
-    Ok(Proved { proof, verifying_key, public_input, insecure: parameters.insecure })
-}
-
-fn gpu_faults(counts: &Counts) -> GpuFaults {
-    let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-    GpuFaults { retries: number(counts.retries), fallbacks: number(counts.fallbacks) }
 }
 
 /// The circuit's public inputs must be the ones read from the proof's public values.

@@ -9,6 +9,7 @@
 mod energy;
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ark_bn254::Fr;
@@ -41,8 +42,8 @@ fn main() -> Result<()> {
     }
 }
 
-fn backend() -> Result<Backend> {
-    let backend = Backend::tried(Gpu::open()?)?.without_fallback();
+fn backend() -> Result<Arc<Backend>> {
+    let backend = Arc::new(Backend::tried(Gpu::open()?)?.without_fallback());
     println!("device: {}", backend.describe());
     Ok(backend)
 }
@@ -168,14 +169,14 @@ fn check_tables<P: DevicePoint>(device: &Gpu, points: &[P], tables: u32, group: 
     Ok(())
 }
 
-type Circuit = ((tempfile::TempDir, ProvingKey), assay_kernels::r1cs::R1cs, Vec<Fr>);
+type Circuit = ((tempfile::TempDir, Arc<ProvingKey>), assay_kernels::r1cs::R1cs, Vec<Fr>);
 
 fn proving_key(constraints: usize) -> Result<Circuit> {
     let (system, z) = synthetic::circuit(constraints);
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("key");
     setup(&system, [0; 32], &path, ToxicWaste::random()?, &silent)?;
-    let key = ProvingKey::open(&path, &[0; 32], Check::Quick)?;
+    let key = Arc::new(ProvingKey::open(&path, &[0; 32], Check::Quick)?);
     Ok(((folder, key), system, z))
 }
 

@@ -12,26 +12,36 @@ use crate::r1cs::R1cs;
 
 /// A key for many proofs: [`Backend::keep`].
 #[derive(Debug)]
-pub struct KeptKey<'k, D: Device = Gpu> {
-    backend: &'k Backend<D>,
-    key: &'k ProvingKey,
-    points: Mutex<Option<Arc<DeviceKey<D::Buffer>>>>,
+pub struct KeptKey<D: Device = Gpu> {
+    backend: Arc<Backend<D>>,
+    key: Arc<ProvingKey>,
+    points: KeptPoints<D::Buffer>,
 }
 
-impl<'k, D: Device> KeptKey<'k, D> {
-    /// A key of which nothing is kept.
-    pub(super) fn none(backend: &'k Backend<D>, key: &'k ProvingKey) -> Self {
-        Self { backend, key, points: Mutex::new(None) }
+/// The points of a key on the device, if they are kept and may still be right.
+#[derive(Debug)]
+pub(super) struct KeptPoints<B>(Mutex<Option<Arc<DeviceKey<B>>>>);
+
+impl<B> KeptPoints<B> {
+    pub(super) fn none() -> Self {
+        Self(Mutex::new(None))
     }
 
-    pub(super) fn key(&self) -> &'k ProvingKey {
-        self.key
+    pub(super) fn get(&self) -> Option<Arc<DeviceKey<B>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// After a failure they may be wrong, or what another attempt lacks memory for.
+    pub(super) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl<D: Device> KeptKey<D> {
     /// Tables of the sections H, L, A and B, 1 for points alone; `None` if nothing is kept, or no longer.
     #[must_use]
     pub fn tables(&self) -> Option<[u32; 4]> {
-        self.points().map(|points| points.tables())
+        self.points.get().map(|points| points.tables())
     }
 
     /// [`Backend::prove`] with this key. After a failure of the device the points are not used any more.
@@ -60,16 +70,7 @@ impl<'k, D: Device> KeptKey<'k, D> {
         s: Fr,
         progress: Progress<'_>,
     ) -> Result<Proof<Bn254>, Groth16Error> {
-        self.backend.prove_on(self, r1cs, assignment, [r, s], progress)
-    }
-
-    pub(super) fn points(&self) -> Option<Arc<DeviceKey<D::Buffer>>> {
-        self.points.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// After a failure they may be wrong, or what another attempt lacks memory for.
-    pub(super) fn forget(&self) {
-        *self.points.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.backend.prove_on((&self.key, &self.points), r1cs, assignment, [r, s], progress)
     }
 }
 
@@ -81,12 +82,14 @@ impl<D: Device> Backend<D> {
     ///
     /// # Errors
     /// [`DeviceError`] only [without fallback](Self::without_fallback), and never for want of memory.
-    pub fn keep<'k>(&'k self, key: &'k ProvingKey) -> Result<KeptKey<'k, D>, DeviceError> {
-        let none = KeptKey::none(self, key);
-        let Some(device) = self.device.as_ref().filter(|_| !self.is_lost()) else { return Ok(none) };
+    pub fn keep(self: &Arc<Self>, key: &Arc<ProvingKey>) -> Result<KeptKey<D>, DeviceError> {
+        let kept = |points| KeptKey { backend: Arc::clone(self), key: Arc::clone(key), points };
+        let Some(device) = self.device.as_ref().filter(|_| !self.is_lost()) else {
+            return Ok(kept(KeptPoints::none()));
+        };
         match DeviceKey::load(device, key) {
             Ok(points) => {
-                let kept = KeptKey { backend: self, key, points: Mutex::new(points.map(Arc::new)) };
+                let kept = kept(KeptPoints(Mutex::new(points.map(Arc::new))));
                 tracing::info!(tables = ?kept.tables(), "points of a key are kept on the GPU");
                 Ok(kept)
             }
@@ -94,7 +97,7 @@ impl<D: Device> Backend<D> {
                 self.counters.add(|counts| &mut counts.failures);
                 tracing::warn!(%error, "the GPU failed to keep the points of a key");
                 if self.fallback {
-                    Ok(none)
+                    Ok(kept(KeptPoints::none()))
                 } else {
                     Err(error)
                 }

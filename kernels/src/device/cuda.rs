@@ -15,6 +15,7 @@ use cudarc::driver::{
 };
 use cudarc::nvrtc::Ptx;
 
+use super::budget::{Budget, Share};
 use super::{parameters, Argument, Device, DeviceError, Launch, Parameter, KERNELS};
 
 macro_rules! code {
@@ -36,6 +37,7 @@ const LEAST_CAPABILITY: (i32, i32) = (8, 0);
 pub struct Gpu {
     stream: Arc<CudaStream>,
     kernels: HashMap<&'static str, CudaFunction>,
+    budget: Budget,
     description: String,
 }
 
@@ -44,6 +46,7 @@ pub struct Gpu {
 pub struct GpuBuffer {
     slice: CudaSlice<u8>,
     bytes: usize,
+    _share: Share,
 }
 
 impl Drop for GpuBuffer {
@@ -60,12 +63,22 @@ impl Gpu {
     /// # Errors
     /// [`DeviceError::Absent`] if there is no driver, no GPU of compute capability 8.0 or later, or no code that it takes.
     pub fn open() -> Result<Self, DeviceError> {
+        Self::open_within(u64::MAX)
+    }
+
+    /// [`Gpu::open`], with buffers of at most `memory_bytes` at a time: what others leave of the GPU. The driver's own memory, some
+    /// hundred MiB for each process, is not counted.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub fn open_within(memory_bytes: u64) -> Result<Self, DeviceError> {
         // SAFETY: this loads the driver's library under its own names and lets go of it; its initialisers are the driver's.
         if !unsafe { sys::is_culib_present() } {
             return Err(absent("there is no CUDA driver"));
         }
         // A driver too old for one of the calls makes cudarc panic.
-        catch_unwind(Self::start).unwrap_or_else(|_| Err(absent("the CUDA driver does not have all calls")))
+        catch_unwind(|| Self::start(memory_bytes))
+            .unwrap_or_else(|_| Err(absent("the CUDA driver does not have all calls")))
     }
 
     /// Its name, and which code it runs.
@@ -74,7 +87,7 @@ impl Gpu {
         self.description.clone()
     }
 
-    fn start() -> Result<Self, DeviceError> {
+    fn start(memory_bytes: u64) -> Result<Self, DeviceError> {
         let refused = |what: &'static str| move |error: DriverError| absent(&format!("{what}: {error}"));
         let context = CudaContext::new(0).map_err(refused("no context"))?;
         // SAFETY: there is one stream, so no event is needed to order the uses of a buffer.
@@ -87,7 +100,8 @@ impl Gpu {
         }
         let (kernels, code) = load(&context)?;
         let name = context.name().map_err(refused("no name"))?;
-        Ok(Self { stream: context.default_stream(), kernels, description: format!("{name}, {code}") })
+        let (stream, budget) = (context.default_stream(), Budget::new(memory_bytes));
+        Ok(Self { stream, kernels, budget, description: format!("{name}, {code}") })
     }
 
     fn failed(&self, bytes: usize) -> impl Fn(DriverError) -> DeviceError + '_ {
@@ -144,8 +158,9 @@ impl Device for Gpu {
     fn alloc(&self, bytes: usize) -> Result<GpuBuffer, DeviceError> {
         // Elements are read 16 bytes at a time.
         let room = bytes.max(1).next_multiple_of(16);
+        let share = self.budget.take(room as u64)?;
         let slice = self.stream.alloc_zeros::<u8>(room).map_err(self.failed(room))?;
-        Ok(GpuBuffer { slice, bytes })
+        Ok(GpuBuffer { slice, bytes, _share: share })
     }
 
     fn write(&self, buffer: &GpuBuffer, at: usize, bytes: &[u8]) -> Result<(), DeviceError> {
@@ -178,7 +193,7 @@ impl Device for Gpu {
         let lost = |error: DriverError| DeviceError::Lost { reason: error.to_string() };
         self.stream.synchronize().map_err(lost)?;
         let (free, _) = self.stream.context().mem_get_info().map_err(lost)?;
-        Ok(free as u64)
+        Ok(self.budget.left().min(free as u64))
     }
 
     fn launch(&self, launch: Launch, arguments: &[Argument<'_, GpuBuffer>]) -> Result<(), DeviceError> {

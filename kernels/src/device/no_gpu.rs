@@ -15,6 +15,14 @@ impl Gpu {
     /// # Errors
     /// [`DeviceError::Absent`], always in this build.
     pub fn open() -> Result<Self, DeviceError> {
+        Self::open_within(u64::MAX)
+    }
+
+    /// [`Gpu::open`], for a part of its memory.
+    ///
+    /// # Errors
+    /// [`DeviceError::Absent`], always in this build.
+    pub fn open_within(_memory_bytes: u64) -> Result<Self, DeviceError> {
         Err(DeviceError::Absent { reason: "built without the feature `cuda`".into() })
     }
 

@@ -1,5 +1,7 @@
 //! Faults of a device: never a wrong proof, always a good one or a typed error, and every failure counted.
 
+use std::sync::Arc;
+
 use ark_bn254::Fr;
 use assay_kernels::backend::{Backend, BackendError, Counts};
 use assay_kernels::device::DeviceError;
@@ -16,7 +18,7 @@ use super::rig::{Fault, Rig};
 pub(crate) struct Circuit {
     pub(crate) system: R1cs,
     pub(crate) z: Vec<Fr>,
-    pub(crate) key: ProvingKey,
+    pub(crate) key: Arc<ProvingKey>,
     _folder: tempfile::TempDir,
 }
 
@@ -26,7 +28,7 @@ impl Circuit {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         setup(&system, [0; 32], &path, ToxicWaste::random().unwrap(), &silent).unwrap();
-        let key = ProvingKey::open(&path, &[0; 32], Check::Points).unwrap();
+        let key = Arc::new(ProvingKey::open(&path, &[0; 32], Check::Points).unwrap());
         Self { system, z, key, _folder: folder }
     }
 }

@@ -1,5 +1,7 @@
 //! Sums over tables of multiples (`DeviceBases`), and proofs with a kept key.
 
+use std::sync::Arc;
+
 use ark_bn254::{Fr, G1Projective, G2Projective};
 use ark_ec::CurveGroup;
 use ark_ff::{Field, UniformRand};
@@ -175,7 +177,7 @@ fn tables_take_no_more_memory_than_planned_and_not_much_less() {
 }
 
 /// A proof with a kept key; it must be the CPU's.
-fn prove_kept(backend: &Backend<Rig>, circuit: &Circuit) -> [Option<[u32; 4]>; 2] {
+fn prove_kept(backend: &Arc<Backend<Rig>>, circuit: &Circuit) -> [Option<[u32; 4]>; 2] {
     let [r, s] = [Fr::from(5u64), Fr::from(7u64)];
     let kept = backend.keep(&circuit.key).unwrap();
     let before = kept.tables();
@@ -192,7 +194,7 @@ fn proofs_with_a_kept_key_are_those_of_the_cpu_with_as_many_tables_as_memory_all
     let mut seen = Vec::new();
     for kibibytes in [16384, 1024, 768, 512, 384, 256] {
         let Some(rig) = Rig::with_memory(kibibytes << 10) else { return };
-        let backend = Backend::on(rig);
+        let backend = Arc::new(Backend::on(rig));
         let [before, after] = prove_kept(&backend, &circuit);
         assert_eq!(before, after);
         if before.is_some() {
@@ -214,7 +216,7 @@ fn tables_that_are_wrong_are_forgotten_and_the_proof_is_good() {
     let circuit = Circuit::new(30);
     for fault in [Fault::Memory("msm_affine_g1_kernel", 2), Fault::Memory("msm_affine_g2_kernel", 2)] {
         let Some(rig) = Rig::start(fault, 0, 1) else { return };
-        let backend = Backend::on(rig);
+        let backend = Arc::new(Backend::on(rig));
         let [before, after] = prove_kept(&backend, &circuit);
         assert!(before.is_some() && after.is_none(), "{fault:?}");
         assert_eq!(
@@ -230,20 +232,20 @@ fn a_key_is_kept_with_fewer_tables_where_others_took_the_memory_and_lost_devices
     let circuit = Circuit::new(30);
     // The first rung's first allocation fails though the plan said that it fits.
     let Some(rig) = Rig::start(Fault::Allocation, 0, 1) else { return };
-    let [before, after] = prove_kept(&Backend::on(rig), &circuit);
+    let [before, after] = prove_kept(&Arc::new(Backend::on(rig)), &circuit);
     assert!(before.is_some_and(|tables| (2..=8).contains(&tables[0])) && before == after, "{before:?}");
 
     let Some(rig) = Rig::start(Fault::Allocation, 0, LADDER.len() as u32) else { return };
-    let [before, after] = prove_kept(&Backend::on(rig), &circuit);
+    let [before, after] = prove_kept(&Arc::new(Backend::on(rig)), &circuit);
     assert_eq!([before, after], [None, None]);
 
     let Some(rig) = Rig::start(Fault::Death, 3, 1) else { return };
-    let backend = Backend::on(rig);
+    let backend = Arc::new(Backend::on(rig));
     assert_eq!(prove_kept(&backend, &circuit), [None, None]);
     assert!(backend.is_lost());
 
     let Some(rig) = Rig::start(Fault::Death, 3, 1) else { return };
-    let backend = Backend::on(rig).without_fallback();
+    let backend = Arc::new(Backend::on(rig).without_fallback());
     let refused = backend.keep(&circuit.key).err();
     assert!(matches!(refused, Some(DeviceError::Lost { .. })), "{refused:?}");
 }

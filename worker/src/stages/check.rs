@@ -5,6 +5,7 @@ use std::path::Path;
 use assay_kernels::backend::Backend;
 use assay_kernels::groth16::{setup, silent, synthetic, verify, Check, Groth16Error, ProvingKey, ToxicWaste};
 
+use crate::device::memory_bytes_most;
 use crate::error::WorkerError;
 
 /// What the small program of the zkVM commits to.
@@ -35,7 +36,7 @@ fn prove(key: &Path) -> Result<(String, bool), Groth16Error> {
     let circuit = [0; 32];
     setup(&system, circuit, key, ToxicWaste::random()?, &silent)?;
     let key = ProvingKey::open(key, &circuit, Check::Points)?;
-    let backend = Backend::auto().without_fallback();
+    let backend = Backend::auto_within(memory_bytes_most()).without_fallback();
     let proof = backend.prove(&key, &system, &z, &silent)?;
     let is_right = verify(key.verifying_key(), &z[1..system.num_instance], &proof)?;
     Ok((backend.describe(), is_right))

@@ -50,7 +50,7 @@ pub struct Session {
     parts: Option<Broker>,
     engine: Option<(Engine, EngineUse)>,
     /// The wrap circuit and its parameters: built, opened and checked once.
-    groth16: Option<(groth16::Circuit, groth16::Parameters)>,
+    groth16: Option<groth16::Prover>,
 }
 
 impl Session {
@@ -184,14 +184,15 @@ impl Session {
 
     fn groth16_circuit(&mut self, reporter: &Reporter) -> Result<Groth16CircuitOutcome, WorkerError> {
         let digest = match &self.groth16 {
-            Some((circuit, _)) => circuit.digest(),
+            Some(prover) => prover.circuit().digest(),
             None => circuit(reporter)?.digest(),
         };
         Ok(Groth16CircuitOutcome { circuit_digest: Hex32(digest) })
     }
 
     fn groth16_setup(&mut self, reporter: &Reporter) -> Result<Groth16SetupOutcome, WorkerError> {
-        let (circuit, parameters) = self.groth16(IfMissing::Draw, reporter)?;
+        let prover = self.groth16(IfMissing::Draw, reporter)?;
+        let (circuit, parameters) = (prover.circuit(), prover.parameters());
         Ok(Groth16SetupOutcome {
             circuit_digest: Hex32(circuit.digest()),
             proving_key_bytes: parameters.proving_key_bytes(),
@@ -237,14 +238,14 @@ impl Session {
         let wrap = WrapProof::decode(&wrap.read()?)?;
         statement.check(&groth16::wrap_inputs(&wrap)?)?;
         // Whoever wants new parameters asks for a set-up.
-        let (circuit, parameters) = self.groth16(IfMissing::Refuse, reporter)?;
-        let proved = groth16::prove(circuit, &wrap, statement, parameters, reporter)?;
+        let prover = self.groth16(IfMissing::Refuse, reporter)?;
+        let proved = prover.prove(&wrap, statement, reporter)?;
         Ok(Groth16ProveOutcome {
             proof: FileRef::write(&output_dir.join("proof.bin"), &proved.proof)?,
             verifying_key: FileRef::write(&output_dir.join("vk.bin"), &proved.verifying_key)?,
             public_input: Hex32(proved.public_input),
             insecure: proved.insecure,
-            constraints: circuit.constraints(),
+            constraints: prover.circuit().constraints(),
             elapsed_ms: reporter.elapsed_ms(),
             peak_rss_bytes: peak_rss_bytes(),
         })
@@ -315,13 +316,13 @@ impl Session {
         &mut self,
         if_missing: IfMissing,
         reporter: &Reporter,
-    ) -> Result<&(groth16::Circuit, groth16::Parameters), WorkerError> {
+    ) -> Result<&mut groth16::Prover, WorkerError> {
         if self.groth16.is_none() {
             let circuit = circuit(reporter)?;
             let parameters = groth16::parameters(&circuit, &self.config.cache_dir, if_missing, reporter)?;
-            self.groth16 = Some((circuit, parameters));
+            self.groth16 = Some(groth16::Prover::new(circuit, parameters));
         }
-        self.groth16.as_ref().ok_or_else(|| WorkerError::internal("the circuit is gone"))
+        self.groth16.as_mut().ok_or_else(|| WorkerError::internal("the circuit is gone"))
     }
 }
 

@@ -31,14 +31,20 @@ pub enum Device {
     },
 }
 
+/// What this process may use of its GPU's memory, in bytes: `ASSAY_DEVICE_MEMORY_BYTES`; without it all, `u64::MAX`.
+#[must_use]
+pub fn memory_bytes_most() -> u64 {
+    let number = |text: String| text.parse::<u64>().ok();
+    std::env::var("ASSAY_DEVICE_MEMORY_BYTES").ok().and_then(number).unwrap_or(u64::MAX)
+}
+
 impl Device {
     /// The device of this process, by the table above.
     ///
     /// # Errors
     /// [`WorkerError::Gpu`] if it was given a GPU that does not answer or has less than [`GPU_MEMORY_BYTES_MIN`].
     pub fn of_process() -> Result<Self, WorkerError> {
-        let number = |text: String| text.parse::<u64>().ok();
-        let most = std::env::var("ASSAY_DEVICE_MEMORY_BYTES").ok().and_then(number).unwrap_or(u64::MAX);
+        let most = memory_bytes_most();
         let probe = || gpu_memory().map(|answer| answer.map(|memory_bytes| memory_bytes.min(most)));
         Self::choose(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref(), probe)
     }

@@ -442,7 +442,8 @@ impl Drive<'_> {
             }
         };
         let used = Used { gpu_ms, gpu_faults: self.talk.gpu_faults(), ..self.meter.used() };
-        (Ended { result, used }, is_sound)
+        // Most errors of CUDA last as long as the process that met them: a new one may get the GPU back.
+        (Ended { result, used }, is_sound && used.gpu_faults.fallbacks == 0)
     }
 
     fn talk(&mut self, worker: &mut Worker) -> Result<Answer, Broken> {

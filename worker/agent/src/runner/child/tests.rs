@@ -13,7 +13,7 @@ struct Scripts {
 struct Words {
     dir: PathBuf,
     jobs_before: u64,
-    faults: u32,
+    faults: GpuFaults,
 }
 
 impl Jobs for Scripts {
@@ -31,7 +31,7 @@ impl Jobs for Scripts {
         if task.dispatch.key == Hash([9; 32]) {
             return Err(Failure::Permanent("no such job".into()));
         }
-        Ok(Box::new(Words { dir: task.dir.clone(), jobs_before, faults: 0 }))
+        Ok(Box::new(Words { dir: task.dir.clone(), jobs_before, faults: GpuFaults::default() }))
     }
 }
 
@@ -56,7 +56,11 @@ impl Talk for Words {
             "done" => Meaning::Done { outputs: vec![NewFile { path: file(), units: 2 }], gpu_ms: Some(3) },
             "failed" => Meaning::Failed(Failure::Permanent(rest.into())),
             "fault" => {
-                self.faults += 1;
+                self.faults.retries += 1;
+                Meaning::Noise
+            }
+            "fallback" => {
+                self.faults.fallbacks += 1;
                 Meaning::Noise
             }
             _ => Meaning::Noise,
@@ -75,7 +79,7 @@ impl Talk for Words {
     }
 
     fn gpu_faults(&self) -> GpuFaults {
-        GpuFaults { retries: self.faults, fallbacks: 0 }
+        self.faults
     }
 }
 
@@ -339,6 +343,21 @@ async fn a_gpu_with_room_keeps_a_process_of_each_class() {
     assert_ne!(run(7, 2, 1).await, prover);
     assert!(runner.shared.pool().busy.values().all(|tasks| *tasks == 0));
     runner.close().await;
+}
+
+#[tokio::test]
+async fn a_process_whose_gpu_has_failed_for_good_is_not_kept() {
+    let bench = Bench::new();
+    for (fault, is_kept) in [("fault", true), ("fallback", false)] {
+        let script =
+            format!("while read job n dir; do echo {fault}; echo $$ > $dir/out; echo done out; done");
+        let runner = bench.runner(&script, Some("a"));
+        let task = bench.task(1, 1 << 30, Device::Gpu(0));
+        let ended = runner.run(task, bench.host(1)).await;
+        assert!(ended.result.is_ok(), "{ended:?}");
+        assert_eq!(runner.ready(), usize::from(is_kept), "{fault}");
+        runner.close().await;
+    }
 }
 
 #[test]
