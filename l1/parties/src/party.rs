@@ -26,7 +26,7 @@ pub struct Context<'a> {
 
 /// Keys of a party.
 pub struct Keys {
-    /// Signs claims, assertions and openings; a vigilante's is never used.
+    /// Signs claims, assertions and openings. A vigilante's is never used; a backup's only tells which epochs are its own.
     pub operator: Keypair,
     /// Holds the coins that pay fees. Not the operator's, whose coins pay for epochs and must not be spent on fees.
     pub wallet: Keypair,

@@ -83,7 +83,8 @@ impl Vigilante {
     }
 
     /// The same as a backup operator: when the trunk stops it collects what the last operator left open, asks for a hand-over
-    /// ([`Effect::HandOver`]) and leaves the rest to an [`Operator`](crate::Operator) with the same keys, whose epoch that is.
+    /// ([`Effect::HandOver`]) and leaves the rest to an [`Operator`](crate::Operator) with the same operator's key and a wallet
+    /// of its own, whose epoch that is.
     #[must_use]
     pub fn backup(wallet: ScriptBuf, finality: u32, tip: Height, policy: FeePolicy) -> Self {
         Self { backup: true, ..Self::new(wallet, finality, tip, policy) }

@@ -22,7 +22,7 @@ Examples:
   assay l1 inspect --height 120 --tag 0011223344556677 --regtest-dir out/chain/bitcoin-regtest
   assay l1 watch --epochs epochs --policy policy.toml --peers peers.toml --bitcoind http://127.0.0.1:18443 --cookie .cookie
   assay l1 signer serve --dir signer --identity id --peers peers.toml --policy policy.toml
-  assay l1 graph --proposal epoch-0.proposal --policy policy.toml --svg epoch-0.svg")]
+  assay l1 graph --proposal epochs/0000.proposal --policy policy.toml --svg epoch-0.svg")]
 pub struct L1Args {
     /// What to do.
     #[command(subcommand)]
