@@ -231,7 +231,8 @@ pub struct L1FundArgs {
 #[command(after_long_help = "\
 Reads the node's blocks, takes every batch that the claims commit to out of them, executes it on the state before it, and compares
 the outcome with what the claim says. Nothing else is asked: not the operator, not a prover. A later run goes on where this one
-ended; killed at any moment, it loses nothing.
+ended; killed at any moment, it loses nothing. It reads what `assay prove` and `assay coordinator` settle; the contract's claims
+(`assay l1 operator`) are executed by `assay l1 vigilante`.
 
 What it has to be told is where to begin: the terms of the first epoch (any claim.json of that epoch has them, and
 Bitcoin commits to them), and the rollup's genesis: `sample`, or the JSON that `assay batch build` takes.
