@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Rules of the tree: paths named in ARCHITECTURE.md exist, dependencies point down only, no file is past 800 lines.
+# Rules of the tree: paths named in ARCHITECTURE.md and the glossary exist, dependencies point down only, no file is past 800 lines.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fail=0
 
-while read -r path; do
-  [ -e "$path" ] || { echo "check-tree: ARCHITECTURE.md names \`$path\`, which does not exist"; fail=1; }
-done < <(grep -oE '`[a-z0-9_./-]+/[a-zA-Z0-9_./-]*`' ARCHITECTURE.md | tr -d '`' | sort -u)
+for map in ARCHITECTURE.md docs/glossary.md; do
+  while read -r path; do
+    [ -e "$path" ] || { echo "check-tree: $map names \`$path\`, which does not exist"; fail=1; }
+  done < <(grep -oE '`[a-z0-9_./-]+/[a-zA-Z0-9_./-]*`' "$map" | tr -d '`' | sort -u)
+done
 
 # layer of each folder: an edge may only point to a lower number
 layer() {

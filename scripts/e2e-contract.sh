@@ -96,7 +96,7 @@ signers() {
       "$name" "$("$assay" l1 signer identity --identity "$name/id" | tail -1)" "$port" >>peers.toml
     ports[$name]=$port
   done
-  for name in s1 s2 s3; do serve "$name" epochs; done
+  for name in s1 s2 s3; do serve "$name" signer; done
 }
 
 # coin ARGUMENTS…: has coins sent to a party; prints the one that opens an epoch, if there is one.
@@ -208,7 +208,7 @@ taken_over() {
   mine_until 80 "the backup does not ask for a hand-over" test -s backup/watch/handover.json
   for name in s1 s2 s3; do
     stop "$name"
-    "$assay" l1 signer hand-over --dir "$name/epochs" --new-dir "$name/next" --policy policy.toml "${previous[@]}" >>collect.log 2>&1 ||
+    "$assay" l1 signer hand-over --dir "$name/signer" --new-dir "$name/next" --policy policy.toml "${previous[@]}" >>collect.log 2>&1 ||
       fail "$name does not consent: $(tail -1 collect.log)"
   done
   rules=backup-policy.toml secret=backup.secret

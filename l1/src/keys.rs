@@ -50,7 +50,8 @@ pub enum KeyError {
     },
 }
 
-/// The operator's master secret; wiped from memory when dropped and never printed.
+/// A party's master secret, not only an operator's: vigilantes and purses have one of the same form. Wiped from memory when dropped
+/// and never printed.
 #[derive(Clone)]
 pub struct OperatorSecret(Zeroizing<[u8; SECRET_BYTES]>);
 
@@ -64,11 +65,11 @@ impl std::fmt::Debug for OperatorSecret {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyRole {
-    /// Signs claims and reconfigurations.
+    /// Signs claims and reconfigurations; under the contract it also holds the coins that open epochs.
     Operator,
-    /// Holds the funds for fees and collateral.
+    /// Holds the funds for fees: the trunk's for collateral, too, the contract's parties' for deposits.
     Wallet,
-    /// Signs the reveal of data envelopes and so names their author.
+    /// Signs the reveal of data envelopes and so names their author; the contract's operator pays for data from it.
     Envelope,
 }
 

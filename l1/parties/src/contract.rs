@@ -15,7 +15,7 @@ use bitcoin::taproot::LeafVersion;
 use bitcoin::{OutPoint, ScriptBuf, TapLeafHash, Transaction, Txid};
 
 use crate::evidence::SignedValue;
-use crate::types::{epoch_name, ClaimId, EpochIndex, TxId};
+use crate::types::{epoch_name, ClaimId, ContractTx, EpochIndex};
 
 /// Where claim 0 of an epoch starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,8 +262,8 @@ impl Epoch {
 #[derive(Debug, Default)]
 pub struct Contract {
     epochs: Vec<Arc<Epoch>>,
-    by_txid: BTreeMap<Txid, TxId>,
-    spenders: BTreeMap<OutPoint, Vec<TxId>>,
+    by_txid: BTreeMap<Txid, ContractTx>,
+    spenders: BTreeMap<OutPoint, Vec<ContractTx>>,
 }
 
 impl Contract {
@@ -277,7 +277,7 @@ impl Contract {
     pub fn push(&mut self, epoch: Arc<Epoch>) -> EpochIndex {
         let index = EpochIndex(self.epochs.len() as u32);
         for (role, node) in epoch.graph.nodes() {
-            let id = TxId { epoch: index, role: *role };
+            let id = ContractTx { epoch: index, role: *role };
             self.by_txid.insert(node.tx.compute_txid(), id);
             for (input, kind) in node.tx.input.iter().zip(&node.inputs) {
                 if matches!(kind, Input::Contract { .. }) {
@@ -315,13 +315,13 @@ impl Contract {
 
     /// The draft of a transaction.
     #[must_use]
-    pub fn node(&self, id: TxId) -> Option<&Node> {
+    pub fn node(&self, id: ContractTx) -> Option<&Node> {
         self.epoch(id.epoch)?.graph.node(id.role)
     }
 
     /// Which transaction of the contract has this id. Those with outputs or inputs from outside have none of their own.
     #[must_use]
-    pub fn by_txid(&self, txid: &Txid) -> Option<TxId> {
+    pub fn by_txid(&self, txid: &Txid) -> Option<ContractTx> {
         self.by_txid.get(txid).copied()
     }
 
@@ -334,7 +334,7 @@ impl Contract {
     /// What `tx` is in the contract: by its id, or, where a sender adds to it, by what it spends and the leaf that it uses. It can
     /// be several: whoever challenges may put the challenges of many claims into one transaction.
     #[must_use]
-    pub fn identify(&self, tx: &Transaction) -> Vec<TxId> {
+    pub fn identify(&self, tx: &Transaction) -> Vec<ContractTx> {
         if let Some(id) = self.by_txid.get(&tx.compute_txid()) {
             return vec![*id];
         }
@@ -346,7 +346,7 @@ impl Contract {
     }
 
     /// Whether `tx`, to which its sender may have added inputs and outputs, is this one by its input `at`.
-    fn is_open(&self, id: TxId, tx: &Transaction, at: usize) -> bool {
+    fn is_open(&self, id: ContractTx, tx: &Transaction, at: usize) -> bool {
         let (Some(epoch), Some(node)) = (self.epoch(id.epoch), self.node(id)) else { return false };
         let proof = node.inputs.len() - 1;
         let is_open = match id.role {
@@ -365,7 +365,7 @@ impl Contract {
     /// True if an epoch goes on where another was ended by a timeout: the attesters have signed from which claim on.
     #[must_use]
     pub fn is_handover(&self, epoch: EpochIndex) -> bool {
-        let opening = self.node(TxId { epoch, role: TxRole::Reconfiguration });
+        let opening = self.node(ContractTx { epoch, role: TxRole::Reconfiguration });
         let spent = opening.and_then(|node| self.by_txid(&node.tx.input.first()?.previous_output.txid));
         spent.is_some_and(|id| matches!(id.role, TxRole::ClaimTimeout(_)))
     }

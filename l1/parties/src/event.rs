@@ -8,7 +8,7 @@ use bitcoin::{Amount, Transaction, Txid};
 use serde::{Deserialize, Serialize};
 
 use crate::fees::{FeeError, Market};
-use crate::types::{ClaimId, EpochIndex, Height, TxId, Values};
+use crate::types::{ClaimId, ContractTx, EpochIndex, Height, Values};
 
 /// A block as a party sees it: the transactions that touch the contract or the party's wallet; others may be there, too.
 #[derive(Debug, Clone)]
@@ -156,11 +156,11 @@ pub enum Alarm {
     /// A one-time key of the claim has signed another value already: the epoch cannot go on.
     KeyUsed(ClaimId),
     /// A transaction cannot be paid for.
-    Fee(TxId, FeeTrouble),
+    Fee(ContractTx, FeeTrouble),
     /// A transaction is refused by the node, for a reason that more fees do not mend.
-    Refused(TxId),
+    Refused(ContractTx),
     /// The contract does not give a transaction that it should.
-    Broken(TxId),
+    Broken(ContractTx),
     /// A batch was proved with other programs than the epoch's in which it would be claimed, or than any epoch's: it is not claimed
     /// there. The first bytes of the state that it starts at.
     Programs([u8; 8]),

@@ -49,7 +49,8 @@ pub use operator::{Operator, BATCHES_MAX};
 pub use party::{Context, Keys, Machine, StepError};
 pub use sender::Sender;
 pub use types::{
-    epoch_name, ClaimId, EpochIndex, Height, TxId, Values, BATCH_HASH, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT,
+    epoch_name, ClaimId, ContractTx, EpochIndex, Height, Values, BATCH_HASH, CODE_ROOT, DIGEST, NEW_ROOT,
+    PREV_ROOT,
 };
 pub use view::{lineage, slashed_claim, Coin, Confirmed, Readiness, Standing, View};
 pub use vigilante::Vigilante;

@@ -19,7 +19,7 @@ use crate::event::{Alarm, Effect, Event};
 use crate::fees::FeePolicy;
 use crate::party::{Context, Machine, Party, StepError};
 use crate::sender::{Draft, Sender, Want};
-use crate::types::{ClaimId, EpochIndex, Height, TxId, Values, CODE_ROOT, NEW_ROOT, PREV_ROOT};
+use crate::types::{ClaimId, ContractTx, EpochIndex, Height, Values, CODE_ROOT, NEW_ROOT, PREV_ROOT};
 use crate::view::{lineage, Readiness, Standing, View};
 
 /// Batches that wait for their claim, at most; but those of the next claims are always taken.
@@ -125,7 +125,7 @@ impl Machine for Operator {
         self.learn(context, event, &mut effects);
         let wants = self.wants(context, &mut effects);
         let Self { party, signed, asserted, .. } = self;
-        let draft = |_: &View, id: TxId| draft(context, signed, asserted, id).ok();
+        let draft = |_: &View, id: ContractTx| draft(context, signed, asserted, id).ok();
         party.finish(context, &wants, draft, &mut effects, event);
         Ok(effects)
     }
@@ -307,7 +307,7 @@ impl Operator {
             effects.push(Effect::Alarm(Alarm::Programs(first_bytes(&values[PREV_ROOT]))));
             return;
         }
-        let opening = TxId { epoch: index, role: TxRole::Reconfiguration };
+        let opening = ContractTx { epoch: index, role: TxRole::Reconfiguration };
         let view = &self.party.view;
         if claim.claim == 0 && view.ready(context.contract, opening) && view.confirmed(opening).is_none() {
             wants.push(Want { id: opening, deadline: None });
@@ -324,7 +324,7 @@ impl Operator {
         } else if ready {
             let timeout = epoch.spec().locks.claim_timeout_blocks;
             let since = view.confirmed(match claim.claim.checked_sub(1) {
-                Some(before) => TxId { epoch: index, role: TxRole::Claim(before) },
+                Some(before) => ContractTx { epoch: index, role: TxRole::Claim(before) },
                 None => opening,
             });
             let deadline = since.map(|entry| entry.height.plus(u32::from(timeout)));
@@ -377,7 +377,7 @@ impl Operator {
                 }
             }
         }
-        let pay_out = TxId { epoch: index, role: TxRole::PayOut };
+        let pay_out = ContractTx { epoch: index, role: TxRole::PayOut };
         if self.party.view.ready(context.contract, pay_out) {
             wants.push(Want { id: pay_out, deadline: None });
         }
@@ -399,7 +399,7 @@ fn draft(
     context: Context<'_>,
     signed: &BTreeMap<ClaimId, Signed>,
     asserted: &BTreeMap<ClaimId, Vec<Vec<Vec<u8>>>>,
-    id: TxId,
+    id: ContractTx,
 ) -> Result<Draft, ContractError> {
     let unknown = || ContractError::Unknown(id.role);
     let epoch = context.contract.epoch(id.epoch).ok_or_else(unknown)?;

@@ -12,7 +12,7 @@ use crate::contract::Contract;
 use crate::event::{Alarm, Effect, Event};
 use crate::fees::FeePolicy;
 use crate::sender::{Draft, Sender, Want};
-use crate::types::{Height, TxId};
+use crate::types::{ContractTx, Height};
 use crate::view::View;
 
 /// What a machine is run with, and what never changes but by new epochs. Not part of its state.
@@ -26,7 +26,7 @@ pub struct Context<'a> {
 
 /// Keys of a party.
 pub struct Keys {
-    /// Signs claims, assertions and openings; a vigilante's is never used.
+    /// Signs claims, assertions and openings. A vigilante's is never used; a backup's only tells which epochs are its own.
     pub operator: Keypair,
     /// Holds the coins that pay fees. Not the operator's, whose coins pay for epochs and must not be spent on fees.
     pub wallet: Keypair,
@@ -120,7 +120,7 @@ impl Party {
         &mut self,
         context: Context<'_>,
         wants: &[Want],
-        draft: impl FnMut(&View, TxId) -> Option<Draft>,
+        draft: impl FnMut(&View, ContractTx) -> Option<Draft>,
         effects: &mut Vec<Effect>,
         event: &Event,
     ) {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Alarm, Block, Effect, Reject};
 use crate::fees::{fee_at, FeeError, FeePolicy, Market, Replaced, DUST};
-use crate::types::{Height, TxId};
+use crate::types::{ContractTx, Height};
 use crate::view::View;
 
 /// A transaction without its fee.
@@ -49,7 +49,7 @@ pub enum Draft {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Want {
     /// Which transaction.
-    pub id: TxId,
+    pub id: ContractTx,
     /// The last block in which it is still of use.
     pub deadline: Option<Height>,
 }
@@ -101,7 +101,7 @@ struct Split {
 pub struct Sender {
     policy: FeePolicy,
     market: Market,
-    jobs: BTreeMap<TxId, Job>,
+    jobs: BTreeMap<ContractTx, Job>,
     split: Option<Split>,
     /// Every paying transaction of the last blocks: a replaced one may be mined all the same.
     bills: BTreeMap<Txid, Bill>,
@@ -157,7 +157,7 @@ impl Sender {
         self.committed_without(None)
     }
 
-    fn committed_without(&self, without: Option<TxId>) -> Amount {
+    fn committed_without(&self, without: Option<ContractTx>) -> Amount {
         let others = self.jobs.iter().filter(|(id, _)| Some(**id) != without);
         let split = self.split.as_ref().map_or(Amount::ZERO, |split| split.fee);
         self.paid() + split + others.map(|(_, job)| job.cost()).sum::<Amount>()
@@ -223,7 +223,7 @@ impl Sender {
 
     /// True if it is on its way.
     #[must_use]
-    pub fn has(&self, id: TxId) -> bool {
+    pub fn has(&self, id: ContractTx) -> bool {
         self.jobs.contains_key(&id)
     }
 
@@ -232,10 +232,10 @@ impl Sender {
         &mut self,
         (view, wallet): (&View, &Keypair),
         wants: &[Want],
-        mut draft: impl FnMut(TxId) -> Option<Draft>,
+        mut draft: impl FnMut(ContractTx) -> Option<Draft>,
         effects: &mut Vec<Effect>,
     ) {
-        let wanted: BTreeSet<TxId> = wants.iter().map(|want| want.id).collect();
+        let wanted: BTreeSet<ContractTx> = wants.iter().map(|want| want.id).collect();
         self.jobs.retain(|id, _| wanted.contains(id));
         for want in wants {
             let known = self.jobs.get(&want.id);
@@ -349,7 +349,7 @@ impl Sender {
     }
 
     /// The job's own coin if it is large enough, else the smallest free one that is.
-    fn choose(&self, view: &View, id: TxId, needed: Amount) -> Result<(OutPoint, Amount), FeeError> {
+    fn choose(&self, view: &View, id: ContractTx, needed: Amount) -> Result<(OutPoint, Amount), FeeError> {
         let own = self.jobs.get(&id).and_then(|job| job.coin);
         let own = own.and_then(|coin| Some((coin, view.coin(&coin)?))).filter(|(_, value)| *value >= needed);
         let free = self.free(view).into_iter().filter(|(_, value)| *value >= needed);

@@ -47,14 +47,14 @@ pub fn epoch_name(number: u32, place: EpochIndex) -> String {
 
 /// A transaction of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct TxId {
+pub struct ContractTx {
     /// Its epoch.
     pub epoch: EpochIndex,
     /// What it is there.
     pub role: TxRole,
 }
 
-impl TxId {
+impl ContractTx {
     /// How people are told of it. `epoch`: how they are of its epoch.
     #[must_use]
     pub fn text(&self, epoch: &str) -> String {
@@ -62,7 +62,7 @@ impl TxId {
     }
 }
 
-impl std::fmt::Display for TxId {
+impl std::fmt::Display for ContractTx {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.text(&self.epoch.to_string()))
     }
@@ -80,8 +80,8 @@ pub struct ClaimId {
 impl ClaimId {
     /// One of its transactions.
     #[must_use]
-    pub fn tx(self, role: impl FnOnce(u32) -> TxRole) -> TxId {
-        TxId { epoch: self.epoch, role: role(self.claim) }
+    pub fn tx(self, role: impl FnOnce(u32) -> TxRole) -> ContractTx {
+        ContractTx { epoch: self.epoch, role: role(self.claim) }
     }
 
     /// How people are told of it. `epoch`: how they are of its epoch.

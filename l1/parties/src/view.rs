@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::contract::{Contract, Origin};
 use crate::event::Block;
 use crate::evidence::SignedClaim;
-use crate::types::{ClaimId, EpochIndex, Height, TxId, Values};
+use crate::types::{ClaimId, ContractTx, EpochIndex, Height, Values};
 
 /// A transaction of the contract in a block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ pub struct View {
     /// Depth at which a block counts as final; undoing goes no deeper.
     finality: u32,
     tip: Height,
-    confirmed: BTreeMap<TxId, Confirmed>,
+    confirmed: BTreeMap<ContractTx, Confirmed>,
     spent: BTreeMap<OutPoint, Height>,
     coins: BTreeMap<OutPoint, Coin>,
 }
@@ -109,13 +109,13 @@ impl View {
 
     /// A transaction of the contract, if it is in a block.
     #[must_use]
-    pub fn confirmed(&self, id: TxId) -> Option<&Confirmed> {
+    pub fn confirmed(&self, id: ContractTx) -> Option<&Confirmed> {
         self.confirmed.get(&id)
     }
 
     /// The same with enough blocks on top.
     #[must_use]
-    pub fn finalised(&self, id: TxId) -> Option<&Confirmed> {
+    pub fn finalised(&self, id: ContractTx) -> Option<&Confirmed> {
         self.confirmed(id).filter(|entry| self.is_final(entry.height))
     }
 
@@ -176,7 +176,7 @@ impl View {
 
     /// Whether a transaction of the contract can go into the next block, as far as the contract's outputs are concerned.
     #[must_use]
-    pub fn readiness(&self, contract: &Contract, id: TxId) -> Readiness {
+    pub fn readiness(&self, contract: &Contract, id: ContractTx) -> Readiness {
         let Some(node) = contract.node(id) else { return Readiness::Missing };
         let mut until = Height(0);
         for (input, kind) in node.tx.input.iter().zip(&node.inputs) {
@@ -200,7 +200,7 @@ impl View {
 
     /// True if it can go into the next block.
     #[must_use]
-    pub fn ready(&self, contract: &Contract, id: TxId) -> bool {
+    pub fn ready(&self, contract: &Contract, id: ContractTx) -> bool {
         self.readiness(contract, id) == Readiness::Ready
     }
 
@@ -232,7 +232,8 @@ impl View {
     /// The slash of an epoch's collateral: what it was for, and when.
     #[must_use]
     pub fn slash(&self, epoch: EpochIndex) -> Option<(TxRole, Height)> {
-        let range = TxId { epoch, role: TxRole::Reconfiguration }..=TxId { epoch, role: TxRole::PayOut };
+        let range =
+            ContractTx { epoch, role: TxRole::Reconfiguration }..=ContractTx { epoch, role: TxRole::PayOut };
         let mut slashes = self.confirmed.range(range).filter(|(id, _)| slashed_claim(id.role).is_some());
         slashes.next().map(|(id, entry)| (id.role, entry.height))
     }
@@ -241,7 +242,7 @@ impl View {
     #[must_use]
     pub fn halt(&self, contract: &Contract, epoch: EpochIndex) -> Option<(u32, Height)> {
         let claims = contract.epoch(epoch)?.spec().terms.claims_max;
-        let entry = |claim| self.confirmed(TxId { epoch, role: TxRole::ClaimTimeout(claim) });
+        let entry = |claim| self.confirmed(ContractTx { epoch, role: TxRole::ClaimTimeout(claim) });
         (0..=claims).find_map(|claim| Some((claim, entry(claim)?.height)))
     }
 
@@ -281,7 +282,7 @@ impl View {
     /// After an epoch was ended: the first claim that does not count, in it or an epoch before; if all do, the one that
     /// never came. `None` while something is not final.
     #[must_use]
-    pub fn settled(&self, contract: &Contract, epoch: EpochIndex) -> Option<ClaimId> {
+    pub fn first_void(&self, contract: &Contract, epoch: EpochIndex) -> Option<ClaimId> {
         let (claim, ended) = self.halt(contract, epoch)?;
         if !self.is_final(ended) {
             return None;
@@ -359,7 +360,7 @@ mod tests {
         let before = bincode::serialized_size(&view).unwrap();
         view.connect(&contract, &Block { height: Height(10), txs: txs.to_vec() });
         for role in [role, late] {
-            assert!(view.confirmed(TxId { epoch: EpochIndex(0), role }).is_some(), "{role}");
+            assert!(view.confirmed(ContractTx { epoch: EpochIndex(0), role }).is_some(), "{role}");
         }
         let after = bincode::serialized_size(&view).unwrap();
         assert!(after < before + 500, "{before}, {after}");

@@ -27,7 +27,7 @@ use crate::fees::FeePolicy;
 use crate::operator::collected;
 use crate::party::{Context, Machine, Party, StepError};
 use crate::sender::{Draft, Sender, Want};
-use crate::types::{ClaimId, EpochIndex, Height, TxId, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
+use crate::types::{ClaimId, ContractTx, EpochIndex, Height, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
 use crate::view::{lineage, Standing, View};
 use verdicts::Verdicts;
 pub(crate) use verdicts::DATA_PATIENCE_BLOCKS;
@@ -83,7 +83,8 @@ impl Vigilante {
     }
 
     /// The same as a backup operator: when the trunk stops it collects what the last operator left open, asks for a hand-over
-    /// ([`Effect::HandOver`]) and leaves the rest to an [`Operator`](crate::Operator) with the same keys, whose epoch that is.
+    /// ([`Effect::HandOver`]) and leaves the rest to an [`Operator`](crate::Operator) with the same operator's key and a wallet
+    /// of its own, whose epoch that is.
     #[must_use]
     pub fn backup(wallet: ScriptBuf, finality: u32, tip: Height, policy: FeePolicy) -> Self {
         Self { backup: true, ..Self::new(wallet, finality, tip, policy) }
@@ -127,8 +128,8 @@ impl Machine for Vigilante {
         }
         let plan = self.plan(context, &mut effects);
         let wants: Vec<Want> = plan.iter().map(|(want, _)| *want).collect();
-        let plan: BTreeMap<TxId, Plan> = plan.into_iter().map(|(want, plan)| (want.id, plan)).collect();
-        let draft = |view: &View, id: TxId| draft(context, view, id, plan.get(&id)?).ok();
+        let plan: BTreeMap<ContractTx, Plan> = plan.into_iter().map(|(want, plan)| (want.id, plan)).collect();
+        let draft = |view: &View, id: ContractTx| draft(context, view, id, plan.get(&id)?).ok();
         self.party.finish(context, &wants, draft, &mut effects, event);
         Ok(effects)
     }
@@ -312,7 +313,7 @@ impl Vigilante {
         let claims = epoch.spec().terms.claims_max;
         let view = &self.party.view;
         for claim in 0..=claims {
-            let id = TxId { epoch: index, role: TxRole::ClaimTimeout(claim) };
+            let id = ContractTx { epoch: index, role: TxRole::ClaimTimeout(claim) };
             if view.ready(context.contract, id) && !self.weak.no_halt() {
                 plan.push((Want { id, deadline: None }, Plan::Collect));
             }
@@ -328,7 +329,7 @@ impl Vigilante {
             let Some(epoch) = context.contract.epoch(claim.epoch) else { continue };
             let roles = [claim.tx(TxRole::OptimisticAcceptance), claim.tx(TxRole::Acceptance)];
             let due = roles.into_iter().filter(|id| self.party.view.ready(context.contract, *id));
-            let due: Vec<TxId> = due.collect();
+            let due: Vec<ContractTx> = due.collect();
             let made = self.party.view.values(claim).is_some();
             if made
                 && !due.is_empty()
@@ -338,7 +339,7 @@ impl Vigilante {
             }
         }
         let view = &self.party.view;
-        let Some(first_void) = view.settled(context.contract, index) else { return };
+        let Some(first_void) = view.first_void(context.contract, index) else { return };
         let done = self.weak.no_handover() || taken_over(context, view, end, first_void);
         if !done && self.handovers.insert((end, first_void)) {
             effects.push(Effect::HandOver { epoch: index, claim: ended, first_void });
@@ -353,7 +354,7 @@ fn taken_over(context: Context<'_>, view: &View, end: ClaimId, first_void: Claim
     let key = context.keys.operator.x_only_public_key().0;
     let origin = context.contract.origin(first_void);
     context.contract.epochs().any(|(later, epoch)| {
-        let opening = TxId { epoch: later, role: TxRole::Reconfiguration };
+        let opening = ContractTx { epoch: later, role: TxRole::Reconfiguration };
         let follows =
             context.contract.node(opening).is_some_and(|node| node.tx.input[0].previous_output.txid == halt);
         let own = epoch.spec().terms.operator_key == key && Some(epoch.origin()) == origin;
@@ -409,7 +410,7 @@ fn wrong_step(view: &View, epoch: &Epoch, claim: ClaimId) -> Option<Plan> {
     Some(Plan::Slash(epoch.first_verifier_leaf(claim.claim) + index, items))
 }
 
-fn draft(context: Context<'_>, _: &View, id: TxId, plan: &Plan) -> Result<Draft, ContractError> {
+fn draft(context: Context<'_>, _: &View, id: ContractTx, plan: &Plan) -> Result<Draft, ContractError> {
     let unknown = || ContractError::Unknown(id.role);
     let epoch = context.contract.epoch(id.epoch).ok_or_else(unknown)?;
     let node = context.contract.node(id).ok_or_else(unknown)?;

@@ -83,8 +83,8 @@ collects their signatures (collect). The next epoch's graph is signed with the l
 Examples:
   assay l1 signer identity --identity id
   assay l1 signer serve --dir signer --identity id --peers peers.toml --policy policy.toml --listen 10.0.0.2:7341
-  assay l1 signer collect --identity op --peers peers.toml --policy policy.toml --proposal epoch-0.proposal \\
-    --out epoch-0.signatures
+  assay l1 signer collect --identity collector.id --peers peers.toml --policy policy.toml \\
+    --proposal epochs/0000.proposal --out epochs/0000.signatures
 
 Exit codes: 0 done; 1 it failed: a signer, the network or the disk, and the message says which; 2 bad input or usage. `serve` runs
 until it is killed.")]
@@ -107,7 +107,7 @@ Examples:
 Exit codes: 0 printed; 1 the disk failed; 2 it is no identity file, or its folder cannot be used.")]
     Identity {
         /// The file, mode 0600.
-        #[arg(long)]
+        #[arg(long, value_name = "FILE")]
         identity: PathBuf,
     },
     /// Be a signer: answer the operator until killed.
@@ -125,27 +125,28 @@ Exit codes: it runs until it is killed; 1 the directory failed or is in use, or 
 A spec is announced an epoch ahead: what this prints is --announce of `propose` for the epoch before.
 
 Examples:
-  assay l1 signer spec --identity op --peers peers.toml --policy policy.toml --secret operator.secret --epoch 1 --funding TXID:0
+  assay l1 signer spec --identity collector.id --peers peers.toml --policy policy.toml --secret operator.secret --epoch 1 --funding TXID:0
 
 Exit codes: 0 printed; 1 a signer was away for --patience-seconds, or refused; 2 bad input.")]
     Spec(EpochArgs),
     /// Operator: build an epoch's graph and write the proposal for the signers.
     #[command(after_long_help = "\
 Examples:
-  assay l1 signer propose --identity op --peers peers.toml --policy policy.toml --secret operator.secret --epoch 0 \\
-    --funding TXID:0 --announce ID --out epoch-0.proposal
-  assay l1 signer propose ... --epoch 1 --previous epoch-0.proposal ...                            the next epoch
-  assay l1 signer propose ... --epoch 1 --previous epoch-0.proposal --handover handover.json ...   the one after a timeout
+  assay l1 signer propose --identity collector.id --peers peers.toml --policy policy.toml --secret operator.secret --epoch 0 \\
+    --funding TXID:0 --announce ID --out epochs/0000.proposal
+  assay l1 signer propose ... --epoch 1 --previous epochs/0000.proposal ...                            the next epoch
+  assay l1 signer propose ... --epoch 1 --previous epochs/0000.proposal --handover handover.json ...   the one after a timeout
 
 Exit codes: 0 written; 1 a signer was away for --patience-seconds, or refused; 2 bad input: nothing was written.")]
     Propose(ProposeArgs),
     /// Operator: have the signers sign a proposal; goes on where a run before was stopped.
     #[command(after_long_help = "\
-Signatures are verified one by one, and kept beside --out until all are there.
+Signatures are verified one by one, and kept beside --out until all are there. Proposal and signatures are what all parties are given in
+--epochs, as 0000.proposal and 0000.signatures, and so on.
 
 Examples:
-  assay l1 signer collect --identity op --peers peers.toml --policy policy.toml --proposal epoch-0.proposal \\
-    --out epoch-0.signatures
+  assay l1 signer collect --identity collector.id --peers peers.toml --policy policy.toml \\
+    --proposal epochs/0000.proposal --out epochs/0000.signatures
 
 Exit codes: 0 all signatures are in --out; 1 a signer was away for --patience-seconds, refused, or signed wrongly: the message names
 it, and the same command again goes on; 2 bad input.")]
@@ -157,13 +158,13 @@ compare handover.json with that of an `assay l1 backup` of your own. Then serve 
 goes on.
 
 Examples:
-  assay l1 signer hand-over --dir signer --new-dir signer-next --policy policy.toml --previous epoch-0.proposal \\
+  assay l1 signer hand-over --dir signer --new-dir signer-next --policy policy.toml --previous epochs/0000.proposal \\
     --handover handover.json
 
 Exit codes: 0 the key is in --new-dir; 1 the disk failed, or the directory is in use: the same command again goes on; 2 bad input, or
 refused: nothing was moved.")]
     HandOver(HandOverArgs),
-    /// Print what a signer's directory holds; the signer must not be running.
+    /// Print of which epochs a signer's directory has a signing key, and which are locked or finished; the signer must not be running.
     #[command(after_long_help = "\
 Examples:
   assay l1 signer inspect --dir signer
@@ -171,7 +172,7 @@ Examples:
 Exit codes: 0 printed; 1 the directory is in use; 2 it cannot be read.")]
     Inspect {
         /// The directory.
-        #[arg(long)]
+        #[arg(long, value_name = "DIR")]
         dir: PathBuf,
     },
     /// Delete the keys of an epoch that is over, or will never be finished; the signer must not be running.
@@ -184,7 +185,7 @@ Examples:
 Exit codes: 0 no key is there any more; 1 the directory is in use, or the disk failed; 2 it cannot be read.")]
     Forget {
         /// The directory.
-        #[arg(long)]
+        #[arg(long, value_name = "DIR")]
         dir: PathBuf,
         /// The epoch.
         #[arg(long)]
@@ -196,36 +197,36 @@ Exit codes: 0 no key is there any more; 1 the directory is in use, or the disk f
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// The signer's directory; on memory or an encrypted volume, for the keys deleted there.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
     /// Identity file; made if there is none.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub identity: PathBuf,
     /// Peers file.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub peers: PathBuf,
     /// Policy file.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub policy: PathBuf,
     /// Address to listen on; port 0 takes a free one. The address is the first line printed.
-    #[arg(long, default_value = "127.0.0.1:7341")]
+    #[arg(long, default_value = "127.0.0.1:7341", value_name = "ADDRESS")]
     pub listen: SocketAddr,
 }
 
-/// What all of the operator's commands need.
+/// What all commands of the operator's side need.
 #[derive(Debug, Args)]
-pub struct OperatorArgs {
+pub struct CollectorArgs {
     /// Identity file of the operator's collector.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub identity: PathBuf,
     /// Peers file.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub peers: PathBuf,
     /// Policy file.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub policy: PathBuf,
     /// Seconds that a signer may be away before the command gives up.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub patience_seconds: u64,
 }
 
@@ -234,15 +235,15 @@ pub struct OperatorArgs {
 pub struct EpochArgs {
     /// Where and who.
     #[command(flatten)]
-    pub operator: OperatorArgs,
+    pub operator: CollectorArgs,
     /// The operator's secret file: one-time keys come from it.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub secret: PathBuf,
     /// The epoch.
     #[arg(long)]
     pub epoch: u32,
     /// The operator's coin that opens the epoch, txid:index.
-    #[arg(long)]
+    #[arg(long, value_name = "TXID:INDEX")]
     pub funding: String,
 }
 
@@ -253,13 +254,13 @@ pub struct ProposeArgs {
     #[command(flatten)]
     pub epoch: EpochArgs,
     /// Id of the next epoch's spec, 64 hexadecimal digits.
-    #[arg(long)]
+    #[arg(long, value_name = "ID")]
     pub announce: String,
     /// The epoch before.
     #[command(flatten)]
     pub previous: PreviousArgs,
     /// File for the proposal.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 }
 
@@ -268,12 +269,12 @@ pub struct ProposeArgs {
 pub struct CollectArgs {
     /// Where and who.
     #[command(flatten)]
-    pub operator: OperatorArgs,
+    pub operator: CollectorArgs,
     /// Proposal file.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub proposal: PathBuf,
     /// File for the signatures.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 }
 
@@ -332,7 +333,7 @@ struct Operator {
 }
 
 impl Operator {
-    fn load(args: &OperatorArgs) -> Result<Self, Failure> {
+    fn load(args: &CollectorArgs) -> Result<Self, Failure> {
         let identity = Identity::load_or_create(&args.identity)?;
         let peers = Peers::load(&args.peers)?;
         let policy = Policy::load(&args.policy)?;

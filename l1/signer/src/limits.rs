@@ -30,5 +30,5 @@ pub const EPOCHS_AHEAD_MAX: u32 = 4;
 pub const REASON_BYTES_MAX: usize = 512;
 /// Sessions that a collector opens for one graph before it gives up.
 pub const ATTEMPTS_MAX: u32 = 64;
-/// Bytes of a policy, peers or key ring file.
+/// Bytes of a policy or peers file, of a `handover.json` or a note of a hand-over.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;

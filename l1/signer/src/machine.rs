@@ -42,7 +42,7 @@ pub struct Record {
     /// Its end, encoded.
     #[serde(with = "hexed")]
     pub end: Vec<u8>,
-    /// True once all signatures are on disk; the key is deleted right after.
+    /// True once all signatures are on disk. The key is deleted when the next epoch is: it signs that one's opening.
     pub finished: bool,
 }
 
@@ -135,7 +135,7 @@ pub enum Refused {
         /// The graph that was accepted first.
         locked: [u8; 32],
     },
-    /// The epoch has all its signatures and no key any more.
+    /// The epoch has all its signatures: nothing more of its graph is signed.
     #[error("epoch {epoch} is finished")]
     Finished {
         /// The epoch.

@@ -18,8 +18,8 @@ The graph is built anew from the proposal, as every signer does before it signs.
 outputs with their value and the blocks that have to pass; red boxes slash the operator's collateral.
 
 Examples:
-  assay l1 graph --proposal epoch-0.proposal --policy policy.toml > epoch-0.dot
-  assay l1 graph --proposal epoch-0.proposal --policy policy.toml --svg epoch-0.svg
+  assay l1 graph --proposal epochs/0000.proposal --policy policy.toml > epoch-0.dot
+  assay l1 graph --proposal epochs/0000.proposal --policy policy.toml --svg epoch-0.svg
 
 Exit codes: 0 drawn; 1 the output cannot be written; 2 bad input.")]
 pub struct GraphArgs {

@@ -3,7 +3,7 @@
 //! ```text
 //! lock                  held by the process that serves the directory
 //! epoch-<n>.key         the epoch's secret, 64 hexadecimal digits, mode 0600; overwritten and removed in the end
-//! epoch-<n>.recovery    the secret for a hand-over, in the same form; removed by `forget` once the epoch is over
+//! epoch-<n>.recovery    the secret for a hand-over, in the same form; until `forget` removes it or a hand-over moves it
 //! epoch-<n>.json        the graph that the epoch is locked to
 //! epoch-<n>.signatures  all signatures of that graph
 //! epoch-<n>.handover    to whom the secret for a hand-over was moved, and for which end

@@ -19,7 +19,8 @@ const VERSION: u8 = 1;
 /// What the proofs of an epoch are checked against; chosen by the prover's side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EpochParams {
-    /// State commitment before the first claim of the trunk. Later epochs start where the one before ended.
+    /// State commitment before the epoch's first claim. Zeros in the contract's epochs but the first, whose claim 0 is linked to the
+    /// claim before it.
     pub start_commitment: [u8; 32],
     /// Root of the code control group, public and fixed for the epoch.
     pub code_root: [u8; 32],
@@ -40,8 +41,8 @@ pub struct TimeLocks {
 impl TimeLocks {
     /// Short locks for regtest.
     pub const REGTEST: Self = Self { cadence_blocks: 2, collateral_blocks: 16 };
-    /// Locks for the main chain: a claim at most every half hour; collateral longer than challenge, assert and disprove
-    /// together (1008 + 432 + 720).
+    /// Locks for the main chain: a claim at most every half hour; collateral as long as challenge, assert and disprove together
+    /// (1008 + 432 + 720). For the trunk: a contract's has to outlast all its claims, too.
     pub const MAINNET: Self = Self { cadence_blocks: 3, collateral_blocks: 2_160 };
 }
 

@@ -22,7 +22,7 @@ Examples:
   assay l1 inspect --height 120 --tag 0011223344556677 --regtest-dir out/chain/bitcoin-regtest
   assay l1 watch --epochs epochs --policy policy.toml --peers peers.toml --bitcoind http://127.0.0.1:18443 --cookie .cookie
   assay l1 signer serve --dir signer --identity id --peers peers.toml --policy policy.toml
-  assay l1 graph --proposal epoch-0.proposal --policy policy.toml --svg epoch-0.svg")]
+  assay l1 graph --proposal epochs/0000.proposal --policy policy.toml --svg epoch-0.svg")]
 pub struct L1Args {
     /// What to do.
     #[command(subcommand)]
@@ -231,7 +231,8 @@ pub struct L1FundArgs {
 #[command(after_long_help = "\
 Reads the node's blocks, takes every batch that the claims commit to out of them, executes it on the state before it, and compares
 the outcome with what the claim says. Nothing else is asked: not the operator, not a prover. A later run goes on where this one
-ended; killed at any moment, it loses nothing.
+ended; killed at any moment, it loses nothing. It reads what `assay prove` and `assay coordinator` settle; the contract's claims
+(`assay l1 operator`) are executed by `assay l1 vigilante`.
 
 What it has to be told is where to begin: the terms of the first epoch (any claim.json of that epoch has them, and
 Bitcoin commits to them), and the rollup's genesis: `sample`, or the JSON that `assay batch build` takes.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Alarm, Fault, FeeTrouble, Reject};
-use crate::types::{ClaimId, EpochIndex, TxId};
+use crate::types::{ClaimId, ContractTx, EpochIndex};
 
 impl Alarm {
     /// What happened and what people should do. `name` says how an epoch is called: see [`Contract::name`](crate::Contract::name).
@@ -14,7 +14,7 @@ impl Alarm {
 
     fn what(&self, name: impl Fn(EpochIndex) -> String) -> String {
         let claim = |id: &ClaimId| id.text(&name(id.epoch));
-        let tx = |id: &TxId| id.text(&name(id.epoch));
+        let tx = |id: &ContractTx| id.text(&name(id.epoch));
         match self {
             Self::Faulty(id, fault) => format!("{} {fault}", claim(id)),
             Self::Accepted(id) => format!("{} was accepted although it is wrong", claim(id)),
@@ -219,7 +219,7 @@ mod tests {
         let texts: std::collections::BTreeSet<String> = all().into_iter().map(said).collect();
         assert_eq!(texts.len(), all().len());
         for text in texts {
-            for internal in ["EpochIndex", "ClaimId", "TxId", "{", "\n", "  "] {
+            for internal in ["EpochIndex", "ClaimId", "ContractTx", "{", "\n", "  "] {
                 assert!(!text.contains(internal), "{text}");
             }
         }

@@ -324,8 +324,11 @@ impl VigilanteShell<'_> {
         };
         let place = |claim: ClaimId| Place { place: claim.epoch.0, epoch: number(claim), claim: claim.claim };
         let report = Report { stopped_before: place(end), goes_on_at: place(first_void) };
+        let name = |claim| world.contract.claim_name(claim);
         tracing::error!(
-            "{end} never came: the trunk goes on at {first_void}; have the attesters sign an epoch for that, see {}",
+            "{} never came: the trunk goes on at {}; have the attesters sign an epoch for that, see {}",
+            name(end),
+            name(first_void),
             self.handover.display()
         );
         let bytes = serde_json::to_vec_pretty(&report)

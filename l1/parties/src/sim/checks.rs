@@ -8,7 +8,7 @@ use super::options::Attack;
 use super::shell::{Actor, Machine};
 use super::world::World;
 use crate::event::{Alarm, Fault};
-use crate::types::{ClaimId, EpochIndex, TxId};
+use crate::types::{ClaimId, ContractTx, EpochIndex};
 use crate::view::{slashed_claim, Standing, View};
 
 /// Those who only watch.
@@ -20,7 +20,7 @@ impl World {
     }
 
     fn paid_out(&self, epoch: EpochIndex) -> bool {
-        self.view().finalised(TxId { epoch, role: TxRole::PayOut }).is_some()
+        self.view().finalised(ContractTx { epoch, role: TxRole::PayOut }).is_some()
     }
 
     /// True once nothing is left to wait for.

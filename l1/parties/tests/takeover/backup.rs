@@ -127,7 +127,7 @@ impl<'a> Backup<'a> {
         let runtime = Runtime::new().unwrap();
         let peers = self.serve(&runtime, &signers);
         std::fs::write(self.path("signing-peers.toml"), toml::to_string(&peers).unwrap()).unwrap();
-        let operator = || cli::OperatorArgs {
+        let operator = || cli::CollectorArgs {
             identity: self.path("collector.id"),
             peers: self.path("signing-peers.toml"),
             policy: self.path(BACKUP_POLICY),

@@ -41,7 +41,8 @@ pub enum TxRole {
     Assert(u32),
     /// Fills a slot of the assertion: claim, slot.
     AssertSlot(u32, u16),
-    /// Slash: challenged, and no assertion in time.
+    /// Slash: neither accepted nor an assertion in time. Consensus does not ask for a challenge: an unchallenged claim whose
+    /// OptimisticAcceptance is left out can be slashed, too.
     AssertTimeout(u32),
     /// Slash: a slot not filled in time.
     SlotTimeout(u32, u16),

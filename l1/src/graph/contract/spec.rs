@@ -103,7 +103,7 @@ pub struct ContractSpec {
     pub terms: EpochTerms,
     /// The attesters' aggregated key (n of n), deleted once the epoch's graph is signed.
     pub attesters: XOnlyPublicKey,
-    /// The attesters' aggregated key for a hand-over (n of n). It is kept while the epoch lasts, and all it can spend is the
+    /// The attesters' aggregated key for a hand-over (n of n). It outlives the signing, and all it can spend is the
     /// connector that a ClaimTimeout left, because nobody knows in advance after which claim an operator stops.
     pub recovery: XOnlyPublicKey,
     /// Owner of what nobody claimed in time, and of the sink's part of a slash.

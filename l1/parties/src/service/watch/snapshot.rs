@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use crate::contract::{Contract, Epoch, Origin};
 use crate::event::Fault;
-use crate::types::{epoch_name, ClaimId, EpochIndex, Height, TxId, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
+use crate::types::{
+    epoch_name, ClaimId, ContractTx, EpochIndex, Height, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT,
+};
 use crate::view::{slashed_claim, Readiness, Standing, View};
 
 /// A claim is late when less than this part of the time to make it is left.
@@ -156,11 +158,11 @@ struct At<'a> {
 
 impl At<'_> {
     fn confirmed(self, epoch: EpochIndex, role: TxRole) -> Option<u32> {
-        Some(self.view.confirmed(TxId { epoch, role })?.height.0)
+        Some(self.view.confirmed(ContractTx { epoch, role })?.height.0)
     }
 
     fn wait(self, epoch: EpochIndex, role: TxRole, what: &'static str) -> Option<Wait> {
-        match self.view.readiness(self.contract, TxId { epoch, role }) {
+        match self.view.readiness(self.contract, ContractTx { epoch, role }) {
             Readiness::Ready => Some(Wait { what, blocks: 0 }),
             Readiness::Until(height) => Some(Wait { what, blocks: height.since(self.view.tip().plus(1)) }),
             Readiness::Missing | Readiness::Spent => None,
