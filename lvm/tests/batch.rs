@@ -4,7 +4,7 @@ use alloy_consensus::TxLegacy;
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{keccak256, Bytes, TxKind, B256, U256};
 use assay_lvm::{
-    batch::hash_of_data,
+    batch::{blocks_of, hash_of_data},
     core::{
         accumulate, execute_run, fold, Block, BlockAttributes, BlockProgram, BlockPublicValues, ChainSpec,
         CodeControlGroup, FoldInput, HeaderError, History, Phase, PhaseSink, RunClaim, RunInput, StfError,
@@ -457,4 +457,48 @@ fn published_data_rebuilds_the_chain_and_bad_data_leaves_it_as_it_was() {
     }
     assert_eq!(hash_of_data(&data[1]).unwrap(), sample::batch(2).unwrap().hash().unwrap());
     assert_eq!(Some(chain.import(&data[1]).unwrap()), whole.state_after(4));
+}
+
+/// RLP of a list of encoded items.
+fn listed(items: &[&[u8]]) -> Vec<u8> {
+    let payload_length = items.iter().map(|item| item.len()).sum();
+    let mut list = Vec::new();
+    alloy_rlp::Header { list: true, payload_length }.encode(&mut list);
+    items.iter().for_each(|item| list.extend_from_slice(item));
+    list
+}
+
+/// The encoded lists in an RLP list.
+fn lists_in(mut list: &[u8]) -> Vec<&[u8]> {
+    let mut payload = alloy_rlp::Header::decode_bytes(&mut list, true).unwrap();
+    let mut items = Vec::new();
+    while !payload.is_empty() {
+        let before = payload;
+        alloy_rlp::Header::decode_bytes(&mut payload, true).unwrap();
+        items.push(&before[..before.len() - payload.len()]);
+    }
+    items
+}
+
+#[test]
+fn no_other_data_has_the_hash_of_a_batch() {
+    let data = sample::batch(1).unwrap().data();
+    let [first, second] = blocks_of(&data).unwrap()[..] else { panic!("two blocks") };
+    let parts = lists_in(second);
+    let [header, transactions, none, _] = parts[..] else { panic!("four lists") };
+    let paid = alloy_rlp::encode(Withdrawal { amount: 1, ..Withdrawal::default() });
+    let blocks: [&[&[u8]]; 5] = [
+        &[header, none, none, none],
+        &[header, transactions, &listed(&[header]), none],
+        &[header, transactions, none, &listed(&[&paid])],
+        &[header, transactions, none],
+        &[header, lists_in(first)[1], none, none],
+    ];
+    assert_eq!(listed(&[first, &listed(&parts)]), data);
+    for (at, block) in blocks.into_iter().enumerate() {
+        let other = listed(&[first, &listed(block)]);
+        assert!(sample::genesis_chain().unwrap().import(&other).is_err(), "{at}");
+        let error = hash_of_data(&other).unwrap_err().to_string();
+        assert!(error.contains("other things than its header"), "{at}: {error}");
+    }
 }
