@@ -271,16 +271,16 @@ impl Publisher {
         Ok(taken)
     }
 
-    /// Begins the one of the queue whose claim comes first: a claim must not wait for the data of those after it, and a reader looks for
-    /// data by its claim. What is wrong with one batch, or no money, keeps nobody from answering challenges.
+    /// Begins the one of the queue whose claim comes first: a claim must not wait for the data of those after it. What is wrong with one
+    /// batch, or no money, keeps nobody from answering challenges.
     fn begin_next(
         &mut self,
         (backend, height): (&dyn BitcoinBackend, u32),
         load: impl FnOnce(&[u8; 32]) -> Result<Option<ProvedBatch>, StoreError>,
     ) -> Result<(), ServiceError> {
-        let placed =
-            self.queue.iter().enumerate().filter_map(|(at, (root, place))| Some(((*place)?, at, *root)));
-        let Some((place, first, root)) = placed.min() else { return Ok(()) };
+        let claimed = |at: &usize| self.queue[*at].1.unwrap_or((u32::MAX, u32::MAX));
+        let Some(first) = (0..self.queue.len()).min_by_key(claimed) else { return Ok(()) };
+        let (root, place) = self.queue[first];
         let batch = match load(&root) {
             Ok(Some(batch)) => batch,
             Ok(None) => {
@@ -294,7 +294,7 @@ impl Publisher {
                 return Ok(());
             }
         };
-        match self.begin(&batch, place, (backend, height)) {
+        match self.begin(&batch, place.unwrap_or_default(), (backend, height)) {
             Ok(publication) => {
                 self.by_root.insert(root, publication);
                 self.queue.remove(first);

@@ -662,19 +662,6 @@ fn of_the_batches_that_wait_the_one_whose_claim_comes_first_is_published() {
 }
 
 #[test]
-fn a_batch_whose_claim_nobody_knows_yet_waits_and_is_published_as_data_of_that_claim() {
-    let world = World::new(&COINS);
-    let mut publisher = world.publisher();
-    let root = world.batches[0].values[0];
-    publisher.want(root, None);
-    world.step(&mut publisher).unwrap();
-    assert!(publisher.by_root.is_empty(), "a reader would not find it under another claim");
-    publisher.find_places(&BTreeMap::from([(root, (1, 0))]));
-    world.drive(&mut publisher).unwrap();
-    assert_eq!(publisher.by_root[&root].place, (1, 0));
-}
-
-#[test]
 fn a_batch_whose_file_is_damaged_stops_nothing_else_and_is_published_once_it_is_mended() {
     let world = World::new(&COINS);
     let mut publisher = world.publisher();
