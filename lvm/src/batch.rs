@@ -246,14 +246,21 @@ pub fn blocks_of(data: &[u8]) -> Result<Vec<&[u8]>, BatchError> {
 
 /// The hash of the batch whose data this is; see [`Batch::hash`].
 ///
-/// No other data has it: a block's hash is that of its header, so the rest is checked against what the header commits to.
+/// No other data has it: a block's hash is that of its header, so the rest is checked against what the header commits to. And executing what
+/// has one comes to an end: it says that it uses no more than [`GAS_MAX`], and a block that lies is found out after as much.
 ///
 /// # Errors
-/// As [`blocks_of`], and `Decode` if a block is not one, or holds other things than its header says.
+/// As [`blocks_of`], `Decode` if a block is not one, or holds other things than its header says, and `Oversize` for more gas than can
+/// be proved.
 pub fn hash_of_data(data: &[u8]) -> Result<[u8; 32], BatchError> {
-    let mut acc = B256::ZERO;
+    let (mut acc, mut gas) = (B256::ZERO, 0u64);
     for raw in blocks_of(data)? {
         let block = Block::decode(raw)?;
+        gas = gas.saturating_add(block.header.gas_used);
+        let got = gas.max(block.header.gas_limit);
+        if got > GAS_MAX {
+            return Err(BatchError::Oversize { item: "gas of the batch", limit: GAS_MAX, got });
+        }
         if !is_whole(&block) {
             let reason = "a block holds other things than its header says";
             return Err(DecodeError::Invalid { item: "batch data", reason }.into());

@@ -4,7 +4,7 @@ use alloy_consensus::TxLegacy;
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{keccak256, Bytes, TxKind, B256, U256};
 use assay_lvm::{
-    batch::{blocks_of, hash_of_data},
+    batch::{blocks_of, hash_of_data, GAS_MAX},
     core::{
         accumulate, execute_run, fold, Block, BlockAttributes, BlockProgram, BlockPublicValues, ChainSpec,
         CodeControlGroup, FoldInput, HeaderError, History, Phase, PhaseSink, RunClaim, RunInput, StfError,
@@ -500,5 +500,28 @@ fn no_other_data_has_the_hash_of_a_batch() {
         assert!(sample::genesis_chain().unwrap().import(&other).is_err(), "{at}");
         let error = hash_of_data(&other).unwrap_err().to_string();
         assert!(error.contains("other things than its header"), "{at}: {error}");
+    }
+}
+
+#[test]
+fn data_that_says_it_uses_more_gas_than_can_be_proved_has_no_hash() {
+    let batch = sample::batch(1).unwrap();
+    let hash_with = |change: &dyn Fn(&mut alloy_consensus::Header)| {
+        let blocks = batch.blocks.iter().map(|raw| {
+            let mut header = Block::decode(raw).unwrap().header;
+            change(&mut header);
+            listed(&[&[alloy_rlp::encode(&header).as_slice()], &lists_in(raw)[1..]].concat())
+        });
+        let blocks: Vec<Vec<u8>> = blocks.collect();
+        hash_of_data(&listed(&blocks.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+    };
+    let half = GAS_MAX / batch.blocks.len() as u64;
+    assert!(hash_with(&|header| (header.gas_used, header.gas_limit) = (half, GAS_MAX)).is_ok());
+    for change in [
+        (&|header| header.gas_used = half + 1) as &dyn Fn(&mut alloy_consensus::Header),
+        &|header| header.gas_used = u64::MAX,
+        &|header| header.gas_limit = GAS_MAX + 1,
+    ] {
+        assert!(matches!(hash_with(change), Err(BatchError::Oversize { limit: GAS_MAX, .. })));
     }
 }
