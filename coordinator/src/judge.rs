@@ -110,7 +110,7 @@ impl RollupJudge {
         match self.states.go_to(root) {
             Ok(found) => found,
             Err(error) => {
-                tracing::error!("{}: start with an empty directory", one_line(&error));
+                tracing::error!("{}: stop, remove `state` and `judge` in --dir, and start again", one_line(&error));
                 false
             }
         }

@@ -127,6 +127,10 @@ fn left_out<'a>(chain: &Chain, data: &[u8], due: impl Iterator<Item = &'a Forced
     let blocks: Result<Vec<_>, _> = raws.iter().map(|raw| Block::decode(raw)).collect();
     let Ok(blocks) = blocks else { return Verdict::Complete };
     let Some(first) = blocks.first() else { return Verdict::Complete };
+    // Executing would take as much gas as this header says, and the batch is invalid anyway if it says too much.
+    if chain.header(chain.tip()).is_none_or(|parent| !may_follow(parent.gas_limit, first.header.gas_limit)) {
+        return Verdict::Complete;
+    }
     let Ok(mut head) = Head::new(chain, attributes(first)) else { return Verdict::Complete };
     for forced in due {
         if head.taken().len() == TAKEN_MAX {
@@ -145,6 +149,11 @@ fn left_out<'a>(chain: &Chain, data: &[u8], due: impl Iterator<Item = &'a Forced
     Verdict::Complete
 }
 
+/// Whether a block may have this gas limit after one with that: wider by one than what executing allows.
+fn may_follow(parent: u64, limit: u64) -> bool {
+    limit.abs_diff(parent) <= parent / 1024
+}
+
 /// What the maker of the block chose.
 fn attributes(block: &Block<'_>) -> BlockAttributes {
     let header = &block.header;
@@ -156,5 +165,16 @@ fn attributes(block: &Block<'_>) -> BlockAttributes {
         parent_beacon_block_root: header.parent_beacon_block_root.unwrap_or_default(),
         extra_data: header.extra_data.clone(),
         withdrawals: block.withdrawals.clone().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_executed_under_a_gas_limit_that_the_block_may_not_have() {
+        assert!(may_follow(30_000_000, 30_000_000 + 29_295) && may_follow(30_000_000, 30_000_000 - 29_295));
+        assert!(!may_follow(30_000_000, 10_000_000_000) && !may_follow(30_000_000, 21_000));
     }
 }
