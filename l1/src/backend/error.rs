@@ -98,6 +98,9 @@ pub enum BackendError {
     },
 }
 
+/// How Core's messages about itself begin (`CHECK_NONFATAL`).
+const NODE_CHECK: &str = "Internal bug detected";
+
 impl BackendError {
     /// What a caller may do about it.
     #[must_use]
@@ -106,6 +109,8 @@ impl BackendError {
             Self::Unreachable { .. } | Self::Locked { .. } => Class::Transient,
             // -28: the node is warming up.
             Self::Rpc { code: -28, .. } => Class::Transient,
+            // A check of Core's own that it survives: `submitpackage` fails one if a block takes the package's transactions meanwhile.
+            Self::Rpc { code: -1, message, .. } if message.starts_with(NODE_CHECK) => Class::Transient,
             Self::Kernel { .. } => Class::Bug,
             _ => Class::Permanent,
         }
@@ -119,4 +124,24 @@ impl BackendError {
 
 fn list(transactions: &[(Txid, String)]) -> String {
     transactions.iter().map(|(txid, reason)| format!("; {txid}: {reason}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nodes_own_bug_is_worth_another_try_and_a_wrong_call_is_not() {
+        let error = |code, message: &str| BackendError::Rpc {
+            method: "submitpackage".into(),
+            code,
+            message: message.into(),
+        };
+        // As Core 31 answers where a block was connected meanwhile.
+        let race =
+            "Internal bug detected: mempool.exists(tx->GetHash())\n./rpc/mempool.cpp:1440 (submitpackage)";
+        assert_eq!(error(-1, race).class(), Class::Transient);
+        assert_eq!(error(-1, "submitpackage [\"rawtx\",...]").class(), Class::Permanent);
+        assert_eq!(error(-8, race).class(), Class::Permanent);
+    }
 }
