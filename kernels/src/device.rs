@@ -10,6 +10,8 @@
 mod bases;
 mod chunks;
 #[cfg(feature = "cuda")]
+mod copies;
+#[cfg(feature = "cuda")]
 mod cuda;
 mod kernels;
 mod layout;
@@ -95,6 +97,15 @@ pub trait Device {
         let buffer = self.alloc(bytes.len())?;
         self.write(&buffer, 0, bytes)?;
         Ok(buffer)
+    }
+
+    /// [`Device::upload`] of public bytes that may go on beside what was launched before: what is launched with the buffer later
+    /// waits for it. `bytes` are read during the call alone.
+    ///
+    /// # Errors
+    /// As [`Device::alloc`].
+    fn send(&self, bytes: &[u8]) -> Result<Self::Buffer, DeviceError> {
+        self.upload(bytes)
     }
 
     /// Copies a range of bytes back, after everything launched before has ended.
