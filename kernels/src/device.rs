@@ -23,12 +23,12 @@ mod no_gpu;
 mod ntt;
 
 pub use bases::{layout_for, DeviceBases, LADDER};
-pub use chunks::{sum_chunks, Bases};
+pub use chunks::{sum_at_once, sum_chunks, Bases, Job, Sum, Summand};
 #[cfg(feature = "cuda")]
 pub use cuda::Gpu;
 pub use kernels::{parameters, Parameter, KERNELS};
 pub use layout::Layout;
-pub use memory::{building_bytes, msm_bytes, msm_chunk, ntt_bytes, sum_bytes, table_bytes};
+pub use memory::{building_bytes, msm_bytes, msm_chunk, ntt_bytes, points_bytes, sum_bytes, table_bytes};
 pub use merkle::DeviceTree;
 pub use msm::{encode_points, DevicePoint, MsmPlan, SortedScalars};
 #[cfg(not(feature = "cuda"))]
