@@ -5,7 +5,8 @@
 #
 # Needs a driver of CUDA 13 (580 or later; with the checked-in PTX alone 520), Rust, g++. nvcc: the one in PATH, else the one of
 # scripts/cuda-toolchain.sh, else the checked-in PTX. Without compute-sanitizer it stops, unless ASSAY_WITHOUT_SANITIZER=1:
-# then the report says so. Builds assay-kernels alone, not the zkVM.
+# then the report says so. With nvcc, sppark's sums on the same GPU come last (bench/peers/gpu; its crates are fetched). Builds
+# assay-kernels alone, not the zkVM.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 least=${1:-16}
@@ -54,4 +55,21 @@ echo "* without sanitizer: $(grep -c '^ok:' out/gpu-check.log) checks" >>"$repor
 # Milliseconds, ratios and, where the driver tells the power, joules an operation; sums and proofs without and with tables.
 echo >>"$report"
 "$gpu" figures "$least" "$most" >>"$report"
+
+# sppark's sum next to ours on the same inputs and the same GPU; the program refuses a sum that is not ours.
+{
+  echo
+  if ! command -v nvcc >/dev/null; then
+    echo "sppark: NOT RUN, there is no nvcc"
+  elif ! sppark=$(bench/peers/gpu/build.sh out/peers-gpu 2>out/gpu-sppark.log | tail -1); then
+    echo "sppark: NOT RUN, it does not build here (out/gpu-sppark.log)"
+  else
+    echo "| operation | GPU, ms | sppark 0.1.16, same GPU, ms | ratio |"
+    echo "|---|---|---|---|"
+    for ((log = least; log <= most; log += 2)); do
+      "$gpu" inputs "$log" out/gpu-inputs && "$sppark" out/gpu-inputs || echo "| MSM G1 2^$log uniform | FAILED | | |"
+    done
+    rm -f out/gpu-inputs
+  fi
+} >>"$report"
 cat "$report"

@@ -36,6 +36,7 @@ use kept::KeptPoints;
 
 use crate::device::{
     decode, encode, ntt_bytes, sum_chunks, Bases, Class, Device, DeviceDomain, DeviceError, DevicePoint, Gpu,
+    Job, Sum,
 };
 use crate::groth16::{self, Groth16Error, Progress, ProvingKey};
 use crate::msm::{msm, G1Point, G2Point, Point};
@@ -301,13 +302,9 @@ impl<D: Device> Backend<D> {
         }
         let sum = self.attempt("MSM", |device| {
             let encoded = |range: std::ops::Range<usize>| Zeroizing::new(encode(&scalars[range]));
-            let mut sum = Projective::ZERO;
-            let bases = Bases::Host(points);
-            sum_chunks(device, points.len(), &bases, &encoded, |sorted, range| {
-                sum += bases.sum(device, sorted, range)?;
-                Ok(())
-            })?;
-            Ok::<_, BackendError>(sum)
+            let mut sum = Sum::new(Bases::Host(points));
+            sum_chunks(device, &mut Job::new(points.len(), vec![&mut sum]), &encoded, None)?;
+            Ok::<_, BackendError>(sum.total())
         })?;
         Ok(sum.unwrap_or_else(|| msm_on_cpu(points, scalars)))
     }

@@ -12,6 +12,8 @@ mod bases;
 mod budget;
 mod chunks;
 #[cfg(feature = "cuda")]
+mod copies;
+#[cfg(feature = "cuda")]
 mod cuda;
 mod kernels;
 mod layout;
@@ -23,12 +25,12 @@ mod no_gpu;
 mod ntt;
 
 pub use bases::{layout_for, DeviceBases, LADDER};
-pub use chunks::{sum_chunks, Bases};
+pub use chunks::{sum_at_once, sum_chunks, Bases, Job, Sum, Summand};
 #[cfg(feature = "cuda")]
 pub use cuda::Gpu;
 pub use kernels::{parameters, Parameter, KERNELS};
 pub use layout::Layout;
-pub use memory::{building_bytes, msm_bytes, msm_chunk, ntt_bytes, sum_bytes, table_bytes};
+pub use memory::{building_bytes, msm_bytes, msm_chunk, ntt_bytes, points_bytes, sum_bytes, table_bytes};
 pub use merkle::DeviceTree;
 pub use msm::{encode_points, DevicePoint, MsmPlan, SortedScalars};
 #[cfg(not(feature = "cuda"))]
@@ -97,6 +99,15 @@ pub trait Device {
         let buffer = self.alloc(bytes.len())?;
         self.write(&buffer, 0, bytes)?;
         Ok(buffer)
+    }
+
+    /// [`Device::upload`] of public bytes that may go on beside what was launched before: what is launched with the buffer later
+    /// waits for it. `bytes` are read during the call alone.
+    ///
+    /// # Errors
+    /// As [`Device::alloc`].
+    fn send(&self, bytes: &[u8]) -> Result<Self::Buffer, DeviceError> {
+        self.upload(bytes)
     }
 
     /// Copies a range of bytes back, after everything launched before has ended.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod cuda_shim {
+    mod ahead;
     mod backend;
     mod compiler;
     pub(crate) mod constants;

@@ -1,12 +1,15 @@
-//! The kernels on this machine's GPU: `gpu check`, `gpu repeat N` or `gpu figures LOG_MIN LOG_MAX`. `bench/gpu.sh` calls all three.
+//! The kernels on this machine's GPU: `gpu check`, `gpu repeat N`, `gpu figures LOG_MIN LOG_MAX` or `gpu inputs LOG FILE`.
+//! `bench/gpu.sh` calls all four.
 //!
 //! * `check`: every plan against the CPU at sizes around its blocks, and a proof; small, for compute-sanitizer.
 //! * `repeat`: the same sums, transform and tree N times, bit-equal.
 //! * `figures`: a Markdown table of times against arkworks in the same run, with energy where the driver tells the power.
+//! * `inputs`: a sum in G1 with its time in a file, for a peer on the same GPU (`bench/peers/gpu`).
 //!
 //! Nothing falls back to the CPU here: an error ends the program with status 1.
 
 mod energy;
+mod peer;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -38,7 +41,10 @@ fn main() -> Result<()> {
         ["check"] => check(),
         ["repeat", times] => repeat(times.parse()?),
         ["figures", least, most] => figures(least.parse()?, most.parse()?),
-        _ => Err("usage: gpu check | gpu repeat N | gpu figures LOG_MIN LOG_MAX".into()),
+        ["inputs", log, path] => peer::inputs(log.parse()?, path),
+        _ => {
+            Err("usage: gpu check | gpu repeat N | gpu figures LOG_MIN LOG_MAX | gpu inputs LOG FILE".into())
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 use ark_ec::short_weierstrass::Projective;
 
 use super::memory::PIECE;
-use super::msm::Place;
+use super::msm::{Launched, Place};
 use super::{per_thread, Argument, Device, DeviceError, DevicePoint, Layout, MsmPlan, SortedScalars};
 
 /// Points that share one inversion.
@@ -130,12 +130,21 @@ impl<B, P: DevicePoint> DeviceBases<B, P> {
         device: &D,
         sorted: &SortedScalars<B>,
     ) -> Result<Projective<P::Curve>, DeviceError> {
+        self.launch(device, sorted)?.finish::<D, P>(device)
+    }
+
+    /// Launches the kernels of [`DeviceBases::sum`].
+    pub(super) fn launch<D: Device<Buffer = B>>(
+        &self,
+        device: &D,
+        sorted: &SortedScalars<B>,
+    ) -> Result<Launched<B>, DeviceError> {
         let place = sorted.place();
         assert!(
             (place.layout, place.points) == (self.layout, self.count),
             "scalars sorted for bases like these"
         );
-        sorted.sum_over::<D, P>(device, &self.points)
+        sorted.launch_over::<D, P>(device, &self.points)
     }
 
     /// Each table from the one before, a piece at a time.

@@ -1,7 +1,8 @@
 //! The GPU, through NVIDIA's driver, which is loaded when it is first asked for: nothing is linked.
 //!
-//! One stream, so that buffers are written, read and given back in the order of the calls. Code, in the order tried: what
-//! nvcc made while this crate was built (`build.rs`), if it was found; the PTX of `cuda/ptx`, which the driver compiles.
+//! One stream for kernels, so that buffers are written, read and given back in the order of the calls, and one beside it for what
+//! is sent ahead ([`Copies`]). Code, in the order tried: what nvcc made while this crate was built (`build.rs`), if it was found;
+//! the PTX of `cuda/ptx`, which the driver compiles.
 #![allow(unsafe_code, reason = "calls of the CUDA driver; every block says why it is sound")]
 
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use cudarc::driver::{
 use cudarc::nvrtc::Ptx;
 
 use super::budget::{Budget, Share};
+use super::copies::{Arrival, Copies};
 use super::{parameters, Argument, Device, DeviceError, Launch, Parameter, KERNELS};
 
 macro_rules! code {
@@ -36,6 +38,8 @@ const LEAST_CAPABILITY: (i32, i32) = (8, 0);
 #[derive(Debug)]
 pub struct Gpu {
     stream: Arc<CudaStream>,
+    /// `None` without pinned memory: uploads wait for the kernels then.
+    copies: Option<Copies>,
     kernels: HashMap<&'static str, CudaFunction>,
     budget: Budget,
     description: String,
@@ -46,13 +50,23 @@ pub struct Gpu {
 pub struct GpuBuffer {
     slice: CudaSlice<u8>,
     bytes: usize,
+    arrival: Arrival,
     _share: Share,
+}
+
+impl GpuBuffer {
+    /// Its address, for what `stream` is given from now on.
+    fn address(&self, stream: &CudaStream) -> Result<sys::CUdeviceptr, DriverError> {
+        self.arrival.wait(stream)?;
+        Ok(self.slice.device_ptr(stream).0)
+    }
 }
 
 impl Drop for GpuBuffer {
     fn drop(&mut self) {
         let stream = Arc::clone(self.slice.stream());
-        // After a lost device there is nothing left to wipe.
+        // After a lost device there is nothing left to wait for or to wipe.
+        let _ = self.arrival.wait(&stream);
         let _ = stream.memset_zeros(&mut self.slice);
     }
 }
@@ -90,7 +104,8 @@ impl Gpu {
     fn start(memory_bytes: u64) -> Result<Self, DeviceError> {
         let refused = |what: &'static str| move |error: DriverError| absent(&format!("{what}: {error}"));
         let context = CudaContext::new(0).map_err(refused("no context"))?;
-        // SAFETY: there is one stream, so no event is needed to order the uses of a buffer.
+        // SAFETY: all uses of a buffer are on one stream, in the order of the calls, but for the copy into one that is sent, for
+        // which `Arrival` makes that stream wait: cudarc need not keep events for each buffer.
         unsafe { context.disable_event_tracking() };
         let capability = context.compute_capability().map_err(refused("no compute capability"))?;
         if capability < LEAST_CAPABILITY {
@@ -100,8 +115,11 @@ impl Gpu {
         }
         let (kernels, code) = load(&context)?;
         let name = context.name().map_err(refused("no name"))?;
+        let copies = Copies::new(&context)
+            .inspect_err(|error| tracing::warn!(%error, "no pinned memory: uploads wait for the kernels"))
+            .ok();
         let (stream, budget) = (context.default_stream(), Budget::new(memory_bytes));
-        Ok(Self { stream, kernels, budget, description: format!("{name}, {code}") })
+        Ok(Self { stream, copies, kernels, budget, description: format!("{name}, {code}") })
     }
 
     fn failed(&self, bytes: usize) -> impl Fn(DriverError) -> DeviceError + '_ {
@@ -112,6 +130,11 @@ impl Gpu {
             _ => DeviceError::Lost { reason: error.to_string() },
         }
     }
+}
+
+/// Bytes that are reserved for a buffer: elements are read 16 at a time.
+fn room(bytes: usize) -> usize {
+    bytes.max(1).next_multiple_of(16)
 }
 
 fn absent(reason: &str) -> DeviceError {
@@ -156,11 +179,10 @@ impl Device for Gpu {
     type Buffer = GpuBuffer;
 
     fn alloc(&self, bytes: usize) -> Result<GpuBuffer, DeviceError> {
-        // Elements are read 16 bytes at a time.
-        let room = bytes.max(1).next_multiple_of(16);
+        let room = room(bytes);
         let share = self.budget.take(room as u64)?;
         let slice = self.stream.alloc_zeros::<u8>(room).map_err(self.failed(room))?;
-        Ok(GpuBuffer { slice, bytes, _share: share })
+        Ok(GpuBuffer { slice, bytes, arrival: Arrival::default(), _share: share })
     }
 
     fn write(&self, buffer: &GpuBuffer, at: usize, bytes: &[u8]) -> Result<(), DeviceError> {
@@ -169,17 +191,32 @@ impl Device for Gpu {
             return Ok(());
         }
         self.stream.context().bind_to_thread().map_err(self.failed(0))?;
-        let (start, _order) = buffer.slice.device_ptr(&self.stream);
-        // SAFETY: the range is the buffer's (checked above), which lives until the copy has ended: buffers are given back in
-        // the order of the stream, and the caller's bytes are not used after the synchronisation.
-        unsafe { result::memcpy_htod_async(start + at as u64, bytes, self.stream.cu_stream()) }
+        let start = buffer.address(&self.stream).map_err(self.failed(0))? + at as u64;
+        if let Some(copies) = &self.copies {
+            // SAFETY: the range is the buffer's (checked above), which is given back in the order of the stream.
+            return unsafe { copies.write(&self.stream, start, bytes) }.map_err(self.failed(0));
+        }
+        // SAFETY: as above, and the caller's bytes are not used after the synchronisation.
+        unsafe { result::memcpy_htod_async(start, bytes, self.stream.cu_stream()) }
             .map_err(self.failed(0))?;
         self.stream.synchronize().map_err(self.failed(0))
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<GpuBuffer, DeviceError> {
+        let Some(copies) = &self.copies else { return self.upload(bytes) };
+        let room = room(bytes.len());
+        let slice = copies.reserve(&self.stream, room).map_err(self.failed(room))?;
+        let buffer = GpuBuffer { slice, bytes: bytes.len(), arrival: Arrival::default() };
+        let to = buffer.slice.device_ptr(&self.stream).0;
+        // SAFETY: the buffer was just reserved for this, with room for all, and gives it back after its arrival.
+        unsafe { copies.send((to, room), bytes, &buffer.arrival) }.map_err(self.failed(0))?;
+        Ok(buffer)
     }
 
     fn download(&self, buffer: &GpuBuffer, range: Range<usize>) -> Result<Vec<u8>, DeviceError> {
         assert!(range.start <= range.end && range.end <= buffer.bytes, "a range of the buffer");
         let mut bytes = vec![0; range.len()];
+        buffer.arrival.wait(&self.stream).map_err(self.failed(0))?;
         if !bytes.is_empty() {
             let view = buffer.slice.slice(range);
             self.stream.memcpy_dtoh(&view, &mut bytes).map_err(self.failed(0))?;
@@ -210,7 +247,10 @@ impl Device for Gpu {
         let mut call = self.stream.launch_builder(function);
         for argument in arguments {
             match argument {
-                Argument::Buffer(buffer) => call.arg(&buffer.slice),
+                Argument::Buffer(buffer) => {
+                    buffer.arrival.wait(&self.stream).map_err(self.failed(0))?;
+                    call.arg(&buffer.slice)
+                }
                 Argument::Number(number) => call.arg(number),
             };
         }

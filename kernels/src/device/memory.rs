@@ -26,7 +26,7 @@ fn scan_bytes(words: u64) -> u64 {
 #[must_use]
 pub fn msm_bytes<P: DevicePoint>(count: usize, plan: MsmPlan) -> u64 {
     let all = u32::try_from(count).unwrap_or(u32::MAX);
-    let points = room(P::BYTES as u64 * count as u64);
+    let points = points_bytes::<P>(count);
     let bytes = |large, layout| scratch::<P>(count as u64, large, layout, plan.task, points);
     if let Some(window) = plan.window {
         return bytes(all, Layout::new(window, 1));
@@ -36,6 +36,12 @@ pub fn msm_bytes<P: DevicePoint>(count: usize, plan: MsmPlan) -> u64 {
         .filter_map(|window| Some(bytes(most_large(window, all)?, Layout::new(window, 1))))
         .max()
         .unwrap_or(0)
+}
+
+/// The device memory of `count` points, in bytes: what comes to [`msm_bytes`] for points that are sent before their turn.
+#[must_use]
+pub fn points_bytes<P: DevicePoint>(count: usize) -> u64 {
+    room(P::BYTES as u64 * count as u64)
 }
 
 /// The device memory of the tables of `layout` for `count` points, in bytes: what [`super::DeviceBases`] keep.

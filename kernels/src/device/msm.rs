@@ -190,8 +190,17 @@ impl<B> SortedScalars<B> {
         device: &D,
         points: &B,
     ) -> Result<Projective<P::Curve>, DeviceError> {
+        self.launch::<D, P>(device, points)?.finish::<D, P>(device)
+    }
+
+    /// Launches the kernels of [`SortedScalars::sum`].
+    pub(super) fn launch<D: Device<Buffer = B>, P: DevicePoint>(
+        &self,
+        device: &D,
+        points: &B,
+    ) -> Result<Launched<B>, DeviceError> {
         assert!(self.place.layout.tables() == 1 && self.place.first == 0, "scalars sorted for these points");
-        self.sum_over::<D, P>(device, points)
+        self.launch_over::<D, P>(device, points)
     }
 
     /// Where the points of these scalars are.
@@ -199,19 +208,19 @@ impl<B> SortedScalars<B> {
         self.place
     }
 
-    /// The sum over the points at [`SortedScalars::place`] of `points`.
-    pub(super) fn sum_over<D: Device<Buffer = B>, P: DevicePoint>(
+    /// Launches the sum over the points at [`SortedScalars::place`] of `points`.
+    pub(super) fn launch_over<D: Device<Buffer = B>, P: DevicePoint>(
         &self,
         device: &D,
         points: &B,
-    ) -> Result<Projective<P::Curve>, DeviceError> {
+    ) -> Result<Launched<B>, DeviceError> {
+        let layout = self.place.layout;
         if self.count == 0 || self.rounds.is_empty() {
-            return Ok(Projective::zero());
+            return Ok(Launched { layout, sums: None });
         }
         let (sums, offsets) = self.sum_buckets::<D, P>(device, points)?;
         let sets = self.sum_sets::<D, P>(device, &sums, offsets)?;
-        let bytes = device.download(&sets, 0..2 * P::BYTES * self.place.layout.sets() as usize)?;
-        Ok(combine::<P>(&words(&bytes), self.place.layout.window()))
+        Ok(Launched { layout, sums: Some([sums, sets]) })
     }
 
     /// Sums the points of every bucket, `task` at a time: first the points, then sums of sums.
@@ -299,6 +308,26 @@ impl<B> SortedScalars<B> {
             (partial, before) = (next, after);
         }
         Ok(partial)
+    }
+}
+
+/// A sum whose kernels are launched.
+#[derive(Debug)]
+pub(super) struct Launched<B> {
+    layout: Layout,
+    /// Of buckets and of sets of them; `None` without scalars.
+    sums: Option<[B; 2]>,
+}
+
+impl<B> Launched<B> {
+    /// Waits for it.
+    pub(super) fn finish<D: Device<Buffer = B>, P: DevicePoint>(
+        self,
+        device: &D,
+    ) -> Result<Projective<P::Curve>, DeviceError> {
+        let Some([_, sets]) = &self.sums else { return Ok(Projective::zero()) };
+        let bytes = device.download(sets, 0..2 * P::BYTES * self.layout.sets() as usize)?;
+        Ok(combine::<P>(&words(&bytes), self.layout.window()))
     }
 }
 

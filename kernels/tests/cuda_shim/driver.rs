@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use ark_bn254::Fr;
 use ark_ff::FftField;
 use assay_kernels::backend::{Backend, BackendError, Counts, Transform};
-use assay_kernels::device::{Argument, Device, DeviceError, DeviceTree, Gpu, Launch};
+use assay_kernels::device::{decode, encode, Argument, Device, DeviceError, DeviceTree, Gpu, Launch};
 use assay_kernels::groth16::{prove_with, silent};
 use assay_kernels::msm::{G1Point, G2Point};
 use assay_kernels::poseidon2::Sponge;
@@ -19,6 +19,12 @@ use super::process::compiled;
 
 /// Set in the processes that have the driver: elsewhere the parts do nothing.
 const INSIDE: &str = "ASSAY_FAKE_DRIVER";
+/// Where the driver writes what runs.
+const TRACE: &str = "ASSAY_FAKE_TRACE";
+/// Orders in which the driver runs what is queued.
+const ORDERS: [&str; 5] = ["0", "1", "2", "3", "4"];
+/// More than both halves of pinned memory, and not a multiple of anything.
+const LONG: usize = (20 << 20) + 12_345;
 
 /// A folder with the driver of the shim; `None`, with a message, where it cannot be built.
 fn driver() -> Option<&'static Path> {
@@ -73,7 +79,10 @@ fn a_driver_without_the_calls_is_absent_and_nothing_panics() {
 
 #[test]
 fn results_on_the_driver_are_the_cpus() {
-    with_driver("everything_is_computed", &[]);
+    for order in ORDERS {
+        with_driver("everything_is_computed", &[("ASSAY_FAKE_ORDER", order)]);
+    }
+    with_driver("everything_is_computed", &[("ASSAY_FAKE_NO_PINNED", "1")]);
 }
 
 #[test]
@@ -138,6 +147,131 @@ fn buffers_are_zeroed_and_launches_typed() {
         let refused = gpu.launch(launch(kernel), &arguments).unwrap_err();
         assert!(matches!(refused, DeviceError::BadLaunch { .. }), "{refused}");
     }
+}
+
+/// Bytes without structure.
+fn noise(count: usize) -> Vec<u8> {
+    let next = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+    std::iter::successors(Some(count as u64), next).map(|state| (state >> 56) as u8).take(count).collect()
+}
+
+/// Multiplies in `a`, and does not wait for it.
+fn multiply<D: Device>(device: &D, a: &D::Buffer, b: &D::Buffer, count: u32) {
+    let launch = Launch { kernel: "ntt_multiply_kernel", grid: count.div_ceil(64), block: 64, shared: 0 };
+    let arguments = [Argument::Buffer(a), Argument::Buffer(b), Argument::Number(count)];
+    device.launch(launch, &arguments).unwrap();
+}
+
+#[test]
+fn what_is_sent_is_waited_for_and_wiped_in_every_order() {
+    for order in ORDERS {
+        with_driver("buffers_are_sent", &[("ASSAY_FAKE_ORDER", order)]);
+    }
+    with_driver("buffers_are_sent", &[("ASSAY_FAKE_NO_PINNED", "1")]);
+}
+
+#[test]
+#[ignore = "a part of what_is_sent_is_waited_for_and_wiped_in_every_order"]
+fn buffers_are_sent() {
+    if std::env::var_os(INSIDE).is_none() {
+        return;
+    }
+    let gpu = Gpu::open().unwrap();
+    let free = gpu.memory_free().unwrap();
+    // Halves of pinned memory are filled again before their copies have run.
+    let bytes = [noise(LONG), noise(LONG + 1)];
+    let sent = [0, 1].map(|at| gpu.send(&bytes[at]).unwrap());
+    for at in [1, 0] {
+        assert!(gpu.download(&sent[at], 0..bytes[at].len()).unwrap() == bytes[at], "{at}");
+    }
+    // A kernel waits, also for the second argument.
+    let z = witness(200);
+    let (a, b) = (gpu.upload(&encode(&z)).unwrap(), gpu.send(&encode(&z)).unwrap());
+    multiply(&gpu, &a, &b, 200);
+    multiply(&gpu, &b, &a, 200);
+    let cubes: Vec<Fr> = z.iter().map(|z| z * z * z).collect();
+    assert_eq!(decode(&gpu.download(&b, 0..32 * 200).unwrap()), cubes);
+    // So does what is written over it, and its end.
+    let c = gpu.send(&bytes[0]).unwrap();
+    gpu.write(&c, 5, b"over").unwrap();
+    assert_eq!(gpu.download(&c, 4..10).unwrap(), [&bytes[0][4..5], b"over", &bytes[0][9..10]].concat());
+    // What a kernel still uses is given back, and memory taken for what is sent next.
+    drop((a, b, c, sent));
+    let next = gpu.send(&bytes[1]).unwrap();
+    drop(gpu.send(&bytes[0]).unwrap());
+    assert!(gpu.download(&next, 0..bytes[1].len()).unwrap() == bytes[1]);
+    assert_eq!(gpu.download(&gpu.send(&[]).unwrap(), 0..0).unwrap(), []);
+    drop(next);
+    assert_eq!(gpu.memory_free().unwrap(), free);
+}
+
+#[test]
+fn what_is_sent_arrives_beside_kernels_that_nobody_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace");
+    let settings = [("ASSAY_FAKE_ORDER", "0"), (TRACE, trace.to_str().unwrap())];
+    with_driver("copies_overtake_a_kernel", &settings);
+}
+
+#[test]
+#[ignore = "a part of what_is_sent_arrives_beside_kernels_that_nobody_waited_for"]
+fn copies_overtake_a_kernel() {
+    if std::env::var_os(INSIDE).is_none() {
+        return;
+    }
+    let gpu = Gpu::open().unwrap();
+    let values = gpu.upload(&encode(&witness(64))).unwrap();
+    multiply(&gpu, &values, &values, 64);
+    let sent = gpu.send(&noise(LONG)).unwrap();
+    let trace = || std::fs::read_to_string(std::env::var_os(TRACE).unwrap()).unwrap();
+    assert_eq!(trace().lines().collect::<Vec<_>>(), ["copy of 2048", "copy of 8388608"]);
+    gpu.download(&values, 0..1).unwrap();
+    assert!(trace().ends_with("ntt_multiply_kernel\n"));
+    gpu.download(&sent, 0..1).unwrap();
+    assert_eq!(trace().matches("copy").count(), 4);
+}
+
+#[test]
+fn a_witness_does_not_stay_in_pinned_memory() {
+    for settings in [[("ASSAY_FAKE_BAD_COPY", "100")], [("ASSAY_FAKE_BAD_COPY", "1")]] {
+        with_driver("a_witness_is_written", &[settings[0], ("ASSAY_FAKE_SECRET", "a secret")]);
+    }
+}
+
+#[test]
+#[ignore = "a part of a_witness_does_not_stay_in_pinned_memory"]
+fn a_witness_is_written() {
+    if std::env::var_os(INSIDE).is_none() {
+        return;
+    }
+    let gpu = Gpu::open().unwrap();
+    let refused = std::env::var("ASSAY_FAKE_BAD_COPY").unwrap() == "1";
+    assert_eq!(gpu.upload(&b"a secret".repeat(LONG / 8)).is_err(), refused);
+    // The driver looks for it at each launch.
+    let values = gpu.upload(&encode(&witness(64))).unwrap();
+    multiply(&gpu, &values, &values, 64);
+}
+
+#[test]
+fn after_a_copy_that_fails_nothing_is_left_and_the_next_is_good() {
+    for order in ORDERS {
+        with_driver("a_copy_fails", &[("ASSAY_FAKE_BAD_COPY", "1"), ("ASSAY_FAKE_ORDER", order)]);
+    }
+}
+
+#[test]
+#[ignore = "a part of after_a_copy_that_fails_nothing_is_left_and_the_next_is_good"]
+fn a_copy_fails() {
+    if std::env::var_os(INSIDE).is_none() {
+        return;
+    }
+    let gpu = Gpu::open().unwrap();
+    let (free, bytes) = (gpu.memory_free().unwrap(), noise(LONG));
+    let refused = gpu.send(&bytes).unwrap_err();
+    assert!(matches!(refused, DeviceError::Lost { .. }), "{refused}");
+    assert_eq!(gpu.memory_free().unwrap(), free);
+    let sent = gpu.send(&bytes).unwrap();
+    assert!(gpu.download(&sent, 0..LONG).unwrap() == bytes);
 }
 
 /// Inside a process with a driver: what is taken by itself is the CPU.

@@ -32,6 +32,17 @@ pub(crate) struct Rig {
     limit: u64,
     live: Rc<Cell<u64>>,
     peak: Cell<u64>,
+    /// Kernels launched since something was downloaded.
+    running: Cell<u32>,
+    sent: Rc<Cell<Sent>>,
+}
+
+/// What [`Device::send`] was called for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) all: u32,
+    /// While kernels were launched that nobody had waited for.
+    pub(crate) beside: u32,
 }
 
 /// Memory of the rig.
@@ -58,6 +69,8 @@ impl Rig {
             limit: 1 << 32,
             live: Rc::new(Cell::new(0)),
             peak: Cell::new(0),
+            running: Cell::new(0),
+            sent: Rc::default(),
         })
     }
 
@@ -69,6 +82,16 @@ impl Rig {
     /// The most bytes that were allocated at a time.
     pub(crate) fn peak(&self) -> u64 {
         self.peak.get()
+    }
+
+    /// What was sent, which can be read when a back end has taken the rig.
+    pub(crate) fn sent(&self) -> Rc<Cell<Sent>> {
+        Rc::clone(&self.sent)
+    }
+
+    /// Whether no fault is left to strike.
+    pub(crate) fn has_struck(&self) -> bool {
+        self.strikes.get() == 0
     }
 
     /// Measures the peak anew, from what is allocated now.
@@ -128,8 +151,15 @@ impl Device for Rig {
         self.shim.write(&buffer.buffer, at, bytes)
     }
 
+    fn send(&self, bytes: &[u8]) -> Result<RigBuffer, DeviceError> {
+        let Sent { all, beside } = self.sent.get();
+        self.sent.set(Sent { all: all + 1, beside: beside + u32::from(self.running.get() > 0) });
+        self.upload(bytes)
+    }
+
     fn download(&self, buffer: &RigBuffer, range: Range<usize>) -> Result<Vec<u8>, DeviceError> {
         self.call()?;
+        self.running.set(0);
         self.shim.download(&buffer.buffer, range)
     }
 
@@ -147,6 +177,7 @@ impl Device for Rig {
             })
             .collect();
         self.shim.launch(launch, &inner)?;
+        self.running.set(self.running.get() + 1);
         let Fault::Memory(kernel, index) = self.fault else { return Ok(()) };
         if launch.kernel != kernel || !self.strikes() {
             return Ok(());

@@ -1,5 +1,6 @@
 //! Sums over tables of multiples (`DeviceBases`), and proofs with a kept key.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use ark_bn254::{Fr, G1Projective, G2Projective};
@@ -8,7 +9,7 @@ use ark_ff::{Field, UniformRand};
 use assay_kernels::backend::{Backend, Counts};
 use assay_kernels::device::{
     building_bytes, encode, encode_points, layout_for, sum_bytes, sum_chunks, table_bytes, Bases, Device,
-    DeviceBases, DeviceError, DevicePoint, Layout, MsmPlan, LADDER,
+    DeviceBases, DeviceError, DevicePoint, Job, Layout, MsmPlan, Sum, LADDER,
 };
 use assay_kernels::groth16::{prove_with, silent};
 use assay_kernels::msm::{G1Point, G2Point, Point};
@@ -136,14 +137,13 @@ fn sums_over_tables_are_cut_until_they_fit_beside_them() {
     assert!(room - room / 16 < whole);
     let Some(rig) = Rig::with_memory(table_bytes::<G1Point>(1100, layout) + room) else { return };
     let bases = DeviceBases::<_, G1Point>::load(&rig, &encode_points(&points), layout).unwrap();
-    let (mut parts, mut sum) = (0, G1Projective::default());
-    let encoded = |range: std::ops::Range<usize>| Zeroizing::new(encode(&scalars[range]));
-    sum_chunks(&rig, 1100, &Bases::Kept(&bases), &encoded, |sorted, _| {
-        (parts, sum) = (parts + 1, sum + bases.sum(&rig, sorted)?);
-        Ok(())
-    })
-    .unwrap();
-    assert_eq!((parts, sum.into_affine()), (2, expected(&points, &scalars)));
+    let (parts, mut sum) = (Cell::new(0), Sum::new(Bases::Kept(&bases)));
+    let encoded = |range: std::ops::Range<usize>| {
+        parts.set(parts.get() + 1);
+        Zeroizing::new(encode(&scalars[range]))
+    };
+    sum_chunks(&rig, &mut Job::new(1100, vec![&mut sum]), &encoded, None).unwrap();
+    assert_eq!((parts.get(), sum.total().into_affine()), (2, expected(&points, &scalars)));
 }
 
 /// The most memory that loading and one sum took, and what was planned.

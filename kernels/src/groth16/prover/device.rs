@@ -2,21 +2,27 @@
 
 use std::ops::Range;
 
-use ark_bn254::{Fr, G1Projective, G2Projective};
+use ark_bn254::Fr;
 use ark_ff::{AdditiveGroup, FftField, Field};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use super::{product, product_a, DeviceKey, Parts};
-use crate::device::{encode, ntt_bytes, sum_chunks, Bases, Device, DeviceBases, DeviceDomain, DeviceError};
+use crate::device::{
+    encode, ntt_bytes, sum_at_once, sum_chunks, Bases, Device, DeviceBases, DeviceDomain, DeviceError,
+    DevicePoint, Job, Sum,
+};
 use crate::groth16::key::{ProvingKey, Section};
 use crate::groth16::setup::wipe;
 use crate::groth16::Progress;
-use crate::msm::G1Point;
 use crate::r1cs::R1cs;
 
 /// The sums on `device`; `domain` is the circuit's, `kept` what stays there of this key. Fails at once if the transforms do not
-/// fit; MSMs are cut until they do.
+/// fit; MSMs are cut until they do. While one runs, the points of the next are uploaded.
+///
+/// B1 and B2 share a sort, A has its own. In the wrap circuit A has 8,229,902 points, B 6,237,364, of which A has 6,207,517: one sort
+/// over all 8,259,749 would save 199 MB of scalars and no product; 2.0 M points at infinity in each of B1 and B2 would cost 390 MB
+/// of points and, as threads of a warp wait for each other, up to a third more time in these sums. It does not pay.
 ///
 /// # Errors
 /// Those of the device.
@@ -33,49 +39,37 @@ pub(crate) fn parts_on<D: Device>(
     if needed > free {
         return Err(DeviceError::OutOfMemory { needed, free });
     }
-    let products = quotient_values(device, domain, r1cs, assignment, progress)?;
-    let bases = bases(key, Section::H, kept.map(|kept| &kept.h));
-    let h = sum_of_products(device, &bases, products, domain.size(), progress)?;
+    let [l_index, a_index, b_index] =
+        [Section::LIndex, Section::AIndex, Section::BIndex].map(|index| key.index(index));
+    let mut h = sum_of(key, Section::H, kept.map(|kept| &kept.h));
+    let mut l = sum_of(key, Section::L, kept.map(|kept| &kept.l));
+    let mut a = sum_of(key, Section::A, kept.map(|kept| &kept.a));
+    let mut b1 = sum_of(key, Section::BG1, kept.map(|kept| &kept.b1));
+    let mut b2 = sum_of(key, Section::BG2, kept.map(|kept| &kept.b2));
+    let mut jobs = [
+        Job::new(domain.size(), vec![&mut h]),
+        Job::new(l_index.len(), vec![&mut l]),
+        Job::new(a_index.len(), vec![&mut a]),
+        Job::new(b_index.len(), vec![&mut b1, &mut b2]),
+    ];
 
-    let (mut l, mut a) = (G1Projective::ZERO, G1Projective::ZERO);
-    for (sum, stage, index, bases) in [
-        (&mut l, "prove: msm L", Section::LIndex, self::bases(key, Section::L, kept.map(|kept| &kept.l))),
-        (&mut a, "prove: msm A", Section::AIndex, self::bases(key, Section::A, kept.map(|kept| &kept.a))),
-    ] {
-        let index = key.index(index);
+    let products = quotient_values(device, domain, r1cs, assignment, progress)?;
+    let (job, next) = jobs.split_at_mut(1);
+    // The transforms run: what is free is what was, but for them.
+    job[0].send_ahead(device, free - needed, free - needed)?;
+    sum_of_products(device, &mut job[0], products, domain.size(), next.first_mut(), progress)?;
+    for (at, (stage, index)) in
+        [("prove: msm L", l_index), ("prove: msm A", a_index), ("prove: msm B", b_index)]
+            .into_iter()
+            .enumerate()
+    {
+        let (job, next) = jobs[1 + at..].split_at_mut(1);
         let count = index.len() as u64;
         progress(stage, 0, count);
-        sum_chunks(device, index.len(), &bases, &gathered(assignment, index), |sorted, range| {
-            *sum += bases.sum(device, sorted, range)?;
-            Ok(())
-        })?;
+        sum_chunks(device, &mut job[0], &gathered(assignment, index), next.first_mut())?;
         progress(stage, count, count);
     }
-    let (b1, b2) = sums_of_b(device, key, kept, assignment, progress)?;
-    Ok(Parts { h, l, a, b1, b2 })
-}
-
-/// B in both groups: the scalars are sorted once.
-fn sums_of_b<D: Device>(
-    device: &D,
-    key: &ProvingKey,
-    kept: Option<&DeviceKey<D::Buffer>>,
-    assignment: &[Fr],
-    progress: Progress<'_>,
-) -> Result<(G1Projective, G2Projective), DeviceError> {
-    let index = key.index(Section::BIndex);
-    let first = bases(key, Section::BG1, kept.map(|kept| &kept.b1));
-    let second = bases(key, Section::BG2, kept.map(|kept| &kept.b2));
-    let count = index.len() as u64;
-    let (mut b1, mut b2) = (G1Projective::ZERO, G2Projective::ZERO);
-    progress("prove: msm B", 0, count);
-    sum_chunks(device, index.len(), &second, &gathered(assignment, index), |sorted, range| {
-        b1 += first.sum(device, sorted, range.clone())?;
-        b2 += second.sum(device, sorted, range)?;
-        Ok(())
-    })?;
-    progress("prove: msm B", count, count);
-    Ok((b1, b2))
+    Ok(Parts { h: h.total(), l: l.total(), a: a.total(), b1: b1.total(), b2: b2.total() })
 }
 
 /// The values of `a(x) b(x)` on the coset, in natural order, on the device.
@@ -110,39 +104,33 @@ fn quotient_values<D: Device>(
 /// The sum over the H section, whose scalars are on the device already.
 fn sum_of_products<D: Device>(
     device: &D,
-    bases: &Bases<'_, D::Buffer, G1Point>,
+    job: &mut Job<'_, D>,
     products: D::Buffer,
     size: usize,
+    next: Option<&mut Job<'_, D>>,
     progress: Progress<'_>,
-) -> Result<G1Projective, DeviceError> {
+) -> Result<(), DeviceError> {
     let stage = "prove: msm H";
     progress(stage, 0, size as u64);
-    let mut sum = G1Projective::ZERO;
-    if bases.bytes(size) <= device.memory_free()? {
-        let sorted = bases.sort(device, &products, 0..size)?;
-        drop(products);
-        sum = bases.sum(device, &sorted, 0..size)?;
-    } else {
+    let mut next = next;
+    if let Some(products) = sum_at_once(device, job, products, next.as_deref_mut())? {
         let scalars = Zeroizing::new(device.download(&products, 0..32 * size)?);
         drop(products);
         let scalars =
             |range: Range<usize>| Zeroizing::new(scalars[32 * range.start..32 * range.end].to_vec());
-        sum_chunks(device, size, bases, &scalars, |sorted, range| {
-            sum += bases.sum(device, sorted, range)?;
-            Ok(())
-        })?;
+        sum_chunks(device, job, &scalars, next)?;
     }
     progress(stage, size as u64, size as u64);
-    Ok(sum)
+    Ok(())
 }
 
-/// The points of a section: those that are kept, or else those of the key.
-fn bases<'a, B, P>(
+/// A sum over the points of a section: those that are kept, or else those of the key.
+fn sum_of<'a, B, P: DevicePoint>(
     key: &'a ProvingKey,
     section: Section,
     kept: Option<&'a DeviceBases<B, P>>,
-) -> Bases<'a, B, P> {
-    kept.map_or_else(|| Bases::Encoded(key.section(section)), Bases::Kept)
+) -> Sum<'a, B, P> {
+    Sum::new(kept.map_or_else(|| Bases::Encoded(key.section(section)), Bases::Kept))
 }
 
 /// The encoded variables of an index, by range.
