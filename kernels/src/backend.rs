@@ -36,10 +36,11 @@ pub use kept::KeptKey;
 use crate::device::{
     decode, encode, ntt_bytes, sum_chunks, Bases, Class, Device, DeviceDomain, DeviceError, DevicePoint, Gpu,
 };
-use crate::groth16::{self, Groth16Error, Progress, ProvingKey};
+use crate::groth16::{self, Blinding, Groth16Error, Progress, ProvingKey};
 use crate::msm::{msm, G1Point, G2Point, Point};
 use crate::ntt::{Domain, NttError};
 use crate::r1cs::R1cs;
+use crate::secret::Secret;
 use counts::Counters;
 
 /// Points of the first MSM on a GPU, and of the first transform.
@@ -214,7 +215,8 @@ impl<D: Device> Backend<D> {
                 }
                 Transform::Evaluate => domain.evaluate(device, &buffer, None)?,
             }
-            Ok::<_, BackendError>(decode(&Zeroizing::new(device.download(&buffer, 0..32 * size)?)))
+            let bytes = Zeroizing::new(device.download(&buffer, 0..32 * size)?);
+            Ok::<_, BackendError>(Secret::from(decode(&bytes)))
         })?;
         match transformed {
             Some(transformed) => values.copy_from_slice(&transformed),
@@ -234,8 +236,8 @@ impl<D: Device> Backend<D> {
         assignment: &[Fr],
         progress: Progress<'_>,
     ) -> Result<Proof<Bn254>, Groth16Error> {
-        let [r, s] = groth16::blinding()?;
-        self.prove_with(key, r1cs, assignment, *r, *s, progress)
+        let blinding = groth16::blinding()?;
+        self.prove_on(&KeptKey::none(self, key), r1cs, assignment, &blinding, progress)
     }
 
     /// [`Backend::prove`] with given blinding scalars: for comparisons. A proof with known or repeated `r`, `s` leaks the
@@ -252,7 +254,8 @@ impl<D: Device> Backend<D> {
         s: Fr,
         progress: Progress<'_>,
     ) -> Result<Proof<Bn254>, Groth16Error> {
-        self.prove_on(&KeptKey::none(self, key), r1cs, assignment, [r, s], progress)
+        let blinding = [r, s].map(Zeroizing::new);
+        self.prove_on(&KeptKey::none(self, key), r1cs, assignment, &blinding, progress)
     }
 
     /// [`Backend::prove_with`], with what is kept of the key.
@@ -261,7 +264,7 @@ impl<D: Device> Backend<D> {
         kept: &KeptKey<'_, D>,
         r1cs: &R1cs,
         assignment: &[Fr],
-        [r, s]: [Fr; 2],
+        blinding: &Blinding,
         progress: Progress<'_>,
     ) -> Result<Proof<Bn254>, Groth16Error> {
         let key = kept.key();
@@ -273,7 +276,7 @@ impl<D: Device> Backend<D> {
                 let key = (key, points.as_deref());
                 Ok(groth16::parts_on(device, &domain, key, r1cs, assignment, progress)?)
             };
-            let proof = groth16::prove_from(key, r1cs, assignment, [r, s], progress, parts);
+            let proof = groth16::prove_from(key, r1cs, assignment, blinding, progress, parts);
             if proof.as_ref().is_err_and(|error| error.class().is_some()) {
                 kept.forget();
             }
@@ -281,7 +284,7 @@ impl<D: Device> Backend<D> {
         })?;
         match proof {
             Some(proof) => Ok(proof),
-            None => groth16::prove_with(key, r1cs, assignment, r, s, progress),
+            None => groth16::prove_on_cpu(key, r1cs, assignment, blinding, progress),
         }
     }
 

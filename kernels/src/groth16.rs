@@ -32,7 +32,7 @@ mod specialise;
 pub mod synthetic;
 
 pub use key::{Check, Opening, Origin, ProvingKey, INSECURE_TEXT};
-pub(crate) use prover::{blinding, domain_size, parts_on, prove_from, DeviceKey};
+pub(crate) use prover::{blinding, domain_size, parts_on, prove_from, prove_on_cpu, Blinding, DeviceKey};
 pub use prover::{prove, prove_with, verify};
 pub use setup::{setup, ToxicWaste};
 pub use specialise::specialise;

@@ -24,6 +24,7 @@ pub use coordinate::Coordinate;
 pub use point::{G1Point, G2Point, Point, PointFault};
 pub(crate) use subgroup::first_outside;
 
+use crate::secret::Secret;
 use ark_bn254::Fr;
 use ark_ec::short_weierstrass::Projective;
 use ark_ff::Zero;
@@ -36,8 +37,8 @@ const CHUNK_BYTES: usize = 64 << 20;
 
 /// `sum_i scalar(i) * points[i]`, for points of the prime-order subgroup other than [`Point::INFINITY`].
 ///
-/// `progress` gets (points done, points in all). Memory: 32 bytes a point, wiped where it is secret, the buckets of all windows, and
-/// 64 MiB for a chunk of points.
+/// `progress` gets (points done, points in all). Memory: [`host_bytes`]. Whatever follows from the scalars (digits, their order, sums of
+/// buckets) is wiped.
 ///
 /// # Panics
 /// If there are 2^31 points or more.
@@ -62,7 +63,8 @@ fn msm_in_chunks<P: Point>(
     let digits = Digits::new::<P>(points.len(), chunk, scalar);
     let mut memory = Memory::new(chunk.min(points.len()));
     let count = points.len() as u64;
-    let mut windows: Vec<Vec<P>> = vec![Vec::new(); digits.windows() as usize];
+    let mut windows: Vec<Secret<P>> = Vec::new();
+    windows.resize_with(digits.windows() as usize, || Secret::with_room(P::INFINITY, 0));
     for start in (0..points.len()).step_by(chunk) {
         progress(start as u64, count);
         let range = start..(start + chunk).min(points.len());
@@ -80,20 +82,16 @@ fn msm_in_chunks<P: Point>(
 }
 
 /// The windows' sums of weighted buckets; windows without any are zero.
-fn weigh<P: Point>(windows: &[Vec<P>]) -> Vec<Projective<P::Curve>> {
-    let used: Vec<(usize, &[P])> =
-        windows.iter().map(Vec::as_slice).enumerate().filter(|(_, sums)| !sums.is_empty()).collect();
-    let mut totals = vec![Projective::zero(); windows.len()];
+fn weigh<P: Point>(windows: &[Secret<P>]) -> Secret<Projective<P::Curve>> {
+    let mut totals = Secret::filled(Projective::zero(), windows.len());
+    let mut used: Vec<_> = totals.iter_mut().zip(windows).filter(|(_, sums)| !sums.is_empty()).collect();
     // Each thread weighs its windows together.
     let share = used.len().div_ceil(rayon::current_num_threads()).max(1);
-    let weigh = |used: &[(usize, &[P])]| {
-        let sums: Vec<&[P]> = used.iter().map(|(_, sums)| *sums).collect();
+    used.par_chunks_mut(share).for_each(|used| {
+        let sums: Vec<&[P]> = used.iter().map(|(_, sums)| sums.as_slice()).collect();
         let weighted = buckets::weighted(&sums);
-        used.iter().map(|(window, _)| *window).zip(weighted).collect::<Vec<_>>()
-    };
-    for (window, total) in used.par_chunks(share).flat_map_iter(weigh).collect::<Vec<_>>() {
-        totals[window] = total;
-    }
+        used.iter_mut().zip(weighted.iter()).for_each(|((total, _), weighted)| **total = *weighted);
+    });
     totals
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ark_bn254::{Bn254, Fr};
 use ark_groth16::Proof;
+use zeroize::Zeroizing;
 
 use super::Backend;
 use crate::device::{Device, DeviceError, Gpu};
@@ -44,8 +45,7 @@ impl<'k, D: Device> KeptKey<'k, D> {
         assignment: &[Fr],
         progress: Progress<'_>,
     ) -> Result<Proof<Bn254>, Groth16Error> {
-        let [r, s] = groth16::blinding()?;
-        self.prove_with(r1cs, assignment, *r, *s, progress)
+        self.backend.prove_on(self, r1cs, assignment, &groth16::blinding()?, progress)
     }
 
     /// [`KeptKey::prove`] with given blinding scalars: for comparisons. A proof with known or repeated `r`, `s` leaks the witness.
@@ -60,7 +60,7 @@ impl<'k, D: Device> KeptKey<'k, D> {
         s: Fr,
         progress: Progress<'_>,
     ) -> Result<Proof<Bn254>, Groth16Error> {
-        self.backend.prove_on(self, r1cs, assignment, [r, s], progress)
+        self.backend.prove_on(self, r1cs, assignment, &[r, s].map(Zeroizing::new), progress)
     }
 
     pub(super) fn points(&self) -> Option<Arc<DeviceKey<D::Buffer>>> {

@@ -6,6 +6,7 @@ use ark_ec::{AdditiveGroup, CurveConfig};
 use ark_ff::{BigInt, Field, Zero};
 
 use rayon::prelude::*;
+use zeroize::Zeroizing;
 
 use super::{narrow, per_thread, read_word, words, Argument, Device, DeviceError, Launch, Layout, GRAIN};
 use crate::msm::{G1Point, G2Point, Point};
@@ -211,7 +212,8 @@ impl<B> SortedScalars<B> {
         let (sums, offsets) = self.sum_buckets::<D, P>(device, points)?;
         let sets = self.sum_sets::<D, P>(device, &sums, offsets)?;
         let bytes = device.download(&sets, 0..2 * P::BYTES * self.place.layout.sets() as usize)?;
-        Ok(combine::<P>(&words(&bytes), self.place.layout.window()))
+        let bytes = Zeroizing::new(bytes);
+        Ok(combine::<P>(&Zeroizing::new(words(&bytes)), self.place.layout.window()))
     }
 
     /// Sums the points of every bucket, `task` at a time: first the points, then sums of sums.

@@ -10,10 +10,10 @@ use zeroize::Zeroizing;
 use super::{product, product_a, DeviceKey, Parts};
 use crate::device::{encode, ntt_bytes, sum_chunks, Bases, Device, DeviceBases, DeviceDomain, DeviceError};
 use crate::groth16::key::{ProvingKey, Section};
-use crate::groth16::setup::wipe;
 use crate::groth16::Progress;
 use crate::msm::G1Point;
 use crate::r1cs::R1cs;
+use crate::secret::Secret;
 
 /// The sums on `device`; `domain` is the circuit's, `kept` what stays there of this key. Fails at once if the transforms do not
 /// fit; MSMs are cut until they do.
@@ -90,9 +90,9 @@ fn quotient_values<D: Device>(
     progress(stage, 0, 3);
     let inverse = Fr::from(size as u64).inverse().unwrap_or(Fr::ZERO);
     let scale = domain.scale(device, inverse, Fr::GENERATOR)?;
-    let on_coset = |mut values: Vec<Fr>| {
+    let on_coset = |values: Secret| {
         let bytes = Zeroizing::new(encode(&values));
-        wipe(&mut values);
+        drop(values);
         let buffer = device.upload(&bytes)?;
         domain.interpolate(device, &buffer, Some(&scale))?;
         domain.evaluate(device, &buffer, None)?;
@@ -148,9 +148,7 @@ fn bases<'a, B, P>(
 /// The encoded variables of an index, by range.
 fn gathered<'a>(assignment: &'a [Fr], index: &'a [u32]) -> impl Fn(Range<usize>) -> Zeroizing<Vec<u8>> + 'a {
     move |range| {
-        let mut values: Vec<Fr> = index[range].par_iter().map(|at| assignment[*at as usize]).collect();
-        let bytes = Zeroizing::new(encode(&values));
-        wipe(&mut values);
-        bytes
+        let values = Secret::collect(Fr::ZERO, index[range].par_iter().map(|at| assignment[*at as usize]));
+        Zeroizing::new(encode(&values))
     }
 }
