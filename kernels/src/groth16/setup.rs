@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_number_is_reduced_as_arkworks_reduces_it() {
-        let mut bytes = [0; 64];
+        let mut bytes = [0u8; 64];
         for round in 0..50u8 {
             for (at, byte) in bytes.iter_mut().enumerate() {
                 *byte = byte.wrapping_mul(31).wrapping_add(round ^ at as u8);
