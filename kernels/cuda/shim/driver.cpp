@@ -1,10 +1,12 @@
 // A library with the names of NVIDIA's driver that runs the kernels on the shim: what src/device/cuda.rs calls, and no more.
-// Memory is not zeroed when it is handed out, as on a GPU. Its environment plants faults:
+// Memory is not zeroed when it is handed out, as on a GPU; it has to be zeros when it is given back, unless the device is lost, or
+// the process ends. Its environment plants faults:
 //
 //   ASSAY_FAKE_CAPABILITY  compute capability times ten (default 90)
 //   ASSAY_FAKE_MEMORY      bytes of the device (default 2^32)
 //   ASSAY_FAKE_LOST        the launch, counted from 0, at which the device is lost; every later call fails too
 //   ASSAY_FAKE_NO_IMAGE    set: no image is accepted
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <string>
@@ -45,6 +47,11 @@ Result release(uint64_t at) {
   const auto found = allocations.find(at);
   if (found == allocations.end()) return INVALID_VALUE;
   used -= found->second;
+  const char* bytes = reinterpret_cast<const char*>(at);
+  if (!lost && std::any_of(bytes, bytes + found->second, [](char byte) { return byte != 0; })) {
+    fputs("memory is given back that was not wiped\n", stderr);
+    abort();
+  }
   free(reinterpret_cast<void*>(at));
   allocations.erase(found);
   return lost ? ILLEGAL_ADDRESS : SUCCESS;
