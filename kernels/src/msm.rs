@@ -31,6 +31,7 @@ use ark_ff::Zero;
 use digits::Digits;
 use memory::Memory;
 use rayon::prelude::*;
+use tree::Trees;
 
 /// Bytes of a chunk's points and their images.
 const CHUNK_BYTES: usize = 64 << 20;
@@ -50,6 +51,20 @@ pub fn msm<P: Point>(
     msm_in_chunks(points, CHUNK_BYTES / (2 * P::BYTES), scalar, progress)
 }
 
+/// The most memory that [`msm`] takes at a time over `count` points, in bytes.
+///
+/// 32 bytes a scalar, the copied chunk of points, and for each window its buckets three times and its entries of a chunk twice: all
+/// windows may be under way at once. For each thread the scratch of a task.
+pub fn host_bytes<P: Point>(count: usize) -> u64 {
+    let chunk = (CHUNK_BYTES / (2 * P::BYTES)).min(count);
+    let threads = rayon::current_num_threads() as u64;
+    let point = P::BYTES as u64;
+    let windows = digits::widest(count, count.div_ceil(chunk.max(1)));
+    let of_window = |buckets: u64| buckets * (3 * point + 4 * (threads + 4)) + 16 * chunk as u64;
+    let sorted = windows.map(|(windows, buckets)| windows * of_window(buckets)).max().unwrap_or(0);
+    32 * count as u64 + 2 * point * chunk as u64 + sorted + (threads + 1) * buckets::task_bytes(point)
+}
+
 fn msm_in_chunks<P: Point>(
     points: &[P],
     chunk: usize,
@@ -61,6 +76,7 @@ fn msm_in_chunks<P: Point>(
         return Projective::zero();
     }
     let digits = Digits::new::<P>(points.len(), chunk, scalar);
+    let trees = Trees::default();
     let mut memory = Memory::new(chunk.min(points.len()));
     let count = points.len() as u64;
     let mut windows: Vec<Secret<P>> = Vec::new();
@@ -72,7 +88,7 @@ fn msm_in_chunks<P: Point>(
         windows.par_iter_mut().enumerate().for_each(|(window, sums)| {
             let sorted = digits.sort(window as u32, range.clone());
             if !sorted.entries.is_empty() {
-                buckets::add(sums, buckets::sums(&sorted, points));
+                buckets::add(sums, buckets::sums(&sorted, points, &trees));
             }
         });
     }

@@ -13,7 +13,7 @@ use ark_bn254::Fr;
 use ark_ff::{FftField, PrimeField, UniformRand};
 use assay_kernels::backend::{Backend, Transform};
 use assay_kernels::groth16::{
-    prove_with, setup, silent, synthetic, Check, Groth16Error, ProvingKey, ToxicWaste,
+    host_bytes, prove_with, setup, silent, synthetic, Check, Groth16Error, ProvingKey, ToxicWaste,
 };
 use assay_kernels::msm::{msm, G1Point, G2Point, Point};
 use assay_kernels::ntt::Domain;
@@ -22,7 +22,7 @@ use assay_kernels::secret::Secret;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use rayon::prelude::*;
-use watched::{turn, Seen, Watch};
+use watched::{peak, turn, Seen, Watch};
 
 fn random(count: usize) -> Vec<Fr> {
     let mut rng = ChaCha20Rng::seed_from_u64(count as u64);
@@ -41,8 +41,8 @@ struct Case {
 }
 
 impl Case {
-    fn new() -> Self {
-        let (system, z) = synthetic::circuit(1000);
+    fn new(constraints: usize) -> Self {
+        let (system, z) = synthetic::circuit(constraints);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         setup(&system, [0; 32], &path, ToxicWaste::random().unwrap(), &silent).unwrap();
@@ -163,7 +163,7 @@ const STAGES: [&str; 7] = [
 #[test]
 fn a_proof_gives_no_memory_back_that_holds_the_witness_or_what_follows_from_it() {
     let _turn = turn();
-    let Case { key, system, z, blinding: [r, s], words, .. } = &Case::new();
+    let Case { key, system, z, blinding: [r, s], words, .. } = &Case::new(1000);
     let mut wrong = z.clone();
     *wrong.last_mut().unwrap() += Fr::from(1u64);
     let done = seen(words, || drop(prove_with(key, system, z, *r, *s, &silent).unwrap()));
@@ -188,7 +188,7 @@ fn a_proof_gives_no_memory_back_that_holds_the_witness_or_what_follows_from_it()
 fn a_proof_on_a_device_gives_no_memory_of_the_host_back_that_holds_the_witness() {
     let _turn = turn();
     let Some(shim) = process::Shim::start(3) else { return };
-    let Case { key, system, z, blinding: [r, s], words, .. } = &Case::new();
+    let Case { key, system, z, blinding: [r, s], words, .. } = &Case::new(1000);
     let backend = Backend::on(shim).without_fallback();
     let done = seen(words, || drop(backend.prove_with(key, system, z, *r, *s, &silent).unwrap()));
     assert_eq!(done.words, 0, "{done:?}");
@@ -204,4 +204,19 @@ fn a_proof_on_a_device_gives_no_memory_of_the_host_back_that_holds_the_witness()
         backend.ntt(&mut values, Transform::Evaluate).unwrap();
     });
     assert_eq!(left.words, 0, "{left:?}");
+}
+
+#[test]
+fn a_proof_on_the_cpu_takes_no_more_memory_than_is_said() {
+    let _turn = turn();
+    for constraints in [1000, 12_000, 32_000] {
+        let Case { key, system, z, blinding: [r, s], .. } = &Case::new(constraints);
+        let taken = peak(|| drop(prove_with(key, system, z, *r, *s, &silent).unwrap()));
+        let said = host_bytes(key);
+        println!("{constraints} constraints: {taken} bytes taken, {said} said");
+        assert!(taken <= said, "{constraints}: {taken} bytes taken, {said} said");
+        // Scratch of threads is most of it for small ones; copies of points are partly not on the heap.
+        let scratch = (rayon::current_num_threads() as u64 + 1) * (6 << 20);
+        assert!(said <= 4 * taken + scratch, "{constraints}: {taken} bytes taken, {said} said");
+    }
 }

@@ -22,6 +22,7 @@ use crate::error::WorkerError;
 use crate::files::{FileRef, Hex32};
 use crate::progress::Reporter;
 use crate::proof::{committed_digest, words_to_bn254, ProofFile, WrapProof};
+use crate::settings::available_memory_bytes;
 use crate::stages::WrapInputs;
 use crate::verify::{verifier, vk_root_words};
 
@@ -317,7 +318,7 @@ pub struct Proved {
 ///
 /// # Errors
 /// [`WorkerError::PublicInput`] if the wrap proof is about something else, [`WorkerError::Circuit`],
-/// [`WorkerError::Groth16`], [`WorkerError::Verify`].
+/// [`WorkerError::Groth16`], [`WorkerError::Verify`]; [`WorkerError::MemoryMissing`] before anything is computed.
 pub fn prove(
     circuit: &Circuit,
     wrap: &WrapProof,
@@ -327,6 +328,8 @@ pub fn prove(
 ) -> Result<Proved, WorkerError> {
     check_release(wrap)?;
     statement.check(&wrap_inputs(wrap)?)?;
+    let assignment_bytes = 32 * circuit.inner.r1cs().num_variables() as u64;
+    require_memory(kernel::host_bytes(&parameters.key) + assignment_bytes, available_memory_bytes())?;
     reporter.report("witness", 0, 1);
     let assignment = circuit.inner.assign(&wrap.proof.vk, &wrap.proof.proof).map_err(circuit_error)?;
     check_assignment(&assignment, &statement.inputs())?;
@@ -344,6 +347,16 @@ pub fn prove(
     verify(&verifying_key, &proof, &statement.public_values)?;
     let public_input = statement.inputs().committed_values_digest.0;
     Ok(Proved { proof, verifying_key, public_input, insecure: parameters.insecure })
+}
+
+/// Refuses a proof that the memory does not hold, where the system says how much there is: the CPU may have to make it.
+fn require_memory(needed_bytes: u64, available: Option<u64>) -> Result<(), WorkerError> {
+    match available {
+        Some(available_bytes) if available_bytes < needed_bytes => {
+            Err(WorkerError::MemoryMissing { what: "the Groth16 proof", needed_bytes, available_bytes })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn gpu_faults(counts: &Counts) -> GpuFaults {
@@ -449,6 +462,16 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_proof_that_the_memory_does_not_hold_is_refused_with_what_is_missing() {
+        require_memory(5 << 30, None).unwrap();
+        require_memory(5 << 30, Some(5 << 30)).unwrap();
+        let refused = require_memory(5 << 30, Some(3 << 30)).unwrap_err();
+        let text = "the Groth16 proof needs 5120 MiB of memory, 3072 MiB are available: 2048 MiB are missing";
+        assert_eq!(refused.to_string(), text);
+        assert_eq!(refused.class(), crate::error::ErrorClass::Transient);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::Backend;
 use crate::device::{Device, DeviceError, Gpu};
-use crate::groth16::{self, DeviceKey, Groth16Error, Progress, ProvingKey};
+use crate::groth16::{self, DeviceKey, Groth16Error, Progress, ProofMemory, ProvingKey};
 use crate::r1cs::R1cs;
 
 /// A key for many proofs: [`Backend::keep`].
@@ -33,6 +33,12 @@ impl<'k, D: Device> KeptKey<'k, D> {
     #[must_use]
     pub fn tables(&self) -> Option<[u32; 4]> {
         self.points().map(|points| points.tables())
+    }
+
+    /// Device memory of a proof with this key, beside the points that are kept.
+    #[must_use]
+    pub fn memory(&self) -> ProofMemory {
+        groth16::proof_memory(self.key, self.points().as_deref())
     }
 
     /// [`Backend::prove`] with this key. After a failure of the device the points are not used any more.

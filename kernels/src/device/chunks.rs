@@ -5,7 +5,7 @@ use std::ops::Range;
 use ark_ec::short_weierstrass::Projective;
 use zeroize::Zeroizing;
 
-use super::memory::{largest_cut, msm_bytes, sum_bytes};
+use super::memory::{largest_cut, msm_bytes, sum_bytes, with_reserve};
 use super::{encode_points, Device, DeviceBases, DeviceError, DevicePoint, MsmPlan, SortedScalars};
 
 /// Where the points of a sum are.
@@ -74,7 +74,7 @@ impl<B, P: DevicePoint> Bases<'_, B, P> {
 /// `scalars` encodes a range of them; its bytes are wiped.
 ///
 /// # Errors
-/// Those of the device and of `sum`; [`DeviceError::OutOfMemory`] if not even a small part fits.
+/// Those of the device and of `sum`; [`DeviceError::TooLittleMemory`] if not even a small part fits.
 pub fn sum_chunks<D: Device, P: DevicePoint>(
     device: &D,
     count: usize,
@@ -82,9 +82,7 @@ pub fn sum_chunks<D: Device, P: DevicePoint>(
     scalars: &dyn Fn(Range<usize>) -> Zeroizing<Vec<u8>>,
     mut sum: impl FnMut(&SortedScalars<D::Buffer>, Range<usize>) -> Result<(), DeviceError>,
 ) -> Result<(), DeviceError> {
-    // A part of what is free is left to the driver and to fragments.
-    let free = device.memory_free()?;
-    let chunk = largest_cut(count, free - free / 16, |chunk| bases.bytes(chunk))?;
+    let chunk = largest_cut(count, device.memory_free()?, |chunk| with_reserve(bases.bytes(chunk)))?;
     for from in (0..count).step_by(chunk.max(1)) {
         let range = from..count.min(from + chunk);
         let buffer = device.upload(&scalars(range.clone()))?;

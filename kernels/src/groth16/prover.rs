@@ -3,14 +3,15 @@
 mod device;
 mod resident;
 
-pub(crate) use device::parts_on;
+pub use device::ProofMemory;
+pub(crate) use device::{parts_on, proof_memory};
 pub(crate) use resident::DeviceKey;
 
 use super::key::{ProvingKey, Section};
 use super::setup::{random_scalar, shape};
 use super::{Groth16Error, Progress};
-use crate::msm::{msm, Point};
-use crate::ntt::Domain;
+use crate::msm::{self, msm, G1Point, G2Point, Point};
+use crate::ntt::{self, Domain};
 use crate::r1cs::{R1cs, R1csError, SparseMatrix};
 use crate::secret::Secret;
 use ark_bn254::{Bn254, Fr, G1Projective, G2Projective};
@@ -24,7 +25,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 /// Proves that `assignment` (`[1, public.., private..]`) satisfies `r1cs`, and verifies the proof.
 ///
 /// What is derived from the assignment is wiped, after errors and panics too; the assignment is the caller's, who may keep it as a
-/// [`Secret`]. Memory: two field elements per point of the domain, and the mapped key, which the system may drop.
+/// [`Secret`]. Memory: [`host_bytes`], and the mapped key, which the system may drop.
 ///
 /// # Errors
 /// [`Groth16Error::Shape`] if the key is for another circuit, [`Groth16Error::Assignment`] if it is not satisfied,
@@ -36,6 +37,19 @@ pub fn prove(
     progress: Progress<'_>,
 ) -> Result<Proof<Bn254>, Groth16Error> {
     prove_on_cpu(key, r1cs, assignment, &blinding()?, progress)
+}
+
+/// The most memory that a proof on the CPU takes at a time beside key, circuit and assignment, in bytes, by the sizes in the key.
+///
+/// Two field elements a point of the domain while it transforms, then the quotient's values and the largest sum; the mapped key is
+/// not counted.
+pub fn host_bytes(key: &ProvingKey) -> u64 {
+    let size = key.domain_size();
+    let values = 32 * size;
+    let sum_g1 = |section| msm::host_bytes::<G1Point>(key.g1(section).len());
+    let sum_g2 = msm::host_bytes::<G2Point>(key.g2(Section::BG2).len());
+    let sums = [sum_g1(Section::L), sum_g1(Section::A), sum_g2].into_iter().fold(0, u64::max);
+    ntt::host_bytes(key.domain_size()) + (2 * values).max(values + sum_g1(Section::H)).max(sums)
 }
 
 /// The blinding scalars `r` and `s` of a proof; wiped when they are dropped.

@@ -1,8 +1,8 @@
 //! Sums of buckets, and the weighted sum of a window's buckets.
 
 use super::digits::Sorted;
-use super::pairs::Pairs;
-use super::tree::Tree;
+use super::pairs::{Pairs, BATCH};
+use super::tree::{Tree, Trees};
 use super::Point;
 use crate::secret::Secret;
 use ark_ec::short_weierstrass::Projective;
@@ -15,13 +15,20 @@ const TASK: usize = 1 << 14;
 /// Columns of a window that the weighted sum adds at once.
 const COLUMNS: usize = 128;
 
+/// Memory of a thread's task for points of `point` bytes: two levels of a tree, waiting pairs, and what shares an inversion.
+pub(crate) fn task_bytes(point: u64) -> u64 {
+    let entries = TASK as u64;
+    entries * (2 * point + 4 * 8) + 5 * point * BATCH as u64 + (BATCH as u64) * 80 + (64 << 10)
+}
+
 /// The sum of every bucket; infinity for an empty one.
-pub(crate) fn sums<P: Point>(sorted: &Sorted, points: &[P]) -> Secret<P> {
+pub(crate) fn sums<P: Point>(sorted: &Sorted, points: &[P], trees: &Trees<P>) -> Secret<P> {
     let count = sorted.entries.len();
     let parts: Vec<(usize, Secret<P>)> = (0..count.div_ceil(TASK))
         .into_par_iter()
-        .map_init(Tree::new, |tree, task| {
-            slice_sums(sorted, points, task * TASK..((task + 1) * TASK).min(count), tree)
+        .map(|task| {
+            let range = task * TASK..((task + 1) * TASK).min(count);
+            trees.lend(|tree| slice_sums(sorted, points, range, tree))
         })
         .collect();
     let mut sums = Secret::filled(P::INFINITY, sorted.ends.len());

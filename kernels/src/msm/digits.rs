@@ -166,6 +166,12 @@ fn window_for(long_halves: usize, chunks: usize) -> u32 {
     (4..=20).min_by_key(cost).unwrap_or(4)
 }
 
+/// Windows of a scalar, and buckets of a window, for every width that may be chosen for `count` scalars in `chunks`.
+pub(crate) fn widest(count: usize, chunks: usize) -> impl Iterator<Item = (u64, u64)> {
+    let widest = window_for(2 * count, chunks);
+    (4..=widest).map(|window| (u64::from(BITS.div_ceil(window)), 1 << (window - 1)))
+}
+
 /// `2^(c-1)` in every window but the top one.
 fn offset(window: u32) -> u128 {
     (0..BITS.div_ceil(window) - 1).map(|index| 1 << (index * window + window - 1)).sum()

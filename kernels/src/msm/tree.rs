@@ -5,6 +5,7 @@ use super::pairs::{add_all, Operands, Pairs, BATCH};
 use super::Point;
 use crate::field::{Arch, LANES};
 use crate::secret::Secret;
+use std::sync::{Mutex, PoisonError};
 
 /// Groups of eight pairs between the one that is read and the one whose points are asked for.
 const AHEAD: usize = 3;
@@ -16,6 +17,26 @@ pub(crate) struct Tree<P: Point> {
     current: Level<P>,
     next: Level<P>,
     scratch: Scratch<P>,
+}
+
+/// Scratch of a sum that nobody uses now: made and wiped once for each thread, not for each task.
+pub(crate) struct Trees<P: Point>(Mutex<Vec<Tree<P>>>);
+
+impl<P: Point> Default for Trees<P> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<P: Point> Trees<P> {
+    /// Calls `work` with scratch that no other thread has.
+    pub(crate) fn lend<T>(&self, work: impl FnOnce(&mut Tree<P>) -> T) -> T {
+        let trees = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tree = trees().pop().unwrap_or_else(Tree::new);
+        let done = work(&mut tree);
+        trees().push(tree);
+        done
+    }
 }
 
 /// What is left to be added.

@@ -20,12 +20,16 @@ static WORDS: RwLock<Vec<u64>> = RwLock::new(Vec::new());
 static FOUND: AtomicUsize = AtomicUsize::new(0);
 static BLOCKS: AtomicUsize = AtomicUsize::new(0);
 static DIRTY: AtomicUsize = AtomicUsize::new(0);
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
 /// One test at a time: what others give back is seen too.
 static TURN: Mutex<()> = Mutex::new(());
 
 // SAFETY: every call goes to the system's allocator with the layout it came with.
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(live, Ordering::Relaxed);
         // SAFETY: the caller's promise about the layout.
         unsafe { System.alloc_zeroed(layout) }
     }
@@ -35,6 +39,7 @@ unsafe impl GlobalAlloc for Watched {
             // SAFETY: the block is the caller's until it is given back below. It was handed out as zeros.
             look(unsafe { std::slice::from_raw_parts(block, layout.size()) });
         }
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller's promise about the block and its layout.
         unsafe { System.dealloc(block, layout) }
     }
@@ -60,6 +65,14 @@ pub(crate) struct Seen {
     pub(crate) blocks: usize,
     /// Those of them that were not all zeros.
     pub(crate) dirty: usize,
+}
+
+/// The most bytes that `work` had allocated at a time.
+pub(crate) fn peak(work: impl FnOnce()) -> u64 {
+    let before = LIVE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    work();
+    PEAK.load(Ordering::Relaxed).saturating_sub(before) as u64
 }
 
 /// For a test to hold from its begin to its end.

@@ -8,15 +8,18 @@ use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use super::{product, product_a, DeviceKey, Parts};
-use crate::device::{encode, ntt_bytes, sum_chunks, Bases, Device, DeviceBases, DeviceDomain, DeviceError};
+use crate::device::{
+    encode, least_cut, ntt_bytes, sum_chunks, with_reserve, Bases, Device, DeviceBases, DeviceDomain,
+    DeviceError, DevicePoint,
+};
 use crate::groth16::key::{ProvingKey, Section};
 use crate::groth16::Progress;
 use crate::msm::G1Point;
 use crate::r1cs::R1cs;
 use crate::secret::Secret;
 
-/// The sums on `device`; `domain` is the circuit's, `kept` what stays there of this key. Fails at once if the transforms do not
-/// fit; MSMs are cut until they do.
+/// The sums on `device`; `domain` is the circuit's, `kept` what stays there of this key. MSMs are cut until they fit; that they can
+/// be is for the caller to see first: [`proof_memory`].
 ///
 /// # Errors
 /// Those of the device.
@@ -28,11 +31,6 @@ pub(crate) fn parts_on<D: Device>(
     assignment: &[Fr],
     progress: Progress<'_>,
 ) -> Result<Parts, DeviceError> {
-    let needed = ntt_bytes(domain.size(), 2);
-    let free = device.memory_free()?;
-    if needed > free {
-        return Err(DeviceError::OutOfMemory { needed, free });
-    }
     let products = quotient_values(device, domain, r1cs, assignment, progress)?;
     let bases = bases(key, Section::H, kept.map(|kept| &kept.h));
     let h = sum_of_products(device, &bases, products, domain.size(), progress)?;
@@ -53,6 +51,37 @@ pub(crate) fn parts_on<D: Device>(
     }
     let (b1, b2) = sums_of_b(device, key, kept, assignment, progress)?;
     Ok(Parts { h, l, a, b1, b2 })
+}
+
+/// Device memory of a Groth16 proof in bytes, the domain's tables included, points that stay there for many proofs not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProofMemory {
+    /// With every sum cut as far as it goes. With less free memory there is no proof.
+    pub least: u64,
+    /// With no sum cut: more is never taken.
+    pub most: u64,
+}
+
+/// The plan of a whole proof, from the sizes in the key; `kept` are its points that are on the device already.
+pub(crate) fn proof_memory<B>(key: &ProvingKey, kept: Option<&DeviceKey<B>>) -> ProofMemory {
+    let size = key.domain_size() as usize;
+    let count = |index| key.index(index).len();
+    // B in G1 takes less than in G2.
+    let sums = [
+        cuts(&bases(key, Section::H, kept.map(|kept| &kept.h)), size),
+        cuts(&bases(key, Section::L, kept.map(|kept| &kept.l)), count(Section::LIndex)),
+        cuts(&bases(key, Section::A, kept.map(|kept| &kept.a)), count(Section::AIndex)),
+        cuts(&bases(key, Section::BG2, kept.map(|kept| &kept.b2)), count(Section::BIndex)),
+    ];
+    let [least, most] = sums.into_iter().fold([0; 2], |most, sum| [0, 1].map(|at| most[at].max(sum[at])));
+    // First two arrays of values, then sums beside the domain's tables.
+    let (transforms, tables) = (ntt_bytes(size, 2), ntt_bytes(size, 0));
+    ProofMemory { least: transforms.max(tables + least), most: transforms.max(tables + most) }
+}
+
+/// What a sum over `count` points takes, cut as far as it goes, with the reserve that cutting leaves; and whole.
+fn cuts<B, P: DevicePoint>(bases: &Bases<'_, B, P>, count: usize) -> [u64; 2] {
+    [with_reserve(bases.bytes(least_cut(count))), bases.bytes(count)]
 }
 
 /// B in both groups: the scalars are sorted once.
