@@ -1,7 +1,11 @@
 //! Groth16 and its parts on the CPU, each next to arkworks in the same run.
 //!
-//! Circuits have 2^16 constraints; with `ASSAY_BENCH_LARGE` set, 2^18. Scalars of the MSMs are dense and random, which is the worst
-//! case; the circuits' witnesses are a third bits.
+//! Sizes are 2^16, which takes minutes, and up to 2^n with `ASSAY_BENCH_LOG_MAX=n`: sums and transforms of 2^16, 2^18, .. 2^24,
+//! Groth16 of 2^16 and 2^20 constraints and from n = 23 on of as many as the wrap circuit has (8,321,600, of the synthetic circuit: the
+//! wrap circuit itself is in `examples/wrap_proof.rs`). n = 24 takes hours and 16 GiB. arkworks stands beside sizes up to
+//! 2^20, of Groth16 up to 2^16.
+//!
+//! Scalars of the MSMs are dense and random, which is the worst case; the circuits' witnesses are a third bits.
 
 #![allow(missing_docs, reason = "criterion's macro makes an undocumented function")]
 
@@ -18,16 +22,24 @@ use assay_kernels::groth16::{prove_with, setup, silent, synthetic, Check, Provin
 use assay_kernels::msm::{msm, G1Point, G2Point, Point};
 use assay_kernels::ntt::Domain;
 use assay_kernels::r1cs::{R1cs, SparseMatrix};
-use criterion::{criterion_group, criterion_main, BatchSize, Criterion};
+use criterion::{criterion_group, criterion_main, BatchSize, Criterion, SamplingMode};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
-fn log_size() -> u32 {
-    if std::env::var_os("ASSAY_BENCH_LARGE").is_some() {
-        18
-    } else {
-        16
-    }
+/// Sums and transforms above this are not given to arkworks.
+const PEER_LOG_MAX: u32 = 20;
+/// Constraints of the wrap circuit.
+const WRAP: usize = 8_321_600;
+
+fn log_max() -> u32 {
+    let asked = std::env::var("ASSAY_BENCH_LOG_MAX");
+    asked.map_or(16, |text| text.parse().expect("ASSAY_BENCH_LOG_MAX: expected a number"))
+}
+
+/// The sizes of sums and transforms that are asked for.
+fn logs() -> impl Iterator<Item = u32> {
+    let most = log_max();
+    (16..=24).step_by(2).filter(move |log| *log <= most)
 }
 
 fn scalars(count: usize) -> Vec<Fr> {
@@ -48,27 +60,32 @@ fn msm_of<P: Point>(c: &mut Criterion, name: &str, log: u32) {
     let (stored, affine) = points::<P>(1 << log);
     let scalars = scalars(1 << log);
     let mut group = c.benchmark_group(format!("{name}/2^{log}"));
-    group.sample_size(10);
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
     group.bench_function("ours", |b| b.iter(|| msm(&stored, |at| scalars[at], &|_, _| ())));
-    group.bench_function("arkworks", |b| {
-        b.iter(|| Projective::<P::Curve>::msm_unchecked(&affine, &scalars));
-    });
+    if log <= PEER_LOG_MAX {
+        group.bench_function("arkworks", |b| {
+            b.iter(|| Projective::<P::Curve>::msm_unchecked(&affine, &scalars));
+        });
+    }
     group.finish();
 }
 
 fn msms(c: &mut Criterion) {
-    let log = log_size();
-    msm_of::<G1Point>(c, "msm g1", log);
-    msm_of::<G2Point>(c, "msm g2", log - 2);
+    for log in logs() {
+        msm_of::<G1Point>(c, "msm g1", log);
+        msm_of::<G2Point>(c, "msm g2", log);
+    }
 }
 
 fn ntts(c: &mut Criterion) {
-    let log = log_size();
+    logs().for_each(|log| ntt_of(c, log));
+}
+
+fn ntt_of(c: &mut Criterion, log: u32) {
     let input = scalars(1 << log);
     let ours = Domain::new(1 << log).expect("a power of two");
-    let theirs = Radix2EvaluationDomain::<Fr>::new(1 << log).expect("a power of two");
     let mut group = c.benchmark_group(format!("ntt/2^{log}"));
-    group.sample_size(20);
+    group.sample_size(20).sampling_mode(SamplingMode::Flat);
     group.bench_function("ours", |b| {
         b.iter_batched_ref(
             || input.clone(),
@@ -76,9 +93,16 @@ fn ntts(c: &mut Criterion) {
             BatchSize::LargeInput,
         );
     });
-    group.bench_function("arkworks", |b| {
-        b.iter_batched_ref(|| input.clone(), |values| theirs.ifft_in_place(values), BatchSize::LargeInput);
-    });
+    if log <= PEER_LOG_MAX {
+        let theirs = Radix2EvaluationDomain::<Fr>::new(1 << log).expect("a power of two");
+        group.bench_function("arkworks", |b| {
+            b.iter_batched_ref(
+                || input.clone(),
+                |values| theirs.ifft_in_place(values),
+                BatchSize::LargeInput,
+            );
+        });
+    }
     group.finish();
 }
 
@@ -115,8 +139,35 @@ impl ConstraintSynthesizer<Fr> for ForArk<'_> {
 }
 
 fn groth16(c: &mut Criterion) {
-    let log = log_size();
-    let (system, z) = synthetic::circuit((1 << log) - 2);
+    let most = log_max();
+    beside_arkworks(c);
+    if most >= 20 {
+        ours_alone(c, "2^20", (1 << 20) - 2);
+    }
+    if most >= 23 {
+        ours_alone(c, "wrap circuit's size", WRAP);
+    }
+}
+
+/// A proof of a large circuit; its key is made once.
+fn ours_alone(c: &mut Criterion, name: &str, constraints: usize) {
+    let (system, z) = synthetic::circuit(constraints);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("key");
+    setup(&system, [0; 32], &path, ToxicWaste::random().expect("randomness"), &silent).expect("set-up");
+    let key = ProvingKey::open(&path, &[0; 32], Check::Quick).expect("a key");
+    let [r, s] = [scalars(2)[0], scalars(2)[1]];
+    let mut group = c.benchmark_group(format!("groth16/{name}"));
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    group.bench_function("prove, ours", |b| {
+        b.iter(|| prove_with(&key, &system, &z, r, s, &silent).expect("a proof"));
+    });
+    group.finish();
+}
+
+/// Set-up and proof of 2^16 constraints.
+fn beside_arkworks(c: &mut Criterion) {
+    let (system, z) = synthetic::circuit((1 << 16) - 2);
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("key");
     let [alpha, beta, gamma, delta, tau, r, s] = [0, 1, 2, 3, 4, 5, 6].map(|at| scalars(7)[at]);
@@ -135,7 +186,7 @@ fn groth16(c: &mut Criterion) {
     let key = ProvingKey::open(&path, &[0; 32], Check::Quick).expect("a key");
     let theirs_key = theirs();
 
-    let mut group = c.benchmark_group(format!("groth16/2^{log}"));
+    let mut group = c.benchmark_group("groth16/2^16");
     group.sample_size(10);
     group.bench_function("set-up, ours", |b| b.iter(ours));
     group.bench_function("set-up, arkworks", |b| b.iter(theirs));

@@ -20,6 +20,7 @@ use ark_ec::{AffineRepr, CurveGroup, PrimeGroup};
 use ark_groth16::{Groth16, VerifyingKey};
 use assay_kernels::groth16::{prove_with, setup, silent, Check, ProvingKey, ToxicWaste};
 use assay_kernels::r1cs::{R1cs, SparseMatrix};
+use assay_kernels::secret::Secret;
 use assay_worker_circuit::{WrapCircuit, WrapProof, WrapVerifyingKey};
 
 type Failure = Box<dyn Error>;
@@ -38,7 +39,7 @@ fn main() -> Result<(), Failure> {
 }
 
 /// The circuit and the variables of the shipped proof.
-fn circuit(home: &Path) -> Result<(WrapCircuit, Vec<Fr>), Failure> {
+fn circuit(home: &Path) -> Result<(WrapCircuit, Secret), Failure> {
     let cargo = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
     let mut folders = std::fs::read_dir(cargo.join("registry/src"))?
         .flatten()

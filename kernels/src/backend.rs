@@ -1,8 +1,9 @@
 //! MSM, NTT and proofs on a GPU where there is one, else on the CPU: [`Backend::auto`].
 //!
-//! A call that fails on the GPU is made once more there, and then on the CPU; [`Backend::counts`] counts all of it. A GPU that is
-//! lost twice in a row is not asked again: CUDA needs a new process then ([`Backend::is_lost`]). A proof is verified wherever it
-//! was made; a GPU whose first results are not the CPU's is not used at all.
+//! Memory is planned for a whole call before anything is allocated ([`DeviceError::TooLittleMemory`]). A call that fails on the
+//! GPU is made once more there, unless the plan did not fit and no memory has been given back, and then on the CPU;
+//! [`Backend::counts`] counts all of it. A GPU that is lost twice in a row is not asked again: CUDA needs a new process then
+//! ([`Backend::is_lost`]). A proof is verified wherever it was made; a GPU whose first results are not the CPU's is not used at all.
 //!
 //! ```
 //! use ark_bn254::Fr;
@@ -36,12 +37,13 @@ use kept::KeptPoints;
 
 use crate::device::{
     decode, encode, ntt_bytes, sum_chunks, Bases, Class, Device, DeviceDomain, DeviceError, DevicePoint, Gpu,
-    Job, Sum,
+    Job, Planned, Sum,
 };
-use crate::groth16::{self, Groth16Error, Progress, ProvingKey};
+use crate::groth16::{self, Blinding, Groth16Error, Progress, ProvingKey};
 use crate::msm::{msm, G1Point, G2Point, Point};
 use crate::ntt::{Domain, NttError};
 use crate::r1cs::R1cs;
+use crate::secret::Secret;
 use counts::Counters;
 
 /// Points of the first MSM on a GPU, and of the first transform.
@@ -211,7 +213,7 @@ impl<D: Device> Backend<D> {
             return Err(NttError::Shape { size }.into());
         }
         let transformed = self.attempt("transform", |device| {
-            plan(device, ntt_bytes(size, 1))?;
+            self.plan(device, Planned::Transform(size as u64), ntt_bytes(size, 1))?;
             let domain = self.domain_on(device, size)?;
             let buffer = device.upload(&Zeroizing::new(encode(values)))?;
             match transform {
@@ -222,7 +224,8 @@ impl<D: Device> Backend<D> {
                 }
                 Transform::Evaluate => domain.evaluate(device, &buffer, None)?,
             }
-            Ok::<_, BackendError>(decode(&Zeroizing::new(device.download(&buffer, 0..32 * size)?)))
+            let bytes = Zeroizing::new(device.download(&buffer, 0..32 * size)?);
+            Ok::<_, BackendError>(Secret::from(decode(&bytes)))
         })?;
         match transformed {
             Some(transformed) => values.copy_from_slice(&transformed),
@@ -242,8 +245,8 @@ impl<D: Device> Backend<D> {
         assignment: &[Fr],
         progress: Progress<'_>,
     ) -> Result<Proof<Bn254>, Groth16Error> {
-        let [r, s] = groth16::blinding()?;
-        self.prove_with(key, r1cs, assignment, *r, *s, progress)
+        let blinding = groth16::blinding()?;
+        self.prove_on((key, &KeptPoints::none()), r1cs, assignment, &blinding, progress)
     }
 
     /// [`Backend::prove`] with given blinding scalars: for comparisons. A proof with known or repeated `r`, `s` leaks the
@@ -260,7 +263,8 @@ impl<D: Device> Backend<D> {
         s: Fr,
         progress: Progress<'_>,
     ) -> Result<Proof<Bn254>, Groth16Error> {
-        self.prove_on((key, &KeptPoints::none()), r1cs, assignment, [r, s], progress)
+        let blinding = [r, s].map(Zeroizing::new);
+        self.prove_on((key, &KeptPoints::none()), r1cs, assignment, &blinding, progress)
     }
 
     /// [`Backend::prove_with`], with what is kept of the key.
@@ -269,18 +273,20 @@ impl<D: Device> Backend<D> {
         (key, kept): (&ProvingKey, &KeptPoints<D::Buffer>),
         r1cs: &R1cs,
         assignment: &[Fr],
-        [r, s]: [Fr; 2],
+        blinding: &Blinding,
         progress: Progress<'_>,
     ) -> Result<Proof<Bn254>, Groth16Error> {
         // Another attempt has the same r and s, and so the same proof: only one of them is ever good.
         let proof = self.attempt("proof", |device| {
             let points = kept.get();
             let parts = || {
+                let memory = groth16::proof_memory(key, points.as_deref());
+                self.plan(device, Planned::Proof(key.domain_size()), memory.least)?;
                 let domain = self.domain_on(device, groth16::domain_size(r1cs)?)?;
                 let key = (key, points.as_deref());
                 Ok(groth16::parts_on(device, &domain, key, r1cs, assignment, progress)?)
             };
-            let proof = groth16::prove_from(key, r1cs, assignment, [r, s], progress, parts);
+            let proof = groth16::prove_from(key, r1cs, assignment, blinding, progress, parts);
             if proof.as_ref().is_err_and(|error| error.class().is_some()) {
                 kept.forget();
             }
@@ -288,7 +294,7 @@ impl<D: Device> Backend<D> {
         })?;
         match proof {
             Some(proof) => Ok(proof),
-            None => groth16::prove_with(key, r1cs, assignment, r, s, progress),
+            None => groth16::prove_on_cpu(key, r1cs, assignment, blinding, progress),
         }
     }
 
@@ -341,7 +347,9 @@ impl<D: Device> Backend<D> {
             self.counters.add(|counts| &mut counts.failures);
             self.forget_domain();
             tracing::warn!(%error, what, retry, "the GPU failed");
-            if class == Class::Transient && !retry {
+            // What did not fit as a whole is tried again only where there is more memory now, of this process or of others.
+            let grown = |free| device.memory_free().is_ok_and(|now| now > free);
+            if class == Class::Transient && !retry && error.too_little().is_none_or(grown) {
                 self.counters.add(|counts| &mut counts.retries);
                 continue;
             }
@@ -368,6 +376,17 @@ impl<D: Device> Backend<D> {
         let domain = Arc::new(DeviceDomain::new(device, size)?);
         *kept = Some(Arc::clone(&domain));
         Ok(domain)
+    }
+
+    /// Fails before anything is allocated if `needed` bytes are not free, the tables of the last domain counted as free: they are
+    /// used again or given back.
+    fn plan(&self, device: &D, what: Planned, needed: u64) -> Result<(), DeviceError> {
+        let kept = self.domain.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = device.memory_free()? + kept.as_ref().map_or(0, |domain| domain.bytes());
+        if needed > free {
+            return Err(DeviceError::TooLittleMemory { what, needed, free });
+        }
+        Ok(())
     }
 
     /// After a failure its tables may be wrong.
@@ -430,21 +449,21 @@ fn on_cpu(values: &mut [Fr], transform: Transform) -> Result<(), NttError> {
     Ok(())
 }
 
-/// Fails before anything is allocated if `needed` bytes are not free.
-fn plan<D: Device>(device: &D, needed: u64) -> Result<(), DeviceError> {
-    let free = device.memory_free()?;
-    if needed > free {
-        return Err(DeviceError::OutOfMemory { needed, free });
-    }
-    Ok(())
-}
-
 /// Errors that tell the device's fault from the caller's.
 trait Failure: From<DeviceError> + std::fmt::Display {
     /// `None` if the device is not to blame.
     fn class(&self) -> Option<Class>;
     /// Whether the device is gone.
     fn is_lost(&self) -> bool;
+    /// The memory that was free for what did not fit as a whole; `None` for other errors.
+    fn too_little(&self) -> Option<u64>;
+}
+
+fn too_little(error: &DeviceError) -> Option<u64> {
+    match error {
+        DeviceError::TooLittleMemory { free, .. } => Some(*free),
+        _ => None,
+    }
 }
 
 impl Failure for BackendError {
@@ -457,6 +476,13 @@ impl Failure for BackendError {
 
     fn is_lost(&self) -> bool {
         matches!(self, Self::Device(DeviceError::Lost { .. }))
+    }
+
+    fn too_little(&self) -> Option<u64> {
+        match self {
+            Self::Device(error) => too_little(error),
+            _ => None,
+        }
     }
 }
 
@@ -472,6 +498,13 @@ impl Failure for Groth16Error {
 
     fn is_lost(&self) -> bool {
         matches!(self, Self::Device(DeviceError::Lost { .. }))
+    }
+
+    fn too_little(&self) -> Option<u64> {
+        match self {
+            Self::Device(error) => too_little(error),
+            _ => None,
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod msm;
 #[cfg(not(feature = "cuda"))]
 mod no_gpu;
 mod ntt;
+mod planned;
 
 pub use bases::{layout_for, DeviceBases, LADDER};
 pub use chunks::{sum_at_once, sum_chunks, Bases, Job, Sum, Summand};
@@ -31,11 +32,13 @@ pub use cuda::Gpu;
 pub use kernels::{parameters, Parameter, KERNELS};
 pub use layout::Layout;
 pub use memory::{building_bytes, msm_bytes, msm_chunk, ntt_bytes, points_bytes, sum_bytes, table_bytes};
+pub(crate) use memory::{least_cut, with_reserve};
 pub use merkle::DeviceTree;
 pub use msm::{encode_points, DevicePoint, MsmPlan, SortedScalars};
 #[cfg(not(feature = "cuda"))]
 pub use no_gpu::Gpu;
 pub use ntt::{DeviceDomain, Scale};
+pub use planned::{Bytes, Planned};
 
 use std::ops::Range;
 
@@ -133,12 +136,27 @@ pub trait Device {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DeviceError {
-    /// A buffer, or what is planned as a whole, does not fit.
-    #[error("out of device memory: {needed} bytes needed, {free} bytes free")]
+    /// A buffer does not fit.
+    #[error("out of device memory: a buffer of {}, {} are free", Bytes(*needed), Bytes(*free))]
     OutOfMemory {
-        /// Bytes of the buffer or of the plan.
+        /// Bytes of the buffer.
         needed: u64,
         /// Bytes that were free.
+        free: u64,
+    },
+    /// What is planned as a whole does not fit, however it is cut. Nothing of it was allocated.
+    #[error(
+        "out of device memory: {what} needs at least {}, {} are free: {} are missing",
+        Bytes(*needed),
+        Bytes(*free),
+        Bytes(needed.saturating_sub(*free))
+    )]
+    TooLittleMemory {
+        /// What the plan is for.
+        what: Planned,
+        /// Bytes that the smallest plan takes.
+        needed: u64,
+        /// Bytes that are free for it, those counted that it would use again.
         free: u64,
     },
     /// There is no device, or none that runs the kernels.
@@ -196,7 +214,10 @@ impl DeviceError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::OutOfMemory { .. } | Self::Lost { .. } | Self::WrongResult { .. } => Class::Transient,
+            Self::OutOfMemory { .. }
+            | Self::TooLittleMemory { .. }
+            | Self::Lost { .. }
+            | Self::WrongResult { .. } => Class::Transient,
             Self::Absent { .. } | Self::TooLarge { .. } | Self::Ntt(_) => Class::Permanent,
             Self::BadLaunch { .. } => Class::Bug,
         }

@@ -32,8 +32,10 @@ mod specialise;
 pub mod synthetic;
 
 pub use key::{Check, Opening, Origin, ProvingKey, INSECURE_TEXT};
-pub(crate) use prover::{blinding, domain_size, parts_on, prove_from, DeviceKey};
-pub use prover::{prove, prove_with, verify};
+pub(crate) use prover::{
+    blinding, domain_size, parts_on, proof_memory, prove_from, prove_on_cpu, Blinding, DeviceKey,
+};
+pub use prover::{host_bytes, prove, prove_with, verify, ProofMemory};
 pub use setup::{setup, ToxicWaste};
 pub use specialise::specialise;
 

@@ -4,7 +4,8 @@
 //! CPU code is a full back end and the oracle of the kernels in `cuda/`, whose launch plans are in [`device`]; they run on
 //! a CPU shim in tests, and with the feature `cuda` on a GPU. [`Backend`] takes a GPU where there is one, else the CPU.
 //!
-//! Non-goals: tasks, threads other than rayon's, constant time (the witness is wiped, not hidden from this machine's clock).
+//! Non-goals: tasks, threads other than rayon's, constant time (the witness is wiped, [`secret`], not hidden from this machine's
+//! clock).
 //!
 //! Invariants: every result is equal, bit for bit, to arkworks' (tests hold each against it); the widest instructions
 //! there are (8 lanes of AVX-512 IFMA, else portable) are chosen at run time and change no result; a proof is verified before
@@ -32,5 +33,6 @@ pub mod msm;
 pub mod ntt;
 pub mod poseidon2;
 pub mod r1cs;
+pub mod secret;
 
 pub use backend::Backend;

@@ -24,20 +24,22 @@ pub use coordinate::Coordinate;
 pub use point::{G1Point, G2Point, Point, PointFault};
 pub(crate) use subgroup::first_outside;
 
+use crate::secret::Secret;
 use ark_bn254::Fr;
 use ark_ec::short_weierstrass::Projective;
 use ark_ff::Zero;
 use digits::Digits;
 use memory::Memory;
 use rayon::prelude::*;
+use tree::Trees;
 
 /// Bytes of a chunk's points and their images.
 const CHUNK_BYTES: usize = 64 << 20;
 
 /// `sum_i scalar(i) * points[i]`, for points of the prime-order subgroup other than [`Point::INFINITY`].
 ///
-/// `progress` gets (points done, points in all). Memory: 32 bytes a point, wiped where it is secret, the buckets of all windows, and
-/// 64 MiB for a chunk of points.
+/// `progress` gets (points done, points in all). Memory: [`host_bytes`]. Whatever follows from the scalars (digits, their order, sums of
+/// buckets) is wiped.
 ///
 /// # Panics
 /// If there are 2^31 points or more.
@@ -47,6 +49,20 @@ pub fn msm<P: Point>(
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Projective<P::Curve> {
     msm_in_chunks(points, CHUNK_BYTES / (2 * P::BYTES), scalar, progress)
+}
+
+/// The most memory that [`msm`] takes at a time over `count` points, in bytes.
+///
+/// 32 bytes a scalar, the copied chunk of points, and for each window its buckets three times and its entries of a chunk twice: all
+/// windows may be under way at once. For each thread the scratch of a task.
+pub fn host_bytes<P: Point>(count: usize) -> u64 {
+    let chunk = (CHUNK_BYTES / (2 * P::BYTES)).min(count);
+    let threads = rayon::current_num_threads() as u64;
+    let point = P::BYTES as u64;
+    let windows = digits::widest(count, count.div_ceil(chunk.max(1)));
+    let of_window = |buckets: u64| buckets * (3 * point + 4 * (threads + 4)) + 16 * chunk as u64;
+    let sorted = windows.map(|(windows, buckets)| windows * of_window(buckets)).max().unwrap_or(0);
+    32 * count as u64 + 2 * point * chunk as u64 + sorted + (threads + 1) * buckets::task_bytes(point)
 }
 
 fn msm_in_chunks<P: Point>(
@@ -60,9 +76,11 @@ fn msm_in_chunks<P: Point>(
         return Projective::zero();
     }
     let digits = Digits::new::<P>(points.len(), chunk, scalar);
+    let trees = Trees::default();
     let mut memory = Memory::new(chunk.min(points.len()));
     let count = points.len() as u64;
-    let mut windows: Vec<Vec<P>> = vec![Vec::new(); digits.windows() as usize];
+    let mut windows: Vec<Secret<P>> = Vec::new();
+    windows.resize_with(digits.windows() as usize, || Secret::with_room(P::INFINITY, 0));
     for start in (0..points.len()).step_by(chunk) {
         progress(start as u64, count);
         let range = start..(start + chunk).min(points.len());
@@ -70,7 +88,7 @@ fn msm_in_chunks<P: Point>(
         windows.par_iter_mut().enumerate().for_each(|(window, sums)| {
             let sorted = digits.sort(window as u32, range.clone());
             if !sorted.entries.is_empty() {
-                buckets::add(sums, buckets::sums(&sorted, points));
+                buckets::add(sums, buckets::sums(&sorted, points, &trees));
             }
         });
     }
@@ -80,20 +98,16 @@ fn msm_in_chunks<P: Point>(
 }
 
 /// The windows' sums of weighted buckets; windows without any are zero.
-fn weigh<P: Point>(windows: &[Vec<P>]) -> Vec<Projective<P::Curve>> {
-    let used: Vec<(usize, &[P])> =
-        windows.iter().map(Vec::as_slice).enumerate().filter(|(_, sums)| !sums.is_empty()).collect();
-    let mut totals = vec![Projective::zero(); windows.len()];
+fn weigh<P: Point>(windows: &[Secret<P>]) -> Secret<Projective<P::Curve>> {
+    let mut totals = Secret::filled(Projective::zero(), windows.len());
+    let mut used: Vec<_> = totals.iter_mut().zip(windows).filter(|(_, sums)| !sums.is_empty()).collect();
     // Each thread weighs its windows together.
     let share = used.len().div_ceil(rayon::current_num_threads()).max(1);
-    let weigh = |used: &[(usize, &[P])]| {
-        let sums: Vec<&[P]> = used.iter().map(|(_, sums)| *sums).collect();
+    used.par_chunks_mut(share).for_each(|used| {
+        let sums: Vec<&[P]> = used.iter().map(|(_, sums)| sums.as_slice()).collect();
         let weighted = buckets::weighted(&sums);
-        used.iter().map(|(window, _)| *window).zip(weighted).collect::<Vec<_>>()
-    };
-    for (window, total) in used.par_chunks(share).flat_map_iter(weigh).collect::<Vec<_>>() {
-        totals[window] = total;
-    }
+        used.iter_mut().zip(weighted.iter()).for_each(|((total, _), weighted)| **total = *weighted);
+    });
     totals
 }
 

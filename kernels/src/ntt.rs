@@ -40,6 +40,13 @@ pub enum NttError {
     },
 }
 
+/// The most memory that a domain of `size` points and its transforms, which are in place, take beside the values, in bytes.
+pub fn host_bytes(size: u64) -> u64 {
+    // Twiddles of half the points, the factors of a coset, and for each thread the vectors of a pass.
+    let root = 1u64 << (size.max(1).ilog2() / 2 + 2);
+    16 * size + 64 * root + (rayon::current_num_threads() as u64 + 1) * (128 << 10)
+}
+
 /// A multiplicative subgroup of `2^k`, `3 * 2^k` or `9 * 2^k` points with the twiddles of its transforms.
 #[derive(Debug, Clone)]
 pub struct Domain {

@@ -322,6 +322,16 @@ pub struct Proved {
     pub insecure: bool,
 }
 
+/// Refuses a proof that the memory does not hold, where the system says how much there is: the CPU may have to make it.
+fn require_memory(needed_bytes: u64, available: Option<u64>) -> Result<(), WorkerError> {
+    match available {
+        Some(available_bytes) if available_bytes < needed_bytes => {
+            Err(WorkerError::MemoryMissing { what: "the Groth16 proof", needed_bytes, available_bytes })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The circuit's public inputs must be the ones read from the proof's public values.
 fn check_assignment(assignment: &[Fr], expected: &WrapInputs) -> Result<(), WorkerError> {
     let inputs = [
@@ -420,6 +430,16 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_proof_that_the_memory_does_not_hold_is_refused_with_what_is_missing() {
+        require_memory(5 << 30, None).unwrap();
+        require_memory(5 << 30, Some(5 << 30)).unwrap();
+        let refused = require_memory(5 << 30, Some(3 << 30)).unwrap_err();
+        let text = "the Groth16 proof needs 5120 MiB of memory, 3072 MiB are available: 2048 MiB are missing";
+        assert_eq!(refused.to_string(), text);
+        assert_eq!(refused.class(), crate::error::ErrorClass::Transient);
     }
 
     #[test]

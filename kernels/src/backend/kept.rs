@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ark_bn254::{Bn254, Fr};
 use ark_groth16::Proof;
+use zeroize::Zeroizing;
 
 use super::Backend;
 use crate::device::{Device, DeviceError, Gpu};
-use crate::groth16::{self, DeviceKey, Groth16Error, Progress, ProvingKey};
+use crate::groth16::{self, DeviceKey, Groth16Error, Progress, ProofMemory, ProvingKey};
 use crate::r1cs::R1cs;
 
 /// A key for many proofs: [`Backend::keep`].
@@ -44,6 +45,12 @@ impl<D: Device> KeptKey<D> {
         self.points.get().map(|points| points.tables())
     }
 
+    /// Device memory of a proof with this key, beside the points that are kept.
+    #[must_use]
+    pub fn memory(&self) -> ProofMemory {
+        groth16::proof_memory(&self.key, self.points.get().as_deref())
+    }
+
     /// [`Backend::prove`] with this key. After a failure of the device the points are not used any more.
     ///
     /// # Errors
@@ -54,8 +61,7 @@ impl<D: Device> KeptKey<D> {
         assignment: &[Fr],
         progress: Progress<'_>,
     ) -> Result<Proof<Bn254>, Groth16Error> {
-        let [r, s] = groth16::blinding()?;
-        self.prove_with(r1cs, assignment, *r, *s, progress)
+        self.backend.prove_on((&self.key, &self.points), r1cs, assignment, &groth16::blinding()?, progress)
     }
 
     /// [`KeptKey::prove`] with given blinding scalars: for comparisons. A proof with known or repeated `r`, `s` leaks the witness.
@@ -70,7 +76,8 @@ impl<D: Device> KeptKey<D> {
         s: Fr,
         progress: Progress<'_>,
     ) -> Result<Proof<Bn254>, Groth16Error> {
-        self.backend.prove_on((&self.key, &self.points), r1cs, assignment, [r, s], progress)
+        let blinding = [r, s].map(Zeroizing::new);
+        self.backend.prove_on((&self.key, &self.points), r1cs, assignment, &blinding, progress)
     }
 }
 

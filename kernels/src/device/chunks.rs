@@ -34,7 +34,7 @@ impl<B, P: DevicePoint> Bases<'_, B, P> {
     }
 
     /// The device memory of `count` points that are sent while something else runs, in bytes.
-    fn ahead_bytes(&self, count: usize) -> u64 {
+    pub(crate) fn ahead_bytes(&self, count: usize) -> u64 {
         match self {
             Self::Host(_) | Self::Encoded(_) => points_bytes::<P>(count),
             Self::Kept(_) => 0,
@@ -315,7 +315,7 @@ impl<'a, D: Device> Job<'a, D> {
 /// `scalars` encodes a range of them; its bytes are wiped.
 ///
 /// # Errors
-/// Those of the device; [`DeviceError::OutOfMemory`] if not even a small part fits.
+/// Those of the device; [`DeviceError::TooLittleMemory`] if not even a small part fits.
 ///
 /// # Panics
 /// If the job has scalars and no sum.

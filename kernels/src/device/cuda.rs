@@ -205,8 +205,9 @@ impl Device for Gpu {
     fn send(&self, bytes: &[u8]) -> Result<GpuBuffer, DeviceError> {
         let Some(copies) = &self.copies else { return self.upload(bytes) };
         let room = room(bytes.len());
+        let share = self.budget.take(room as u64)?;
         let slice = copies.reserve(&self.stream, room).map_err(self.failed(room))?;
-        let buffer = GpuBuffer { slice, bytes: bytes.len(), arrival: Arrival::default() };
+        let buffer = GpuBuffer { slice, bytes: bytes.len(), arrival: Arrival::default(), _share: share };
         let to = buffer.slice.device_ptr(&self.stream).0;
         // SAFETY: the buffer was just reserved for this, with room for all, and gives it back after its arrival.
         unsafe { copies.send((to, room), bytes, &buffer.arrival) }.map_err(self.failed(0))?;

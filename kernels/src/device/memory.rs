@@ -1,7 +1,7 @@
 //! Device memory, planned before anything is allocated: upper bounds, and how far a sum must be cut to fit.
 
 use super::msm::CHUNK;
-use super::{DeviceError, DevicePoint, Layout, MsmPlan};
+use super::{DeviceError, DevicePoint, Layout, MsmPlan, Planned};
 
 /// Allocations are rounded up to this.
 const GRANULE: u64 = 512;
@@ -116,7 +116,7 @@ fn scratch<P: DevicePoint>(count: u64, large: u32, layout: Layout, task: u32, po
 /// How many of `count` points can be summed at a time in `free` bytes: all of them, or the largest half of a half that fits.
 ///
 /// # Errors
-/// [`DeviceError::OutOfMemory`] with what the smallest cut needs.
+/// [`DeviceError::TooLittleMemory`] with what the smallest cut needs.
 pub fn msm_chunk<P: DevicePoint>(count: usize, plan: MsmPlan, free: u64) -> Result<usize, DeviceError> {
     largest_cut(count, free, |chunk| msm_bytes::<P>(chunk, plan))
 }
@@ -134,10 +134,22 @@ pub(super) fn largest_cut(
             return Ok(chunk);
         }
         if chunk <= LEAST_CHUNK {
-            return Err(DeviceError::OutOfMemory { needed, free });
+            return Err(DeviceError::TooLittleMemory { what: Planned::Sum(count as u64), needed, free });
         }
         chunk = chunk.div_ceil(2);
     }
+}
+
+/// How many of `count` points are summed at a time where memory is shortest.
+pub(crate) fn least_cut(count: usize) -> usize {
+    std::iter::successors(Some(count), |chunk| Some(chunk.div_ceil(2)))
+        .find(|chunk| *chunk <= LEAST_CHUNK)
+        .unwrap_or(count)
+}
+
+/// `bytes`, and a sixteenth of the whole for the driver and for fragments.
+pub(crate) fn with_reserve(bytes: u64) -> u64 {
+    bytes.saturating_mul(16).div_ceil(15)
 }
 
 /// The device memory of transforms over `size` points: `arrays` arrays of values, the domain's tables and one coset's.
@@ -173,11 +185,14 @@ mod tests {
         let chunk = msm_chunk::<G1Point>(1 << 20, plan, whole - 1).unwrap();
         assert_eq!(chunk, 1 << 19);
         assert!(msm_bytes::<G1Point>(chunk, plan) < whole);
-        let Err(DeviceError::OutOfMemory { needed, free: 1000 }) = msm_chunk::<G2Point>(1 << 20, plan, 1000)
+        let Err(DeviceError::TooLittleMemory { needed, free: 1000, .. }) =
+            msm_chunk::<G2Point>(1 << 20, plan, 1000)
         else {
             panic!("1000 bytes are not enough");
         };
         assert!(needed > 1000 && needed < msm_bytes::<G2Point>(1 << 11, plan));
+        assert_eq!(needed, msm_bytes::<G2Point>(least_cut(1 << 20), plan));
+        assert_eq!([0, 1, 1024, 1025, 3 << 20].map(least_cut), [0, 1, 1024, 513, 768]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use ark_ec::{AdditiveGroup, CurveConfig};
 use ark_ff::{BigInt, Field, Zero};
 
 use rayon::prelude::*;
+use zeroize::Zeroizing;
 
 use super::{narrow, per_thread, read_word, words, Argument, Device, DeviceError, Launch, Layout, GRAIN};
 use crate::msm::{G1Point, G2Point, Point};
@@ -326,8 +327,8 @@ impl<B> Launched<B> {
         device: &D,
     ) -> Result<Projective<P::Curve>, DeviceError> {
         let Some([_, sets]) = &self.sums else { return Ok(Projective::zero()) };
-        let bytes = device.download(sets, 0..2 * P::BYTES * self.layout.sets() as usize)?;
-        Ok(combine::<P>(&words(&bytes), self.layout.window()))
+        let bytes = Zeroizing::new(device.download(sets, 0..2 * P::BYTES * self.layout.sets() as usize)?);
+        Ok(combine::<P>(&Zeroizing::new(words(&bytes)), self.layout.window()))
     }
 }
 

@@ -77,6 +77,13 @@ impl<B> DeviceDomain<B> {
         self.size
     }
 
+    /// Bytes of its tables on the device.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let powers: usize = self.radix3.iter().flatten().map(Radix3::count).sum();
+        32 * ((1u64 << self.log_part >> 1).max(1) + powers as u64)
+    }
+
     /// The coefficient that position `position` of the permuted order holds.
     #[must_use]
     pub fn index_of(&self, position: usize) -> usize {
@@ -237,6 +244,11 @@ impl<B> Radix3<B> {
         powers.extend(successive_powers(root).take(1 << low_bits));
         powers.extend(successive_powers(root.pow([1 << low_bits])).take(third.div_ceil(1 << low_bits)));
         Ok(Self { powers: device.upload(&encode(&powers))?, low_bits, third })
+    }
+
+    /// How many powers there are.
+    fn count(&self) -> usize {
+        1 + (1 << self.low_bits) + self.third.div_ceil(1 << self.low_bits)
     }
 }
 

@@ -10,7 +10,8 @@ use ark_ec::short_weierstrass::{Affine, Projective};
 use ark_ec::CurveGroup;
 use ark_ff::{AdditiveGroup, PrimeField};
 use rayon::prelude::*;
-use zeroize::Zeroize;
+
+use crate::secret::Secret;
 
 /// Bits of a scalar, one for the carry of signed digits included.
 const SCALAR_BITS: u32 = 255;
@@ -66,13 +67,10 @@ impl<P: Point> FixedBase<P> {
     }
 
     fn block(&self, scalars: &[Fr], sums: &mut [P], pairs: &mut Pairs<P>) {
-        let mut remaining: Vec<[u64; 5]> = scalars
-            .iter()
-            .map(|scalar| {
-                let [a, b, c, d] = scalar.into_bigint().0;
-                [a, b, c, d, 0]
-            })
-            .collect();
+        let mut remaining = Secret::filled([0; 5], scalars.len());
+        for (limbs, scalar) in remaining.iter_mut().zip(scalars) {
+            limbs[..4].copy_from_slice(&scalar.into_bigint().0);
+        }
         for table in self.multiples.chunks(1 << (self.window - 1)) {
             for (at, limbs) in remaining.iter_mut().enumerate() {
                 let digit = next_digit(limbs, self.window);
@@ -88,7 +86,6 @@ impl<P: Point> FixedBase<P> {
             }
             pairs.flush(|at, sum| sums[at as usize] = sum);
         }
-        remaining.iter_mut().for_each(Zeroize::zeroize);
     }
 }
 

@@ -25,6 +25,7 @@ mod writer;
 
 pub(super) use writer::KeyWriter;
 
+use super::prover::{proof_memory, ProofMemory};
 use super::{silent, Groth16Error, Progress};
 use crate::msm::{G1Point, G2Point};
 use ark_bn254::{Bn254, G1Affine};
@@ -326,6 +327,11 @@ impl ProvingKey {
     /// Points of the evaluation domain.
     pub fn domain_size(&self) -> u64 {
         self.header.shape.domain
+    }
+
+    /// Device memory of a proof with this key, whose points are uploaded as they are needed.
+    pub fn device_memory(&self) -> ProofMemory {
+        proof_memory::<()>(self, None)
     }
 
     /// Bytes of the file.

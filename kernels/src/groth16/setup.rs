@@ -9,16 +9,17 @@ use super::{Groth16Error, Origin, Progress, INSECURE_TEXT};
 use crate::msm::{G1Point, G2Point, Point};
 use crate::ntt::Domain;
 use crate::r1cs::{R1cs, SparseMatrix};
+use crate::secret::Secret;
 use ark_bn254::{Bn254, Fr, G1Affine, G2Affine};
 use ark_ec::AffineRepr;
-use ark_ff::{FftField, Field, One, PrimeField, Zero};
+use ark_ff::{FftField, Field, One, Zero};
 use ark_groth16::VerifyingKey;
 use ark_serialize::CanonicalSerialize;
 use rand::rngs::OsRng;
 use rand::RngCore;
 use rayon::prelude::*;
 use std::path::Path;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Scalars whose points are made before they are written: 2^17 points are 8 or 16 MiB.
 const WRITE_BLOCK: usize = 64 * BLOCK;
@@ -46,11 +47,11 @@ impl ToxicWaste {
     /// [`Groth16Error::Randomness`].
     pub fn random() -> Result<Self, Groth16Error> {
         Ok(Self {
-            alpha: random_scalar()?,
-            beta: random_scalar()?,
-            gamma: random_scalar()?,
-            delta: random_scalar()?,
-            tau: random_scalar()?,
+            alpha: *random_scalar()?,
+            beta: *random_scalar()?,
+            gamma: *random_scalar()?,
+            delta: *random_scalar()?,
+            tau: *random_scalar()?,
         })
     }
 
@@ -61,33 +62,29 @@ impl ToxicWaste {
 }
 
 /// A scalar from 512 bits of the operating system's generator (bias below 2^-250).
-pub(crate) fn random_scalar() -> Result<Fr, Groth16Error> {
-    let mut bytes = [0; 64];
-    OsRng.try_fill_bytes(&mut bytes).map_err(|error| Groth16Error::Randomness(error.to_string()))?;
-    let scalar = Fr::from_le_bytes_mod_order(&bytes);
-    bytes.zeroize();
-    Ok(scalar)
+pub(crate) fn random_scalar() -> Result<Zeroizing<Fr>, Groth16Error> {
+    let mut bytes = Zeroizing::new([0; 64]);
+    OsRng.try_fill_bytes(&mut *bytes).map_err(|error| Groth16Error::Randomness(error.to_string()))?;
+    Ok(reduced(&bytes))
 }
 
-/// The exponents of the key's points, one vector per section; wiped when dropped, because `tau` follows from them.
-struct Exponents {
-    a: Vec<Fr>,
-    b: Vec<Fr>,
-    l: Vec<Fr>,
-    inputs: Vec<Fr>,
-}
-
-impl Drop for Exponents {
-    fn drop(&mut self) {
-        for vector in [&mut self.a, &mut self.b, &mut self.l, &mut self.inputs] {
-            wipe(vector);
-        }
+/// A little-endian number modulo the order. arkworks' `from_le_bytes_mod_order` leaves a copy of the bytes on the heap.
+fn reduced(bytes: &[u8; 64]) -> Zeroizing<Fr> {
+    let mut scalar = Zeroizing::new(Fr::zero());
+    let base = Fr::from(1u128 << 64);
+    for word in bytes.as_chunks().0.iter().rev() {
+        *scalar *= base;
+        *scalar += Fr::from(u64::from_le_bytes(*word));
     }
+    scalar
 }
 
-/// Overwrites secret values, in parallel.
-pub(super) fn wipe(values: &mut [Fr]) {
-    values.par_chunks_mut(1 << 16).for_each(|chunk| chunk.iter_mut().for_each(Zeroize::zeroize));
+/// The exponents of the key's points, one vector per section: `tau` follows from them.
+struct Exponents {
+    a: Secret,
+    b: Secret,
+    l: Secret,
+    inputs: Secret,
 }
 
 /// Makes a development key for `r1cs` and writes it to `out`, over a key that may be there.
@@ -133,10 +130,10 @@ pub fn setup(
     let l = write_index(&mut writer, Section::LIndex, &exponents.l)?;
     write_points(&mut writer, Section::L, &g1, &l, &|at| exponents.l[at as usize], progress)?;
     drop((l, exponents));
-    let mut h = quotient_exponents(&domain, &toxic)?;
+    let h = quotient_exponents(&domain, &toxic)?;
     let all: Vec<u32> = (0..h.len() as u32).collect();
     write_points(&mut writer, Section::H, &g1, &all, &|at| h[at as usize], progress)?;
-    wipe(&mut h);
+    drop(h);
 
     let shape = shape(r1cs, domain.size());
     writer.finish(|extents| Header {
@@ -171,8 +168,9 @@ fn exponents(
         _ => return Err(unusable("an exponent is zero")),
     };
     progress("setup: matrices", 0, 3);
-    let mut weights =
+    let weights =
         domain.lagrange_at(toxic.tau, Fr::one()).ok_or_else(|| unusable("tau lies on the domain"))?;
+    let weights = Secret::from(weights);
     let variables = r1cs.num_variables();
     let table = r1cs.coefficients.values();
     let mut a = transpose_product(&r1cs.a, table, &weights, variables);
@@ -183,7 +181,6 @@ fn exponents(
     progress("setup: matrices", 2, 3);
     let mut l = transpose_product(&r1cs.c, table, &weights, variables);
     progress("setup: matrices", 3, 3);
-    wipe(&mut weights);
     drop(weights);
 
     // l = (beta a + alpha b + c) / delta - c (tau^n - 1) / ((k - 1) delta) for private variables, the second term alone for
@@ -191,7 +188,8 @@ fn exponents(
     let (alpha, beta) = (toxic.alpha, toxic.beta);
     let instance = r1cs.num_instance;
     let abc = |at: usize, c: &Fr| a[at] * beta + b[at] * alpha + c;
-    let inputs = (0..instance).map(|at| abc(at, &l[at]) * gamma_inverse).collect();
+    let inputs = (0..instance).into_par_iter().map(|at| abc(at, &l[at]) * gamma_inverse);
+    let inputs = Secret::collect(Fr::zero(), inputs);
     let quotient = quotient_factor(domain, toxic) * delta_inverse;
     l.par_iter_mut().enumerate().with_min_len(1 << 10).for_each(|(at, c)| {
         let folded = *c * quotient;
@@ -208,11 +206,11 @@ fn quotient_factor(domain: &Domain, toxic: &ToxicWaste) -> Fr {
 }
 
 /// The exponents of the H section: Lagrange values of the coset at `tau`, times `(tau^n - 1) / ((g^n - 1) delta)`.
-fn quotient_exponents(domain: &Domain, toxic: &ToxicWaste) -> Result<Vec<Fr>, Groth16Error> {
+fn quotient_exponents(domain: &Domain, toxic: &ToxicWaste) -> Result<Secret, Groth16Error> {
     let on_coset = || Groth16Error::Trapdoor { reason: "tau lies on the coset" };
     let delta_inverse = toxic.delta.inverse().ok_or_else(on_coset)?;
     let factor = quotient_factor(domain, toxic) * delta_inverse;
-    let mut values = domain.lagrange_at(toxic.tau, Fr::GENERATOR).ok_or_else(on_coset)?;
+    let mut values = Secret::from(domain.lagrange_at(toxic.tau, Fr::GENERATOR).ok_or_else(on_coset)?);
     values.par_iter_mut().with_min_len(1 << 10).for_each(|value| *value *= factor);
     Ok(values)
 }
@@ -220,8 +218,8 @@ fn quotient_exponents(domain: &Domain, toxic: &ToxicWaste) -> Result<Vec<Fr>, Gr
 /// `weights * matrix`: for every column the sum of its entries, each times its row's weight.
 ///
 /// Every task owns a range of columns and reads the whole matrix, so nothing is shared and nothing is copied.
-fn transpose_product(matrix: &SparseMatrix, table: &[Fr], weights: &[Fr], variables: usize) -> Vec<Fr> {
-    let mut out = vec![Fr::zero(); variables];
+fn transpose_product(matrix: &SparseMatrix, table: &[Fr], weights: &[Fr], variables: usize) -> Secret {
+    let mut out = Secret::filled(Fr::zero(), variables);
     let range = variables.div_ceil(rayon::current_num_threads()).max(1);
     out.par_chunks_mut(range).enumerate().for_each(|(task, out)| {
         let first = (task * range) as u32;
@@ -294,9 +292,9 @@ fn write_points<P: Point>(
     writer.begin(section)?;
     let mut done = 0;
     for block in index.chunks(WRITE_BLOCK) {
-        let mut scalars: Vec<Fr> = block.par_iter().map(|&at| exponent(at)).collect();
+        let scalars = Secret::collect(Fr::zero(), block.par_iter().map(|&at| exponent(at)));
         let points = base.multiply(&scalars);
-        wipe(&mut scalars);
+        drop(scalars);
         let mut bytes = Vec::with_capacity(points.len() * P::BYTES);
         for point in &points {
             if point.is_infinity() {
@@ -309,4 +307,22 @@ fn write_points<P: Point>(
         progress(stage, done, index.len() as u64);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ark_ff::PrimeField;
+
+    #[test]
+    fn a_number_is_reduced_as_arkworks_reduces_it() {
+        let mut bytes = [0u8; 64];
+        for round in 0..50u8 {
+            for (at, byte) in bytes.iter_mut().enumerate() {
+                *byte = byte.wrapping_mul(31).wrapping_add(round ^ at as u8);
+            }
+            assert_eq!(*reduced(&bytes), Fr::from_le_bytes_mod_order(&bytes));
+        }
+        assert_eq!(*reduced(&[255; 64]), Fr::from_le_bytes_mod_order(&[255; 64]));
+    }
 }

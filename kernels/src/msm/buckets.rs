@@ -1,9 +1,10 @@
 //! Sums of buckets, and the weighted sum of a window's buckets.
 
 use super::digits::Sorted;
-use super::pairs::Pairs;
-use super::tree::Tree;
+use super::pairs::{Pairs, BATCH};
+use super::tree::{Tree, Trees};
 use super::Point;
+use crate::secret::Secret;
 use ark_ec::short_weierstrass::Projective;
 use ark_ec::PrimeGroup;
 use ark_ff::{AdditiveGroup, Zero};
@@ -14,27 +15,34 @@ const TASK: usize = 1 << 14;
 /// Columns of a window that the weighted sum adds at once.
 const COLUMNS: usize = 128;
 
+/// Memory of a thread's task for points of `point` bytes: two levels of a tree, waiting pairs, and what shares an inversion.
+pub(crate) fn task_bytes(point: u64) -> u64 {
+    let entries = TASK as u64;
+    entries * (2 * point + 4 * 8) + 5 * point * BATCH as u64 + (BATCH as u64) * 80 + (64 << 10)
+}
+
 /// The sum of every bucket; infinity for an empty one.
-pub(crate) fn sums<P: Point>(sorted: &Sorted, points: &[P]) -> Vec<P> {
+pub(crate) fn sums<P: Point>(sorted: &Sorted, points: &[P], trees: &Trees<P>) -> Secret<P> {
     let count = sorted.entries.len();
-    let parts: Vec<(usize, Vec<P>)> = (0..count.div_ceil(TASK))
+    let parts: Vec<(usize, Secret<P>)> = (0..count.div_ceil(TASK))
         .into_par_iter()
-        .map_init(Tree::new, |tree, task| {
-            slice_sums(sorted, points, task * TASK..((task + 1) * TASK).min(count), tree)
+        .map(|task| {
+            let range = task * TASK..((task + 1) * TASK).min(count);
+            trees.lend(|tree| slice_sums(sorted, points, range, tree))
         })
         .collect();
-    let mut sums = vec![P::INFINITY; sorted.ends.len()];
+    let mut sums = Secret::filled(P::INFINITY, sorted.ends.len());
     for (first, part) in parts {
-        for (sum, partial) in sums[first..].iter_mut().zip(part) {
+        for (sum, partial) in sums[first..].iter_mut().zip(part.iter()) {
             // Only a bucket that two tasks share has something already.
-            *sum = sum.add_slowly(&partial);
+            *sum = sum.add_slowly(partial);
         }
     }
     sums
 }
 
 /// Adds `addends` to the sums of the same buckets; no sums yet stand for zeros.
-pub(crate) fn add<P: Point>(sums: &mut Vec<P>, addends: Vec<P>) {
+pub(crate) fn add<P: Point>(sums: &mut Secret<P>, addends: Secret<P>) {
     if sums.is_empty() {
         *sums = addends;
         return;
@@ -50,17 +58,15 @@ fn slice_sums<P: Point>(
     points: &[P],
     range: std::ops::Range<usize>,
     tree: &mut Tree<P>,
-) -> (usize, Vec<P>) {
+) -> (usize, Secret<P>) {
     let first = sorted.ends.partition_point(|&end| end as usize <= range.start);
-    let mut lengths = Vec::new();
+    let met = sorted.ends[first..].partition_point(|&end| (end as usize) < range.end) + 1;
+    let mut lengths = Secret::with_room(0, met);
     let mut start = range.start;
-    for &end in &sorted.ends[first..] {
+    for &end in &sorted.ends[first..first + met] {
         let end = (end as usize).min(range.end);
         lengths.push(end - start);
         start = end;
-        if start == range.end {
-            break;
-        }
     }
     (first, tree.sums(points, &sorted.entries[range], &mut lengths))
 }
@@ -69,24 +75,23 @@ fn slice_sums<P: Point>(
 ///
 /// The buckets are rows of columns; from the last row up, running sums and their sums are kept for all columns of all windows at
 /// once.
-pub(crate) fn weighted<P: Point>(windows: &[&[P]]) -> Vec<Projective<P::Curve>> {
+pub(crate) fn weighted<P: Point>(windows: &[&[P]]) -> Secret<Projective<P::Curve>> {
     let buckets = windows.first().map_or(0, |sums| sums.len());
     let columns = COLUMNS.min(buckets).max(1);
-    let mut running = vec![P::INFINITY; columns * windows.len()];
-    let mut weighted = running.clone();
+    let mut running = Secret::filled(P::INFINITY, columns * windows.len());
+    let mut weighted = Secret::filled(P::INFINITY, columns * windows.len());
     let mut pairs = Pairs::new(false);
     for row in (0..buckets.div_ceil(columns)).rev() {
         let of_row = windows.iter().flat_map(|sums| &sums[row * columns..][..columns]);
         add_columns(&mut running, of_row, &mut pairs);
         if row > 0 {
-            add_columns(&mut weighted, &running, &mut pairs);
+            add_columns(&mut weighted, running.iter(), &mut pairs);
         }
     }
-    running
-        .chunks(columns)
-        .zip(weighted.chunks(columns))
-        .map(|(running, weighted)| total(running, weighted))
-        .collect()
+    let mut totals = Secret::with_room(Projective::zero(), windows.len());
+    let windows = running.chunks(columns).zip(weighted.chunks(columns));
+    totals.extend(windows.map(|(running, weighted)| total(running, weighted)));
+    totals
 }
 
 /// A window's sum. Bucket `row * columns + column` counts `row * columns` times in `weighted`, and `column + 1` times in the sum

@@ -6,12 +6,12 @@
 
 use super::glv::{Cut, HALF_BITS};
 use super::Point;
+use crate::secret::Secret;
 use ark_bn254::Fr;
 use ark_ff::PrimeField;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
-use zeroize::Zeroize;
 
 /// Bits of a half, and one for the carry.
 const BITS: u32 = HALF_BITS + 1;
@@ -19,10 +19,10 @@ const SIGN: u128 = 1 << 127;
 /// Scalars from which on several threads sort.
 const SHARED: usize = 1 << 19;
 
-/// Recoded scalars; wiped when dropped.
+/// Recoded scalars.
 pub(crate) struct Digits {
     /// The sizes of both halves, plus the constant; the top bit says which are negative.
-    halves: Vec<[u128; 2]>,
+    halves: Secret<[u128; 2]>,
     window: u32,
     /// What was added to each half.
     offset: u128,
@@ -31,29 +31,20 @@ pub(crate) struct Digits {
 /// One window's entries, ordered by bucket.
 pub(crate) struct Sorted {
     /// `2 * index + (1 for a negative digit)`. Indices are the range's points, from zero on, and then their images.
-    pub(crate) entries: Vec<u32>,
+    pub(crate) entries: Secret<u32>,
     /// `ends[b]`: one past the entries of bucket `b`, which stands for digits `b + 1`.
-    pub(crate) ends: Vec<u32>,
-}
-
-impl Drop for Digits {
-    fn drop(&mut self) {
-        self.halves.par_chunks_mut(1 << 16).for_each(|chunk| chunk.iter_mut().for_each(Zeroize::zeroize));
-    }
+    pub(crate) ends: Secret<u32>,
 }
 
 impl Digits {
     /// Recodes `count` scalars of points `P` for the window that is cheapest for so many, sorted `chunk` at a time.
     pub(crate) fn new<P: Point>(count: usize, chunk: usize, scalar: impl Fn(usize) -> Fr + Sync) -> Self {
         let cut = Cut::new::<P>();
-        let mut halves: Vec<[u128; 2]> = (0..count)
-            .into_par_iter()
-            .with_min_len(1 << 10)
-            .map(|at| {
-                let halves = cut.halves(&scalar(at).into_bigint().0);
-                halves.map(|half| half.unsigned_abs() | if half < 0 { SIGN } else { 0 })
-            })
-            .collect();
+        let halves = (0..count).into_par_iter().with_min_len(1 << 10).map(|at| {
+            let halves = cut.halves(&scalar(at).into_bigint().0);
+            halves.map(|half| half.unsigned_abs() | if half < 0 { SIGN } else { 0 })
+        });
+        let mut halves = Secret::collect([0; 2], halves);
         let long = |halves: &[u128; 2]| halves.iter().filter(|half| (*half & !SIGN) >> 64 != 0).count();
         let long = halves.par_iter().with_min_len(1 << 12).map(long).sum();
         let window = window_for(long, count.div_ceil(chunk));
@@ -104,10 +95,10 @@ impl Digits {
         let chunk = scalars.len().div_ceil(threads).max(1);
         let ranges: Vec<_> =
             scalars.clone().step_by(chunk).map(|start| start..(start + chunk).min(scalars.end)).collect();
-        let mut places: Vec<Vec<u32>> = ranges
+        let mut places: Vec<Secret<u32>> = ranges
             .par_iter()
             .map(|range| {
-                let mut counts = vec![0; buckets];
+                let mut counts = Secret::filled(0, buckets);
                 for digit in range.clone().flat_map(|at| self.digits(at, window)) {
                     if let Some(bucket) = digit.unsigned_abs().checked_sub(1) {
                         counts[bucket as usize] += 1;
@@ -117,7 +108,7 @@ impl Digits {
             })
             .collect();
         let mut total = 0;
-        let mut ends = vec![0; buckets];
+        let mut ends = Secret::filled(0, buckets);
         for (bucket, end) in ends.iter_mut().enumerate() {
             for counts in &mut places {
                 let count = counts[bucket];
@@ -126,7 +117,7 @@ impl Digits {
             }
             *end = total;
         }
-        let entries: Vec<AtomicU32> = (0..total).into_par_iter().map(|_| AtomicU32::new(0)).collect();
+        let scattered = Scattered::new(total as usize);
         ranges.par_iter().zip(&mut places).for_each(|(range, places)| {
             for at in range.clone() {
                 let point = at - scalars.start;
@@ -135,14 +126,34 @@ impl Digits {
                     if let Some(bucket) = digit.unsigned_abs().checked_sub(1) {
                         let place = &mut places[bucket as usize];
                         let entry = 2 * index as u32 + u32::from(digit < 0);
-                        entries[*place as usize].store(entry, Ordering::Relaxed);
+                        scattered.0[*place as usize].store(entry, Ordering::Relaxed);
                         *place += 1;
                     }
                 }
             }
         });
-        let entries = entries.into_par_iter().map(AtomicU32::into_inner).collect();
-        Sorted { entries, ends }
+        Sorted { entries: scattered.entries(), ends }
+    }
+}
+
+/// Entries that several threads write; wiped when dropped.
+struct Scattered(Vec<AtomicU32>);
+
+impl Scattered {
+    fn new(count: usize) -> Self {
+        Self((0..count).into_par_iter().map(|_| AtomicU32::new(0)).collect())
+    }
+
+    /// As they were written.
+    fn entries(&self) -> Secret<u32> {
+        Secret::collect(0, self.0.par_iter().map(|entry| entry.load(Ordering::Relaxed)))
+    }
+}
+
+impl Drop for Scattered {
+    fn drop(&mut self) {
+        self.0.iter_mut().for_each(|entry| *entry.get_mut() = 0);
+        zeroize::optimization_barrier(self.0.as_slice());
     }
 }
 
@@ -153,6 +164,12 @@ fn window_for(long_halves: usize, chunks: usize) -> u32 {
         u64::from(BITS.div_ceil(*window)) * (2 * long_halves as u64 + (per_bucket << (window - 1)))
     };
     (4..=20).min_by_key(cost).unwrap_or(4)
+}
+
+/// Windows of a scalar, and buckets of a window, for every width that may be chosen for `count` scalars in `chunks`.
+pub(crate) fn widest(count: usize, chunks: usize) -> impl Iterator<Item = (u64, u64)> {
+    let widest = window_for(2 * count, chunks);
+    (4..=widest).map(|window| (u64::from(BITS.div_ceil(window)), 1 << (window - 1)))
 }
 
 /// `2^(c-1)` in every window but the top one.

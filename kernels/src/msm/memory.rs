@@ -15,6 +15,7 @@ use memmap2::MmapMut;
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use zeroize::Zeroize;
 
 /// Bytes from which on huge pages are asked for.
 const HUGE: usize = 4 << 20;
@@ -69,6 +70,15 @@ impl<P: Point> Memory<P> {
         });
         // SAFETY: `Fill` wrote all of the first `2 * points.len()` points, and the result borrows the room.
         unsafe { std::slice::from_raw_parts(room.as_ptr().cast(), 2 * points.len()) }
+    }
+}
+
+/// Which images there are follows from the scalars. A map goes back to the system, which shows its contents to nobody.
+impl<P> Drop for Memory<P> {
+    fn drop(&mut self) {
+        if let Bytes::Heap(room) = &mut self.bytes {
+            room.as_mut_slice().zeroize();
+        }
     }
 }
 

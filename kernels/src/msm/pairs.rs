@@ -9,6 +9,7 @@ use super::coordinate::Coordinate;
 use super::Point;
 use crate::field::invert::invert_all;
 use crate::field::{dispatch, Arch, Kernel, LaneField, Lanes, Packed, LANES};
+use crate::secret::Secret;
 use ark_bn254::Fq;
 use ark_ff::{One, Zero};
 use std::marker::PhantomData;
@@ -16,13 +17,14 @@ use std::marker::PhantomData;
 /// Additions in a full batch: scratch stays in a second-level cache of a megabyte, and an inversion costs 1 ns an addition.
 pub(crate) const BATCH: usize = 2048;
 
-/// Pairs of points that wait for their sums.
+/// Pairs of points that wait for their sums, at most [`BATCH`].
 pub(crate) struct Pairs<P: Point> {
     /// The left points; the sums replace them.
-    left: Vec<P>,
-    right: Vec<P>,
-    targets: Vec<u32>,
-    exceptions: Vec<(usize, P)>,
+    left: Secret<P>,
+    right: Secret<P>,
+    targets: Secret<u32>,
+    /// Targets and sums that the formulas do not give.
+    exceptions: (Secret<u32>, Secret<P>),
     /// Whether a point at infinity may be among the operands.
     infinities: bool,
 }
@@ -30,13 +32,18 @@ pub(crate) struct Pairs<P: Point> {
 impl<P: Point> Pairs<P> {
     /// No pairs. `infinities` says whether operands may be infinity from the start; sums that are infinity set it anyway.
     pub(crate) fn new(infinities: bool) -> Self {
-        Self {
-            left: Vec::with_capacity(BATCH),
-            right: Vec::with_capacity(BATCH),
-            targets: Vec::with_capacity(BATCH),
-            exceptions: Vec::new(),
-            infinities,
-        }
+        // Room is made when it is needed: what was never used need not be wiped.
+        let points = || Secret::with_room(P::INFINITY, 0);
+        let targets = || Secret::with_room(0, 0);
+        let exceptions = (targets(), points());
+        Self { left: points(), right: points(), targets: targets(), exceptions, infinities }
+    }
+
+    #[cold]
+    fn make_room(&mut self) {
+        self.left.reserve_exact(BATCH);
+        self.right.reserve_exact(BATCH);
+        self.targets.reserve_exact(BATCH);
     }
 
     /// Whether [`Pairs::flush`] must come before the next [`Pairs::push`].
@@ -55,9 +62,13 @@ impl<P: Point> Pairs<P> {
         self.infinities = false;
     }
 
-    /// Adds a pair whose sum is for `target`.
+    /// Adds a pair whose sum is for `target`; not to full pairs.
     #[inline(always)]
     pub(crate) fn push(&mut self, left: P, right: P, target: u32) {
+        if self.targets.capacity() == 0 {
+            self.make_room();
+        }
+        debug_assert!(!self.is_full(), "room for another pair");
         self.left.push(left);
         self.right.push(right);
         self.targets.push(target);
@@ -70,12 +81,13 @@ impl<P: Point> Pairs<P> {
             return;
         }
         self.add();
-        for (&target, &sum) in self.targets.iter().zip(&self.left) {
+        for (&target, &sum) in self.targets.iter().zip(self.left.iter()) {
             sink(target, sum);
         }
-        for (at, sum) in self.exceptions.drain(..) {
+        let (targets, sums) = &mut self.exceptions;
+        for (target, sum) in targets.drain(..).zip(sums.drain(..)) {
             self.infinities |= sum.is_infinity();
-            sink(self.targets[at], sum);
+            sink(target, sum);
         }
         self.targets.clear();
         self.left.clear();
@@ -104,10 +116,16 @@ impl<P: Point> Pairs<P> {
     /// Adds by arkworks what the formulas do not cover: equal x, and infinity.
     #[cold]
     fn extract_exceptions(&mut self) {
+        let (targets, sums) = &mut self.exceptions;
+        if targets.capacity() == 0 {
+            targets.reserve_exact(BATCH);
+            sums.reserve_exact(BATCH);
+        }
         for at in 0..self.targets.len() {
             let (left, right) = (self.left[at], self.right[at]);
             if left.same_x(&right) || left.is_infinity() || right.is_infinity() {
-                self.exceptions.push((at, left.add_slowly(&right)));
+                targets.push(self.targets[at]);
+                sums.push(left.add_slowly(&right));
                 (self.left[at], self.right[at]) = neutral();
             }
         }
@@ -185,13 +203,13 @@ impl<P: Point, O: Operands<P>> Kernel for Add<O, P> {
     #[inline(always)]
     fn run<A: Arch>(self, arch: A) -> bool {
         let mut operands = self.operands;
-        let mut norms: Vec<(A::Lanes<Fq>, A::Lanes<Fq>)> = Vec::with_capacity(operands.groups());
+        let mut norms = Secret::with_room([arch.zero::<Fq>(); 2], operands.groups());
         let mut product = arch.one::<Fq>();
         for group in 0..operands.groups() {
             operands.next(group, true);
             let [x1, x2] = operands.load(arch, group, 0);
             let norm = P::Coordinate::norm::<A>(P::Coordinate::difference::<A>(x2, x1));
-            norms.push((product, norm));
+            norms.push([product, norm]);
             product = product.mul(norm);
         }
         let mut totals = product.store();
@@ -204,7 +222,7 @@ impl<P: Point, O: Operands<P>> Kernel for Add<O, P> {
         let scaled = s.eq_mask(arch.one()) == 0;
         let t = if scaled { s.double().double() } else { s };
         let mut inverse = arch.load(&totals).mul(t);
-        for (group, (before, norm)) in norms.into_iter().enumerate().rev() {
+        for (group, [before, norm]) in norms.iter().copied().enumerate().rev() {
             operands.next(group, false);
             let norm_inverse = before.mul(inverse);
             inverse = inverse.mul(norm);

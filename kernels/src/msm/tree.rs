@@ -4,6 +4,8 @@ use super::coordinate::Coordinate;
 use super::pairs::{add_all, Operands, Pairs, BATCH};
 use super::Point;
 use crate::field::{Arch, LANES};
+use crate::secret::Secret;
+use std::sync::{Mutex, PoisonError};
 
 /// Groups of eight pairs between the one that is read and the one whose points are asked for.
 const AHEAD: usize = 3;
@@ -17,17 +19,37 @@ pub(crate) struct Tree<P: Point> {
     scratch: Scratch<P>,
 }
 
+/// Scratch of a sum that nobody uses now: made and wiped once for each thread, not for each task.
+pub(crate) struct Trees<P: Point>(Mutex<Vec<Tree<P>>>);
+
+impl<P: Point> Default for Trees<P> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<P: Point> Trees<P> {
+    /// Calls `work` with scratch that no other thread has.
+    pub(crate) fn lend<T>(&self, work: impl FnOnce(&mut Tree<P>) -> T) -> T {
+        let trees = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tree = trees().pop().unwrap_or_else(Tree::new);
+        let done = work(&mut tree);
+        trees().push(tree);
+        done
+    }
+}
+
 /// What is left to be added.
-struct Level<P> {
+struct Level<P: Point> {
     /// `2 * index + (1 to negate)`, bucket after bucket.
-    entries: Vec<u32>,
+    entries: Secret<u32>,
     /// What the indices mean.
-    points: Vec<P>,
+    points: Secret<P>,
 }
 
 struct Scratch<P: Point> {
-    pairs: Vec<[u32; 2]>,
-    singles: Vec<u32>,
+    pairs: Secret<[u32; 2]>,
+    singles: Secret<u32>,
     /// For pairs that the formulas do not cover.
     slow: Pairs<P>,
 }
@@ -35,16 +57,20 @@ struct Scratch<P: Point> {
 impl<P: Point> Tree<P> {
     /// Empty scratch.
     pub(crate) fn new() -> Self {
-        let level = || Level { entries: Vec::new(), points: Vec::new() };
-        let scratch = Scratch { pairs: Vec::new(), singles: Vec::new(), slow: Pairs::new(false) };
+        let level = || Level { entries: Secret::with_room(0, 0), points: Secret::with_room(P::INFINITY, 0) };
+        let scratch = Scratch {
+            pairs: Secret::with_room([0; 2], 0),
+            singles: Secret::with_room(0, 0),
+            slow: Pairs::new(false),
+        };
         Self { current: level(), next: level(), scratch }
     }
 
     /// The sums of buckets, infinity for an empty one. Bucket `b` has the next `lengths[b]` of the entries, which are
     /// `2 * index + sign` for `points`, none of them infinity. The lengths are used up.
-    pub(crate) fn sums(&mut self, points: &[P], entries: &[u32], lengths: &mut [usize]) -> Vec<P> {
+    pub(crate) fn sums(&mut self, points: &[P], entries: &[u32], lengths: &mut [usize]) -> Secret<P> {
         let Self { current, next, scratch } = self;
-        let mut sums = vec![P::INFINITY; lengths.len()];
+        let mut sums = Secret::filled(P::INFINITY, lengths.len());
         scratch.slow.forget_infinities();
         next.fill(points, entries, lengths, &mut sums, scratch);
         while !next.entries.is_empty() {
@@ -66,11 +92,12 @@ impl<P: Point> Level<P> {
         scratch: &mut Scratch<P>,
     ) {
         let Scratch { pairs, singles, slow } = scratch;
-        pairs.clear();
-        singles.clear();
-        self.entries.clear();
         let count: usize = lengths.iter().map(|length| length / 2).sum();
         let padded = count.next_multiple_of(LANES);
+        let odd = lengths.iter().filter(|length| **length % 2 == 1).count();
+        pairs.empty_with_room(padded);
+        singles.empty_with_room(odd);
+        self.entries.empty_with_room(count + odd);
         let mut rest = entries;
         for (length, sum) in lengths.iter_mut().zip(sums) {
             let (bucket, others) = rest.split_at(*length);
@@ -92,7 +119,7 @@ impl<P: Point> Level<P> {
         }
         // What was there is overwritten.
         if self.points.len() < padded + singles.len() {
-            self.points.resize(padded + singles.len(), P::INFINITY);
+            self.points = Secret::filled(P::INFINITY, padded + singles.len());
         }
         for (at, entry) in singles.iter().enumerate() {
             if let Some(soon) = singles.get(at + AHEAD_SINGLE) {

@@ -11,6 +11,7 @@ use ark_ff::{AdditiveGroup, Field, One};
 use rayon::prelude::*;
 
 use crate::field::{dispatch, Arch, Kernel, LaneField, Lanes, Packed, Twiddle, LANES};
+use crate::secret::Secret;
 
 /// Levels of a pass: its vectors take up to 80 KiB. Sums grow by `2p` a level, and products take factors below `32p`.
 const LEVELS: u32 = 8;
@@ -198,7 +199,7 @@ impl Kernel for Columns<'_, '_> {
     #[inline(always)]
     fn run<A: Arch>(self, arch: A) {
         let Self { plan, rows, block, levels } = self;
-        let mut lanes = vec![arch.zero::<Fr>(); 1 << levels];
+        let mut lanes = Secret::filled(arch.zero::<Fr>(), 1 << levels);
         for column in (0..rows[0].len()).step_by(LANES) {
             for (lanes, row) in lanes.iter_mut().zip(rows.iter()) {
                 *lanes = load(arch, eight(&row[column..]).each_ref());
@@ -231,7 +232,7 @@ impl Kernel for Base<'_> {
     fn run<A: Arch>(self, arch: A) {
         let Self { plan, values, first, levels } = self;
         let size = 1 << levels;
-        let mut lanes = vec![arch.zero::<Fr>(); size];
+        let mut lanes = Secret::filled(arch.zero::<Fr>(), size);
         for (group, values) in values.chunks_mut(LANES * size).enumerate() {
             let first = first + group * LANES;
             // A transform of fewer than eight blocks is one of a single block: the other lanes do the same.

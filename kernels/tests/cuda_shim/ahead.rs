@@ -62,7 +62,12 @@ fn points_are_sent_beside_the_kernels_of_the_sum_before() {
     let Some(rig) = Rig::with_memory(memory(bytes(300, true)[1])) else { return };
     assert!(two_jobs(&rig, 300).unwrap());
     assert_eq!(rig.sent().get(), Sent { all: 3, beside: 2 });
-    assert!(rig.peak() <= bytes(300, true)[1], "{} bytes, {:?} planned", rig.peak(), bytes(300, true));
+    assert!(
+        rig.meter().peak() <= bytes(300, true)[1],
+        "{} bytes, {:?} planned",
+        rig.meter().peak(),
+        bytes(300, true)
+    );
 }
 
 #[test]
@@ -73,7 +78,7 @@ fn without_room_points_are_sent_at_their_turn() {
     let Some(rig) = Rig::with_memory(room) else { return };
     assert!(two_jobs(&rig, 300).unwrap());
     assert_eq!(rig.sent().get(), Sent { all: 3, beside: 0 });
-    assert!(rig.peak() <= alone, "{} bytes, {alone} planned", rig.peak());
+    assert!(rig.meter().peak() <= alone, "{} bytes, {alone} planned", rig.meter().peak());
 }
 
 #[test]
@@ -89,7 +94,11 @@ fn parts_leave_room_for_the_points_of_the_next() {
     assert_eq!(sum.total(), expected(&g1, &scalars));
     assert_eq!(rig.sent().get(), Sent { all: 2, beside: 1 });
     let alone = bytes(1100, false)[0];
-    assert!(rig.peak() <= ahead && 2 * rig.peak() > alone, "{} bytes, {ahead} planned", rig.peak());
+    assert!(
+        rig.meter().peak() <= ahead && 2 * rig.meter().peak() > alone,
+        "{} bytes, {ahead} planned",
+        rig.meter().peak()
+    );
 }
 
 #[test]
@@ -118,7 +127,7 @@ fn all_points_of_a_proof_are_sent_beside_kernels_but_kept_ones() {
     let [r, s] = [Fr::from(5u64), Fr::from(7u64)];
     let Some(rig) = Rig::with_memory(1 << 32) else { return };
     let sent = rig.sent();
-    let backend = Backend::on(rig);
+    let backend = std::sync::Arc::new(Backend::on(rig));
     let proof = backend.prove_with(&circuit.key, &circuit.system, &circuit.z, r, s, &silent).unwrap();
     assert_eq!(proof, prove_with(&circuit.key, &circuit.system, &circuit.z, r, s, &silent).unwrap());
     assert_eq!(sent.get(), Sent { all: 5, beside: 5 });

@@ -2,12 +2,12 @@
 
 use ark_bn254::Fr;
 use ark_ff::{FftField, UniformRand};
-use assay_kernels::backend::{Backend, BackendError, Counts, Transform};
+use assay_kernels::backend::{Backend, BackendError, Counts, KeptKey, Transform};
 use assay_kernels::device::{
     encode, encode_points, msm_bytes, ntt_bytes, Device, DeviceDomain, DeviceError, DevicePoint, Gpu,
-    MsmPlan, SortedScalars,
+    MsmPlan, Planned, SortedScalars,
 };
-use assay_kernels::groth16::{prove_with, silent};
+use assay_kernels::groth16::{prove_with, silent, Groth16Error};
 use assay_kernels::msm::{G1Point, G2Point};
 use assay_kernels::ntt::NttError;
 use rand::SeedableRng;
@@ -96,7 +96,7 @@ fn peak_of<P: DevicePoint>(scalars: &[Fr], plan: MsmPlan) -> Option<(u64, u64)> 
     drop(numbers);
     let bases = rig.upload(&encode_points(&points::<P>(scalars.len()))).unwrap();
     let _ = sorted.sum::<_, P>(&rig, &bases).unwrap();
-    Some((rig.peak(), msm_bytes::<P>(scalars.len(), plan)))
+    Some((rig.meter().peak(), msm_bytes::<P>(scalars.len(), plan)))
 }
 
 #[test]
@@ -125,9 +125,9 @@ fn transforms_take_no_more_memory_than_planned() {
         let values = rig.upload(&encode(&random(size))).unwrap();
         domain.interpolate(&rig, &values, Some(&scale)).unwrap();
         assert!(
-            rig.peak() <= ntt_bytes(size, 1),
+            rig.meter().peak() <= ntt_bytes(size, 1),
             "{size}: {} bytes, {} planned",
-            rig.peak(),
+            rig.meter().peak(),
             ntt_bytes(size, 1)
         );
     }
@@ -148,7 +148,104 @@ fn sums_that_do_not_fit_are_cut_and_what_fits_not_at_all_goes_to_the_cpu() {
     let Some(rig) = Rig::with_memory(100_000) else { return };
     let backend = Backend::on(rig);
     assert_eq!(backend.msm_g1(&g1, &scalars).unwrap(), expected);
-    assert_eq!(backend.counts(), Counts { cpu: 1, failures: 2, retries: 1, fallbacks: 1, device: 0 });
+    // Not tried again: nobody has given memory back.
+    assert_eq!(backend.counts(), REFUSED);
     let refused = backend.without_fallback().msm_g1(&g1, &scalars).unwrap_err();
-    assert!(matches!(refused, BackendError::Device(DeviceError::OutOfMemory { needed: 100_001.., .. })));
+    let BackendError::Device(DeviceError::TooLittleMemory { what, needed: 100_001.., free: 100_000 }) =
+        refused
+    else {
+        panic!("{refused}");
+    };
+    assert_eq!(what, Planned::Sum(1100));
+}
+
+/// One call that the plan refused, and that the CPU did.
+const REFUSED: Counts = Counts { cpu: 1, failures: 1, retries: 0, fallbacks: 1, device: 0 };
+
+#[test]
+fn domains_say_what_their_tables_take() {
+    for size in [1, 2, 96, 1024, 9 << 6] {
+        let Some(rig) = Rig::with_memory(1 << 32) else { return };
+        let domain = DeviceDomain::new(&rig, size).unwrap();
+        assert_eq!(domain.bytes(), rig.meter().live(), "{size}");
+    }
+}
+
+#[test]
+fn a_proof_takes_no_more_memory_than_planned_and_is_made_with_the_least_that_is_planned() {
+    for constraints in [30, 600, 1500] {
+        let circuit = Circuit::new(constraints);
+        let plan = circuit.key.device_memory();
+        for (memory, planned) in [(1 << 32, plan.most), (plan.least, plan.least)] {
+            let Some(rig) = Rig::with_memory(memory) else { return };
+            let (meter, backend) = (rig.meter(), Backend::on(rig));
+            // The second finds the domain's tables there.
+            for _ in 0..2 {
+                backend.prove(&circuit.key, &circuit.system, &circuit.z, &silent).unwrap();
+            }
+            assert_eq!(backend.counts(), Counts { device: 2, ..Counts::default() }, "{constraints}");
+            let peak = meter.peak();
+            println!("{constraints} constraints, {memory} bytes: {peak} bytes taken, {planned} planned");
+            assert!(peak <= planned, "{constraints}: {peak} bytes taken, {planned} planned");
+            // Of small ones the rounding of allocations is most.
+            assert!(constraints < 1000 || planned <= 3 * peak, "{peak} bytes taken, {planned} planned");
+        }
+    }
+    // Where sums are not cut, nothing is gained by less memory.
+    let plan = Circuit::new(1500).key.device_memory();
+    assert!(plan.least < plan.most);
+}
+
+#[test]
+fn a_proof_that_cannot_fit_is_refused_before_anything_is_allocated_and_not_tried_again() {
+    let circuit = Circuit::new(600);
+    let least = circuit.key.device_memory().least;
+    let Some(rig) = Rig::with_memory(least - 1) else { return };
+    let (meter, backend) = (rig.meter(), Backend::on(rig));
+    backend.prove(&circuit.key, &circuit.system, &circuit.z, &silent).unwrap();
+    assert_eq!((backend.counts(), meter.peak()), (REFUSED, 0));
+    let backend = backend.without_fallback();
+    let refused = backend.prove(&circuit.key, &circuit.system, &circuit.z, &silent).unwrap_err();
+    let Groth16Error::Device(DeviceError::TooLittleMemory { what, needed, free }) = refused else {
+        panic!("{refused}");
+    };
+    assert_eq!((what, needed, free), (Planned::Proof(circuit.key.domain_size()), least, least - 1));
+    // Tables that another call has left are counted as free, and are not taken for memory that was given back.
+    meter.leave(1 << 30);
+    backend.ntt(&mut random(1024), Transform::Evaluate).unwrap();
+    meter.leave(least - 1 - meter.live());
+    let before = backend.counts();
+    backend.prove(&circuit.key, &circuit.system, &circuit.z, &silent).unwrap_err();
+    let after = Counts { failures: before.failures + 1, ..before };
+    assert_eq!(backend.counts(), after);
+}
+
+#[test]
+fn a_proof_with_kept_points_takes_no_more_memory_than_planned_beside_them() {
+    for constraints in [30, 1500] {
+        let circuit = Circuit::new(constraints);
+        let prove = |kept: &KeptKey<Rig>| kept.prove(&circuit.system, &circuit.z, &silent).unwrap();
+        let Some(rig) = Rig::with_memory(1 << 32) else { return };
+        let (meter, backend) = (rig.meter(), std::sync::Arc::new(Backend::on(rig)));
+        let kept = backend.keep(&circuit.key).unwrap();
+        let (plan, points) = (kept.memory(), meter.live());
+        assert!(points > 0);
+        meter.forget_peak();
+        prove(&kept);
+        let peak = meter.peak() - points;
+        assert!(peak <= plan.most, "{constraints}: {peak} taken, {plan:?}");
+        assert!(constraints < 1000 || plan.most <= 4 * peak, "{peak} taken, {plan:?}");
+        // The domain's tables are there already.
+        let tables = meter.live() - points;
+        meter.forget_peak();
+        meter.leave(plan.least - tables);
+        prove(&kept);
+        assert!(meter.peak() - points <= plan.least, "{constraints}: {} taken, {plan:?}", meter.peak());
+        assert_eq!(backend.counts(), Counts { device: 2, ..Counts::default() });
+        // One byte less: the points go, which is memory that was given back, and the proof is made without them.
+        meter.leave(plan.least - tables - 1);
+        prove(&kept);
+        assert_eq!(kept.tables(), None);
+        assert_eq!(backend.counts(), Counts { device: 3, failures: 1, retries: 1, ..Counts::default() });
+    }
 }

@@ -346,7 +346,7 @@ fn memory_runs_out() {
     let backend = Backend::on(gpu).without_fallback();
     let refused = backend.msm_g1(&points(600), &witness(600)).unwrap_err();
     assert!(
-        matches!(refused, BackendError::Device(DeviceError::OutOfMemory { free: ..=100_000, .. })),
+        matches!(refused, BackendError::Device(DeviceError::TooLittleMemory { free: ..=100_000, .. })),
         "{refused}"
     );
 }

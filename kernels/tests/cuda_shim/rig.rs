@@ -29,12 +29,18 @@ pub(crate) struct Rig {
     /// How often the fault still strikes; once the call it applies to has been made `wait` times.
     strikes: Cell<u32>,
     wait: Cell<u32>,
-    limit: u64,
-    live: Rc<Cell<u64>>,
-    peak: Cell<u64>,
+    meter: Rc<Meter>,
     /// Kernels launched since something was downloaded.
     running: Cell<u32>,
     sent: Rc<Cell<Sent>>,
+}
+
+/// What a rig has handed out, in bytes; to be read while a back end has the rig.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    limit: Cell<u64>,
+    live: Cell<u64>,
+    peak: Cell<u64>,
 }
 
 /// What [`Device::send`] was called for.
@@ -45,16 +51,42 @@ pub(crate) struct Sent {
     pub(crate) beside: u32,
 }
 
+impl Meter {
+    /// What is allocated now.
+    pub(crate) fn live(&self) -> u64 {
+        self.live.get()
+    }
+
+    /// The most that was allocated at a time.
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak.get()
+    }
+
+    /// Measures the peak anew, from what is allocated now.
+    pub(crate) fn forget_peak(&self) {
+        self.peak.set(self.live.get());
+    }
+
+    /// Leaves `bytes` free.
+    pub(crate) fn leave(&self, bytes: u64) {
+        self.limit.set(self.live.get() + bytes);
+    }
+
+    fn free(&self) -> u64 {
+        self.limit.get() - self.live.get()
+    }
+}
+
 /// Memory of the rig.
 pub(crate) struct RigBuffer {
     buffer: ShimBuffer,
     bytes: usize,
-    live: Rc<Cell<u64>>,
+    meter: Rc<Meter>,
 }
 
 impl Drop for RigBuffer {
     fn drop(&mut self) {
-        self.live.set(self.live.get() - self.bytes as u64);
+        self.meter.live.set(self.meter.live() - self.bytes as u64);
     }
 }
 
@@ -66,9 +98,7 @@ impl Rig {
             fault,
             strikes: Cell::new(strikes),
             wait: Cell::new(wait),
-            limit: 1 << 32,
-            live: Rc::new(Cell::new(0)),
-            peak: Cell::new(0),
+            meter: Rc::new(Meter { limit: Cell::new(1 << 32), live: Cell::new(0), peak: Cell::new(0) }),
             running: Cell::new(0),
             sent: Rc::default(),
         })
@@ -76,12 +106,9 @@ impl Rig {
 
     /// A rig without faults and with this much memory.
     pub(crate) fn with_memory(limit: u64) -> Option<Self> {
-        Some(Self { limit, ..Self::start(Fault::Nothing, 0, 0)? })
-    }
-
-    /// The most bytes that were allocated at a time.
-    pub(crate) fn peak(&self) -> u64 {
-        self.peak.get()
+        let rig = Self::start(Fault::Nothing, 0, 0)?;
+        rig.meter.leave(limit);
+        Some(rig)
     }
 
     /// What was sent, which can be read when a back end has taken the rig.
@@ -94,9 +121,9 @@ impl Rig {
         self.strikes.get() == 0
     }
 
-    /// Measures the peak anew, from what is allocated now.
-    pub(crate) fn forget_peak(&self) {
-        self.peak.set(self.live.get());
+    /// Its meter.
+    pub(crate) fn meter(&self) -> Rc<Meter> {
+        Rc::clone(&self.meter)
     }
 
     /// Whether the fault strikes this call, which it can.
@@ -122,13 +149,14 @@ impl Rig {
     }
 
     fn metered(&self, bytes: usize, buffer: ShimBuffer) -> RigBuffer {
-        self.live.set(self.live.get() + bytes as u64);
-        self.peak.set(self.peak.get().max(self.live.get()));
-        RigBuffer { buffer, bytes, live: Rc::clone(&self.live) }
+        let meter = &self.meter;
+        meter.live.set(meter.live() + bytes as u64);
+        meter.peak.set(meter.peak().max(meter.live()));
+        RigBuffer { buffer, bytes, meter: self.meter() }
     }
 
     fn reserve(&self, bytes: usize) -> Result<(), DeviceError> {
-        let free = self.limit - self.live.get();
+        let free = self.meter.free();
         let struck = self.fault == Fault::Allocation && self.strikes();
         if struck || bytes as u64 > free {
             return Err(DeviceError::OutOfMemory { needed: bytes as u64, free });
@@ -164,7 +192,7 @@ impl Device for Rig {
     }
 
     fn memory_free(&self) -> Result<u64, DeviceError> {
-        Ok(self.limit - self.live.get())
+        Ok(self.meter.free())
     }
 
     fn launch(&self, launch: Launch, arguments: &[Argument<'_, RigBuffer>]) -> Result<(), DeviceError> {

@@ -151,13 +151,13 @@ fn peaks<P: DevicePoint>(scalars: &[Fr], layout: Layout) -> Option<[(u64, u64); 
     let (count, rig) = (scalars.len(), Rig::with_memory(1 << 32)?);
     let bases = DeviceBases::<_, P>::load(&rig, &encode_points(&points::<P>(count)), layout).unwrap();
     let tables = table_bytes::<P>(count, layout);
-    let loading = (rig.peak(), tables + building_bytes::<P>(count, layout));
-    rig.forget_peak();
+    let loading = (rig.meter().peak(), tables + building_bytes::<P>(count, layout));
+    rig.meter().forget_peak();
     let numbers = rig.upload(&encode(scalars)).unwrap();
     let sorted = bases.sort(&rig, &numbers, 0..count).unwrap();
     drop(numbers);
     let _ = bases.sum(&rig, &sorted).unwrap();
-    Some([loading, (rig.peak(), tables + sum_bytes::<P>(count, layout, MsmPlan::default().task))])
+    Some([loading, (rig.meter().peak(), tables + sum_bytes::<P>(count, layout, MsmPlan::default().task))])
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::steps::{Inputs, Runner, Step};
 use ark_bn254::Fr;
 use ark_ff::{BigInteger, One, PrimeField, Zero};
 use assay_kernels::r1cs::{R1cs, R1csError, SparseMatrix};
+use assay_kernels::secret::Secret;
 use num_bigint::BigInt;
 use slop_algebra::{AbstractExtensionField, PrimeField32};
 use sp1_hypercube::{MachineVerifyingKey, SP1PcsProofOuter, ShardProof};
@@ -102,11 +103,11 @@ impl WrapCircuit {
 
     /// The full assignment for a proof: the constant one, the public inputs, the private variables.
     ///
-    /// The assignment is computed, not checked: [`Self::check`] says whether it satisfies the system.
+    /// The assignment is computed, not checked: [`Self::check`] says whether it satisfies the system. It is wiped when it is dropped.
     ///
     /// # Errors
     /// `OtherCircuit` if the zkVM exports other operations for this key and proof than the circuit was built from.
-    pub fn assign(&self, vk: &WrapVerifyingKey, proof: &WrapProof) -> Result<Vec<Fr>, CircuitError> {
+    pub fn assign(&self, vk: &WrapVerifyingKey, proof: &WrapProof) -> Result<Secret, CircuitError> {
         let (constraints, witness) = export(vk, proof)?;
         let got = operations_digest(&constraints);
         drop(constraints);
@@ -123,12 +124,12 @@ impl WrapCircuit {
     ///
     /// # Errors
     /// `WitnessTooShort` if the circuit reads more values.
-    pub fn assign_witness(&self, witness: &OuterWitness<OuterConfig>) -> Result<Vec<Fr>, CircuitError> {
+    pub fn assign_witness(&self, witness: &OuterWitness<OuterConfig>) -> Result<Secret, CircuitError> {
         self.assign_inputs(&inputs(witness))
     }
 
-    pub(crate) fn assign_inputs(&self, inputs: &Inputs) -> Result<Vec<Fr>, CircuitError> {
-        let mut values = vec![Fr::zero(); self.r1cs.num_variables()];
+    pub(crate) fn assign_inputs(&self, inputs: &Inputs) -> Result<Secret, CircuitError> {
+        let mut values = Secret::filled(Fr::zero(), self.r1cs.num_variables());
         values[0] = Fr::one();
         values[1..6].copy_from_slice(&inputs.public);
         let Self { r1cs, hints, integers, tops, .. } = self;

@@ -9,6 +9,7 @@ use crate::poseidon::{permute, ROWS};
 use ark_bn254::Fr;
 use ark_ff::{BigInteger, Field, One, PrimeField, Zero};
 use assay_kernels::r1cs::{R1cs, SparseMatrix};
+use assay_kernels::secret::Secret;
 use num_bigint::{BigInt, BigUint, Sign};
 use num_integer::Integer;
 use num_traits::ToPrimitive;
@@ -72,12 +73,12 @@ pub(crate) struct Runner<'a> {
     pub(crate) tops: &'a [Top],
     pub(crate) inputs: &'a Inputs,
     /// The assignment so far.
-    pub(crate) values: Vec<Fr>,
+    pub(crate) values: Secret,
 }
 
 impl Runner<'_> {
     /// Executes all steps.
-    pub(crate) fn run(mut self, steps: &[Step]) -> Result<Vec<Fr>, CircuitError> {
+    pub(crate) fn run(mut self, steps: &[Step]) -> Result<Secret, CircuitError> {
         let tables: Vec<Vec<Vec<Fr>>> = (0..=7).map(interpolation).collect();
         for step in steps {
             self.step(*step, &tables)?;

@@ -7,13 +7,14 @@ use assay_kernels::backend::{Backend, Counts, KeptKey};
 use assay_kernels::groth16 as kernel;
 
 use super::{
-    check_assignment, check_release, circuit_error, groth16_error, to_bytes, verify, wrap_inputs, Circuit,
-    Parameters, Proved, Statement,
+    check_assignment, check_release, circuit_error, groth16_error, require_memory, to_bytes, verify,
+    wrap_inputs, Circuit, Parameters, Proved, Statement,
 };
 use crate::device::memory_bytes_most;
 use crate::error::WorkerError;
 use crate::progress::Reporter;
 use crate::proof::WrapProof;
+use crate::settings::available_memory_bytes;
 
 /// The wrap circuit, its parameters, and what proves with them: a GPU where there is one, else the CPU.
 pub struct Prover {
@@ -49,7 +50,7 @@ impl Prover {
     ///
     /// # Errors
     /// [`WorkerError::PublicInput`] if the wrap proof is about something else, [`WorkerError::Circuit`],
-    /// [`WorkerError::Groth16`], [`WorkerError::Verify`].
+    /// [`WorkerError::Groth16`], [`WorkerError::Verify`]; [`WorkerError::MemoryMissing`] before anything is computed.
     pub fn prove(
         &mut self,
         wrap: &WrapProof,
@@ -58,6 +59,9 @@ impl Prover {
     ) -> Result<Proved, WorkerError> {
         check_release(wrap)?;
         statement.check(&wrap_inputs(wrap)?)?;
+        let assignment_bytes = 32 * self.circuit.inner.r1cs().num_variables() as u64;
+        let needed_bytes = kernel::host_bytes(&self.parameters.key) + assignment_bytes;
+        require_memory(needed_bytes, available_memory_bytes())?;
         reporter.report("witness", 0, 1);
         let circuit = &self.circuit.inner;
         let assignment = circuit.assign(&wrap.proof.vk, &wrap.proof.proof).map_err(circuit_error)?;

@@ -161,6 +161,21 @@ pub enum WorkerError {
         /// Bytes offered.
         got_bytes: u64,
     },
+    /// Others hold the memory that a step needs: it may be there later.
+    #[error(
+        "{what} needs {} MiB of memory, {} MiB are available: {} MiB are missing",
+        needed_bytes >> 20,
+        available_bytes >> 20,
+        needed_bytes.saturating_sub(*available_bytes).div_ceil(1 << 20)
+    )]
+    MemoryMissing {
+        /// The step.
+        what: &'static str,
+        /// Bytes that it takes at most.
+        needed_bytes: u64,
+        /// Bytes that the system could give.
+        available_bytes: u64,
+    },
     /// The GPU that this process was given cannot be used.
     #[error("GPU: {reason}")]
     Gpu {
@@ -191,7 +206,7 @@ impl WorkerError {
     /// Tells retry from rejection; retry logic reads this and nothing else.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Io { .. } | Self::Cancelled => ErrorClass::Transient,
+            Self::Io { .. } | Self::Cancelled | Self::MemoryMissing { .. } => ErrorClass::Transient,
             Self::Gpu { .. } => ErrorClass::GpuLost,
             Self::GpuContext { .. } => ErrorClass::GpuContext,
             Self::GpuMemory { .. } => ErrorClass::GpuMemory,

@@ -224,10 +224,18 @@ impl Settings {
 
 /// Memory of this machine from `/proc/meminfo`; 0 where that file is absent.
 pub fn machine_memory_bytes() -> u64 {
-    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return 0 };
-    text.lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))
-        .and_then(|rest| rest.trim().strip_suffix("kB"))
-        .and_then(|kib| kib.trim().parse::<u64>().ok())
-        .map_or(0, |kib| kib * 1024)
+    memory_field("MemTotal:").unwrap_or(0)
+}
+
+/// Memory that processes of this machine can still get, swap not counted; `None` where the system does not say.
+pub fn available_memory_bytes() -> Option<u64> {
+    memory_field("MemAvailable:")
+}
+
+/// A field of `/proc/meminfo`, in bytes.
+fn memory_field(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
 }
