@@ -7,7 +7,7 @@ use ark_ec::short_weierstrass::Projective;
 use ark_ff::Zero;
 use zeroize::Zeroizing;
 
-use super::memory::{largest_cut, msm_bytes, points_bytes, sum_bytes};
+use super::memory::{largest_cut, msm_bytes, points_bytes, sum_bytes, with_reserve};
 use super::msm::Launched;
 use super::{encode_points, Device, DeviceBases, DeviceError, DevicePoint, MsmPlan, SortedScalars};
 
@@ -225,13 +225,14 @@ impl<'a, D: Device> Job<'a, D> {
         Self { count, sums }
     }
 
-    /// The most device memory that a part of `chunk` points takes, in bytes, without and with points sent before their turn.
+    /// The most device memory that a part of `chunk` points takes, in bytes, without and with points sent before their turn; and a
+    /// reserve for the driver and for fragments.
     fn bytes(&self, chunk: usize) -> [u64; 2] {
         let most = |bytes: &dyn Fn(&dyn Summand<D>) -> u64| {
             self.sums.iter().map(|sum| bytes(&**sum)).max().unwrap_or(0)
         };
         let alone = most(&|sum| sum.bytes(chunk));
-        [alone, alone + most(&|sum| sum.ahead_bytes(chunk))]
+        [alone, alone + most(&|sum| sum.ahead_bytes(chunk))].map(with_reserve)
     }
 
     /// All at once if that fits, else parts that leave room for the points of the next, else parts that do not.
@@ -269,9 +270,7 @@ impl<'a, D: Device> Job<'a, D> {
         };
         let ahead = first.ahead();
         let held = ahead.as_ref().map_or(0, |range| first.ahead_bytes(range.len()));
-        // A part of what is free is left to the driver and to fragments.
         let free = device.memory_free()? + held;
-        let free = free - free / 16;
         let cut = self.cut(free);
         if ahead.is_some_and(|range| !matches!(cut, Ok(Cut { chunk, ahead: true }) if range == (0..chunk))) {
             self.sums[0].forget_ahead();
