@@ -110,7 +110,10 @@ impl RollupJudge {
         match self.states.go_to(root) {
             Ok(found) => found,
             Err(error) => {
-                tracing::error!("{}: stop, remove `state` and `judge` in --dir, and start again", one_line(&error));
+                tracing::error!(
+                    "{}: stop, remove `state` and `judge` in --dir, and start again",
+                    one_line(&error)
+                );
                 false
             }
         }
