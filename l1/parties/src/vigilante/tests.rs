@@ -303,20 +303,23 @@ fn an_alarm_of_a_claim_without_a_verdict_is_repeated_while_that_lasts_and_raised
 fn an_alarm_of_a_transaction_that_the_node_refuses_is_over_when_it_is_in_a_block() {
     let mut scene = Scene::new();
     scene.honest(0);
-    let effects = scene.verdict(0, &[Fault::DataMissing]);
-    let sent = effects.iter().find_map(|effect| match effect {
-        Effect::Broadcast(package) => package.last().cloned(),
-        _ => None,
-    });
-    let tx = sent.unwrap();
+    let sent = |effects: Vec<Effect>| {
+        let package = |effect| match effect {
+            Effect::Broadcast(package) => package.last().cloned(),
+            _ => None,
+        };
+        let tx: Arc<Transaction> = effects.into_iter().find_map(package).unwrap();
+        let reason = Reject::Other("no".to_owned());
+        (Event::Rejected { txid: tx.compute_txid(), reason }, tx)
+    };
+    let (refuse, tx) = sent(scene.verdict(0, &[Fault::DataMissing]));
     let refused = Effect::Alarm(Alarm::Refused(claim(0).tx(TxRole::Challenge)));
-    let refuse = Event::Rejected { txid: tx.compute_txid(), reason: Reject::Other("no".to_owned()) };
     assert!(scene.step(&refuse).contains(&refused));
     assert!(!scene.step(&refuse).contains(&refused), "once is enough");
     assert!(scene.step(&Event::Restarted).contains(&refused), "but who starts has not heard of it");
-    scene.connect(vec![tx.clone()]);
+    scene.connect(vec![tx]);
     assert!(!scene.step(&Event::Restarted).contains(&refused), "it is over");
     scene.undo();
-    scene.wait(1);
+    let (refuse, _) = sent(scene.wait(1));
     assert!(scene.step(&refuse).contains(&refused), "and comes back");
 }
