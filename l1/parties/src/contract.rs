@@ -258,10 +258,10 @@ impl Epoch {
     }
 }
 
-/// All epochs of a trunk that a party knows, in the order in which it learnt of them.
+/// All epochs of a trunk that a party knows, by their places.
 #[derive(Debug, Default)]
 pub struct Contract {
-    epochs: Vec<Arc<Epoch>>,
+    epochs: BTreeMap<EpochIndex, Arc<Epoch>>,
     by_txid: BTreeMap<Txid, ContractTx>,
     spenders: BTreeMap<OutPoint, Vec<ContractTx>>,
 }
@@ -273,9 +273,15 @@ impl Contract {
         Self::default()
     }
 
-    /// Adds an epoch.
+    /// Adds an epoch behind all others.
     pub fn push(&mut self, epoch: Arc<Epoch>) -> EpochIndex {
-        let index = EpochIndex(self.epochs.len() as u32);
+        let index = self.epochs.last_key_value().map_or(EpochIndex(0), |(last, _)| EpochIndex(last.0 + 1));
+        self.insert(index, epoch);
+        index
+    }
+
+    /// Adds an epoch in a place that is free.
+    pub(crate) fn insert(&mut self, index: EpochIndex, epoch: Arc<Epoch>) {
         for (role, node) in epoch.graph.nodes() {
             let id = ContractTx { epoch: index, role: *role };
             self.by_txid.insert(node.tx.compute_txid(), id);
@@ -285,19 +291,18 @@ impl Contract {
                 }
             }
         }
-        self.epochs.push(epoch);
-        index
+        self.epochs.insert(index, epoch);
     }
 
-    /// The epochs.
+    /// The epochs, in the order of their places.
     pub fn epochs(&self) -> impl Iterator<Item = (EpochIndex, &Epoch)> {
-        self.epochs.iter().enumerate().map(|(index, epoch)| (EpochIndex(index as u32), epoch.as_ref()))
+        self.epochs.iter().map(|(index, epoch)| (*index, epoch.as_ref()))
     }
 
     /// One epoch.
     #[must_use]
     pub fn epoch(&self, index: EpochIndex) -> Option<&Epoch> {
-        self.epochs.get(index.0 as usize).map(Arc::as_ref)
+        self.epochs.get(&index).map(Arc::as_ref)
     }
 
     /// How people are told of an epoch.

@@ -46,7 +46,7 @@ mod vigilante;
 pub use contract::Contract;
 pub use event::{Alarm, Block, Effect, Event, Fault, FeeTrouble, Reject};
 pub use operator::{Operator, BATCHES_MAX};
-pub use party::{Context, Keys, Machine, StepError};
+pub use party::{Context, FinalityError, Keys, Machine, StepError};
 pub use sender::Sender;
 pub use types::{
     epoch_name, ClaimId, ContractTx, EpochIndex, Height, Values, BATCH_HASH, CODE_ROOT, DIGEST, NEW_ROOT,

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::contract::{ContractError, Epoch, Fill, Origin};
 use crate::event::{Alarm, Effect, Event};
 use crate::fees::FeePolicy;
-use crate::party::{Context, Machine, Party, StepError};
+use crate::party::{Context, FinalityError, Machine, Party, StepError};
 use crate::sender::{Draft, Sender, Want};
 use crate::types::{ClaimId, ContractTx, EpochIndex, Height, Values, CODE_ROOT, NEW_ROOT, PREV_ROOT};
 use crate::view::{lineage, Readiness, Standing, View};
@@ -131,6 +131,10 @@ impl Machine for Operator {
         let draft = |_: &View, id: ContractTx| draft(context, signed, asserted, id).ok();
         party.finish(context, &wants, draft, &mut effects, event);
         Ok(effects)
+    }
+
+    fn set_terms(&mut self, finality: u32, policy: FeePolicy) -> Result<(), FinalityError> {
+        self.party.set_terms(finality, policy)
     }
 
     fn view(&self) -> &View {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use assay_l1::graph::contract::build::TxRole;
 use assay_l1::graph::transactions::sign_key;
 use bitcoin::key::Keypair;
 use bitcoin::{
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Alarm, Block, Effect, Reject};
 use crate::fees::{fee_at, FeeError, FeePolicy, Market, Replaced, DUST};
 use crate::types::{ContractTx, Height};
-use crate::view::View;
+use crate::view::{remembered_max, View};
 
 /// A transaction without its fee.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +53,23 @@ pub struct Want {
     pub id: ContractTx,
     /// The last block in which it is still of use.
     pub deadline: Option<Height>,
+}
+
+impl Want {
+    /// Order in which the coins and the budget are spent: disputes before all else, then by the last block of use.
+    fn urgency(&self) -> (bool, Height) {
+        let is_dispute = matches!(
+            self.id.role,
+            TxRole::Challenge(_)
+                | TxRole::Assert(_)
+                | TxRole::AssertSlot(..)
+                | TxRole::AssertTimeout(_)
+                | TxRole::SlotTimeout(..)
+                | TxRole::DisproveInput(_)
+                | TxRole::Disprove(_)
+        );
+        (!is_dispute, self.deadline.unwrap_or(Height(u32::MAX)))
+    }
 }
 
 /// A transaction on its way.
@@ -139,6 +157,11 @@ impl Sender {
         }
     }
 
+    /// Spends by this policy from now on. What was spent and promised stays counted.
+    pub(crate) fn set_policy(&mut self, policy: FeePolicy) {
+        self.policy = policy;
+    }
+
     #[cfg(feature = "simulate")]
     pub(crate) fn weaken(&mut self, weak: SenderWeak) {
         self.weak = weak;
@@ -174,7 +197,7 @@ impl Sender {
                 bill.paid = Some(block.height);
             }
         }
-        let deep = |height: Height| block.height.since(height) > 2 * finality;
+        let deep = |height: Height| block.height.since(height) > remembered_max(finality);
         let done = self.bills.values().filter(|bill| bill.paid.is_some_and(deep));
         self.settled += done.map(|bill| bill.cost).sum::<Amount>();
         let live = self
@@ -227,7 +250,7 @@ impl Sender {
         self.jobs.contains_key(&id)
     }
 
-    /// Makes the jobs those that are wanted, and moves them on. `draft` makes one that is not there yet.
+    /// Makes the jobs those that are wanted, and moves them on, the most urgent ones first. `draft` makes one that is not there yet.
     pub(crate) fn reconcile(
         &mut self,
         (view, wallet): (&View, &Keypair),
@@ -237,6 +260,8 @@ impl Sender {
     ) {
         let wanted: BTreeSet<ContractTx> = wants.iter().map(|want| want.id).collect();
         self.jobs.retain(|id, _| wanted.contains(id));
+        let mut wants: Vec<&Want> = wants.iter().collect();
+        wants.sort_by_key(|want| want.urgency());
         for want in wants {
             let known = self.jobs.get(&want.id);
             let Some(draft) = known.map(|job| job.draft.clone()).or_else(|| draft(want.id)) else {
@@ -574,4 +599,78 @@ fn sign_coin(tx: &mut Transaction, coin: Amount, others: Vec<TxOut>, wallet: &Ke
     spent.push(TxOut { value: coin, script_pubkey: script.clone() });
     let last = tx.input.len() - 1;
     tx.input[last].witness = Witness::from_slice(&[sign_key(tx, last, &spent, wallet)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::FeeTrouble;
+    use crate::sim::Fixture;
+    use crate::types::EpochIndex;
+
+    const TIP: Height = Height(100);
+
+    fn want(role: TxRole, deadline: Option<u32>) -> Want {
+        Want { id: ContractTx { epoch: EpochIndex(0), role }, deadline: deadline.map(Height) }
+    }
+
+    /// A view of a wallet with so many coins.
+    fn view(coins: usize) -> View {
+        let wallet = Fixture::wallet(1);
+        let output = TxOut { value: Amount::from_sat(600_000), script_pubkey: wallet.clone() };
+        let tx = Transaction {
+            version: transaction::Version::TWO,
+            lock_time: absolute::LockTime::ZERO,
+            input: vec![TxIn::default(), TxIn::default()],
+            output: vec![output; coins],
+        };
+        let mut view = View::new(wallet, 4, Height(TIP.0 - 1));
+        view.connect(&Fixture::shared().contract(), &Block { height: TIP, txs: vec![Arc::new(tx)] });
+        view
+    }
+
+    /// What a fresh sender has on its way, and the alarms.
+    fn sent(coins: usize, budget: Amount, wants: &[Want]) -> (Vec<TxRole>, Vec<Alarm>, Amount) {
+        let mut sender = Sender::new(FeePolicy { budget, ..FeePolicy::REGTEST });
+        let contract = Fixture::shared().contract();
+        // Their sizes do not matter here; two of the same would be one transaction.
+        let draft = |id: ContractTx| Some(Draft::Anchored(Arc::new(contract.node(id)?.tx.clone())));
+        let (mut effects, keys) = (Vec::new(), Fixture::keys(1));
+        sender.reconcile((&view(coins), &keys.wallet), wants, draft, &mut effects);
+        sender.check().unwrap();
+        let alarms = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Alarm(alarm) => Some(alarm),
+            _ => None,
+        });
+        (sender.jobs.keys().map(|id| id.role).collect(), alarms.collect(), sender.committed())
+    }
+
+    #[test]
+    fn what_disputes_take_is_paid_before_anything_else_and_the_rest_by_its_deadline() {
+        let disputes = [
+            TxRole::Assert(0),
+            TxRole::AssertSlot(0, 1),
+            TxRole::Challenge(0),
+            TxRole::DisproveInput(0),
+            TxRole::AssertTimeout(0),
+        ];
+        let cases = disputes.map(|role| (want(role, Some(130)), want(TxRole::Claim(1), Some(101))));
+        let acceptance = want(TxRole::OptimisticAcceptance(0), Some(110));
+        let others = [
+            (want(TxRole::Assert(2), Some(110)), want(TxRole::Assert(1), Some(120))),
+            (acceptance, want(TxRole::Claim(1), Some(120))),
+            (want(TxRole::Claim(1), Some(120)), want(TxRole::PayOut, None)),
+        ];
+        let rich = FeePolicy::REGTEST.budget;
+        for (first, second) in cases.into_iter().chain(others) {
+            let alone = sent(8, rich, &[first]).2;
+            for wants in [[first, second], [second, first]] {
+                assert_eq!(sent(2, rich, &wants).0.len(), 2, "both, where there is money for both");
+                let fee = |trouble| vec![Alarm::Fee(second.id, trouble)];
+                let paid = vec![first.id.role];
+                assert_eq!(sent(1, rich, &wants), (paid.clone(), fee(FeeTrouble::Coin), alone), "one coin");
+                assert_eq!(sent(8, alone, &wants), (paid, fee(FeeTrouble::Budget), alone), "one budget");
+            }
+        }
+    }
 }

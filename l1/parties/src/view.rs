@@ -14,6 +14,11 @@ use crate::event::Block;
 use crate::evidence::SignedClaim;
 use crate::types::{ClaimId, ContractTx, EpochIndex, Height, Values};
 
+/// Blocks below the tip of which nothing is forgotten.
+pub(crate) fn remembered_max(finality: u32) -> u32 {
+    finality.saturating_mul(2)
+}
+
 /// A transaction of the contract in a block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmed {
@@ -125,6 +130,16 @@ impl View {
         self.tip.plus(1).since(height) >= self.finality
     }
 
+    /// Depth at which a block counts as final.
+    pub(crate) fn finality(&self) -> u32 {
+        self.finality
+    }
+
+    /// The same for all that follows. A lower one forgets more with the next block; a higher one brings nothing back.
+    pub(crate) fn set_finality(&mut self, finality: u32) {
+        self.finality = finality;
+    }
+
     pub(crate) fn connect(&mut self, contract: &Contract, block: &Block) {
         self.tip = block.height;
         for tx in &block.txs {
@@ -154,9 +169,9 @@ impl View {
                 self.coins.insert(outpoint, Coin { value, made: block.height, spent: None });
             }
         }
-        let (tip, finality) = (self.tip, self.finality);
+        let (tip, remembered) = (self.tip, remembered_max(self.finality));
         // A spent coin is kept as long as its spending may be undone.
-        self.coins.retain(|_, coin| coin.spent.is_none_or(|height| tip.since(height) <= 2 * finality));
+        self.coins.retain(|_, coin| coin.spent.is_none_or(|height| tip.since(height) <= remembered));
     }
 
     /// Goes back without forgetting what the block held: for machines that are weakened.

@@ -25,7 +25,7 @@ use crate::event::{Alarm, Effect, Event, Fault};
 use crate::evidence::{read_slot, SignedValue};
 use crate::fees::FeePolicy;
 use crate::operator::collected;
-use crate::party::{Context, Machine, Party, StepError};
+use crate::party::{Context, FinalityError, Machine, Party, StepError};
 use crate::sender::{Draft, Sender, Want};
 use crate::types::{ClaimId, ContractTx, EpochIndex, Height, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
 use crate::view::{lineage, Standing, View};
@@ -132,6 +132,10 @@ impl Machine for Vigilante {
         let draft = |view: &View, id: ContractTx| draft(context, view, id, plan.get(&id)?).ok();
         self.party.finish(context, &wants, draft, &mut effects, event);
         Ok(effects)
+    }
+
+    fn set_terms(&mut self, finality: u32, policy: FeePolicy) -> Result<(), FinalityError> {
+        self.party.set_terms(finality, policy)
     }
 
     fn view(&self) -> &View {

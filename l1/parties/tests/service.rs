@@ -16,6 +16,7 @@ mod world;
 use std::cell::Cell;
 
 use assay_l1::graph::contract::build::TxRole;
+use assay_l1::KeyRole;
 use assay_l1_parties::service::batches::ProvedBatch;
 use assay_l1_parties::service::operator::{OperatorArgs, OperatorService};
 use assay_l1_parties::service::watch::Stage;
@@ -186,4 +187,72 @@ fn an_operator_without_a_secret_or_with_one_that_no_policy_knows_is_refused() {
         assert!(error.contains(reason), "{error}");
     }
     assert!(!world.setup.files.path("typo.secret").exists(), "none is made");
+}
+
+#[test]
+fn budget_and_finality_are_those_of_the_last_start_and_not_of_the_first() {
+    let world = World::new();
+    world.setup.files.batches().put(&honest(0)).unwrap();
+    world.run_operator(world.words_with("operator", "--budget-sat", "1"), 12).unwrap();
+    assert!(world.mined().is_empty(), "nothing can be paid for");
+    world.run_operator(world.words("operator"), 12).unwrap();
+    assert!(world.mined().contains(&TxRole::Claim(0)), "{:?}", world.mined());
+
+    let open = |finality| world.run_operator(world.words_with("operator", "--finality", finality), 0);
+    let error = open("7").unwrap_err();
+    assert!(error.is_bad_input() && error.to_string().contains("Start with --finality 6;"), "{error}");
+    open("6").unwrap();
+    open("7").unwrap_err();
+    world.mine();
+    open("6").unwrap();
+    open("7").unwrap();
+    open("2").unwrap();
+    let error = open("5").unwrap_err().to_string();
+    assert!(error.contains("Start with --finality 4;"), "{error}");
+}
+
+#[test]
+fn epoch_files_that_are_not_right_keep_nobody_from_the_others_at_a_start_either() {
+    let world = World::new();
+    let spoil = |name: &str| std::fs::write(world.setup.files.path("epochs").join(name), b"spoilt").unwrap();
+    spoil("0001.proposal");
+    spoil("0001.signatures");
+    world.setup.files.batches().put(&honest(0)).unwrap();
+    world.play(BLOCKS_MAX, 4, |mined| mined.contains(&TxRole::Claim(0)));
+    let alarms = world.watch().look().alarms;
+    assert!(alarms.iter().any(|alarm| alarm.starts_with("epoch file 0001 is not taken: ")), "{alarms:?}");
+    // What the state was made with has to be there; and without any epoch there is nothing to do.
+    spoil("0000.signatures");
+    let errors = [world.run_operator(world.words("operator"), 0), world.run_vigilante(world.words("other"))];
+    for error in errors.map(Result::unwrap_err) {
+        assert!(error.is_bad_input() && error.to_string().starts_with("epoch file 0000: "), "{error}");
+    }
+}
+
+#[test]
+fn a_vigilante_with_another_secret_than_its_states_or_with_none_is_refused() {
+    let world = World::new();
+    let secret = |name: &str| world.setup.files.path(&format!("{name}.secret"));
+    let start = || world.run_vigilante(world.words("vigilante"));
+    let with = |name: &str| {
+        world.run_vigilante(world.words_with("vigilante", "--secret", &secret(name).display().to_string()))
+    };
+    start().unwrap();
+    let error = with("operator").unwrap_err();
+    let address = |name: &str| {
+        let script = world.setup.files.script(name, KeyRole::Wallet);
+        bitcoin::Address::from_script(&script, world.backend().network()).unwrap().to_string()
+    };
+    for part in [address("vigilante"), address("operator")] {
+        assert!(error.is_bad_input() && error.to_string().contains(&part), "{error}");
+    }
+    start().unwrap();
+    std::fs::rename(secret("vigilante"), secret("elsewhere")).unwrap();
+    let error = start().unwrap_err();
+    assert!(error.is_bad_input() && error.to_string().contains("vigilante.secret is not there"), "{error}");
+    assert!(!secret("vigilante").exists(), "none is made");
+    with("elsewhere").unwrap();
+    // Where nothing was begun, one is made.
+    world.run_vigilante(world.words("fresh")).unwrap();
+    assert!(secret("fresh").exists());
 }

@@ -77,7 +77,8 @@ It needs: an epoch that the attesters have signed (`assay l1 signer`), its propo
 lines of the log); and proved batches in --batches: `assay prove --l1-batches DIR`, `assay coordinator --l1-batches DIR`.
 
 A secret, a directory and a wallet belong to one process. The secret signs everything: keep a copy of it and of --dir,
-which holds the record of used one-time keys.
+which holds the record of used one-time keys. Budget, highest fee rate and finality may be others at each start. If another operator has
+taken over, its policy is one more --policy; without it, its epochs are left out, with a line in the log.
 
 Examples:
   assay l1 operator --bitcoind http://127.0.0.1:18443 --cookie ~/.bitcoin/regtest/.cookie --dir operator --epochs epochs \\
@@ -116,7 +117,8 @@ on, and verifies the Groth16 proof. What is wrong it challenges, or disproves wh
 in the log. Nothing is asked of the operator. Executed batches are kept in --dir/judge.
 
 Runs until SIGTERM or ctrl-c, and may be killed at any moment. It needs coins for fees and deposits
-(`assay l1 fund --party vigilante`; the address is in the first lines of the log).
+(`assay l1 fund --party vigilante`; the address is in the first lines of the log). If another operator has taken over, its policy is
+one more --policy; without it, its epochs are not watched, and the log says so.
 
 A proof that does not verify is challenged, and the operator has to answer; that an answer is wrong, nothing on the chain can tell
 before there is a verifier in Script.

@@ -35,7 +35,8 @@ pub struct TrunkArgs {
     /// batch's data was published
     #[arg(long, default_value_t = 1, value_name = "HEIGHT")]
     pub start_height: u32,
-    /// Confirmations after which a block counts as final
+    /// Confirmations after which a block counts as final. Another one at a later start counts from then on; a higher one only as far as
+    /// the state remembers
     #[arg(long, default_value_t = 6, value_name = "BLOCKS", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub finality: u32,
     /// Between two looks at the node
@@ -52,7 +53,7 @@ impl TrunkArgs {
     pub(super) fn epoch_dir(&self) -> Result<EpochDir, ServiceError> {
         let policies = self.policy.iter().map(|path| Policy::load(path)).collect::<Result<_, _>>()?;
         let signers: BTreeSet<_> = Peers::load(&self.peers)?.ids().collect();
-        Ok(EpochDir { dir: self.epochs.clone(), policies, signers })
+        Ok(EpochDir::new(self.epochs.clone(), policies, signers))
     }
 }
 
@@ -65,13 +66,14 @@ pub struct PartyArgs {
     /// Directory of the service's state
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
-    /// Secret file of this party: its keys come from it. A vigilante's is made if there is none
+    /// Secret file of this party: its keys come from it. A vigilante's is made if there is neither one nor a state
     #[arg(long, value_name = "FILE")]
     pub secret: PathBuf,
-    /// All that may be spent on fees and deposits, over the life of the state
+    /// All that may be spent on fees and deposits, over the life of the state. Another one at a later start counts from then on; what
+    /// was spent before is part of it
     #[arg(long, default_value_t = 5_000_000, value_name = "SATOSHI")]
     pub budget_sat: u64,
-    /// Highest fee rate
+    /// Highest fee rate, from this start on
     #[arg(long, default_value_t = 500, value_name = "SATOSHI_PER_VB", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub fee_rate_max: u64,
 }

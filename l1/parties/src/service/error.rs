@@ -8,7 +8,7 @@ use assay_l1::{BackendError, Class, KeyError, StoreError, WalletError};
 use assay_l1_signer::policy::PolicyError;
 
 use super::epochs::EpochError;
-use crate::party::StepError;
+use crate::party::{FinalityError, StepError};
 
 /// Why a service cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +38,9 @@ pub enum ServiceError {
     /// An event that does not fit the state: the state on disk and the blocks read do not belong together.
     #[error("the state does not fit the chain: {0}")]
     Step(#[from] StepError),
-    /// An epoch that the state was made with is not there any more, or is another one.
-    #[error("epoch file {index:04}: {source}")]
+    /// An epoch that the state was made with is not there any more, is another one, or is not taken; or none at all is, and this is the
+    /// first.
+    #[error("epoch file {index:04}: {source}; {}", .source.advice())]
     Epoch {
         /// Its place.
         index: u32,
@@ -65,6 +66,40 @@ pub enum ServiceError {
         dir: PathBuf,
         /// What differs.
         field: &'static str,
+    },
+    /// The directory holds a state that was made with another secret.
+    #[error(
+        "the state in {} has its coins at {stored}, the secret has its own at {given}: start with the secret that the state was made \
+         with, or with another --dir",
+        dir.display()
+    )]
+    OtherSecret {
+        /// The directory.
+        dir: PathBuf,
+        /// Address of the state's wallet.
+        stored: String,
+        /// Address of the secret's.
+        given: String,
+    },
+    /// There is a state, but not the secret that it was made with.
+    #[error("{} is not there, and the state in {} was made with a secret: put it back, or start with another --dir", path.display(), dir.display())]
+    NoSecret {
+        /// Where the secret should be.
+        path: PathBuf,
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The state has forgotten too much for this finality.
+    #[error(
+        "--finality: {source}. Start with --finality {}; the state in {} then remembers one block more with each that comes, up to \
+         twice as many",
+        .source.most, dir.display()
+    )]
+    Finality {
+        /// The directory.
+        dir: PathBuf,
+        /// What was asked for, and what is possible.
+        source: FinalityError,
     },
     /// More blocks left the chain than are remembered.
     #[error(
@@ -108,6 +143,9 @@ impl ServiceError {
             | Self::Epoch { .. }
             | Self::NoEpoch { .. }
             | Self::Foreign { .. }
+            | Self::OtherSecret { .. }
+            | Self::NoSecret { .. }
+            | Self::Finality { .. }
             | Self::Argument { .. } => true,
             _ => false,
         }

@@ -27,7 +27,7 @@ use super::node;
 use super::offers::{Known, Offers};
 use super::publish::{News, Publisher};
 use super::queue::{places, QueueArgs, QueueWatch};
-use super::runner::{load_contract, Runner, Shell, World};
+use super::runner::{Runner, Shell, Trunk, World};
 use super::stop::Stop;
 use crate::contract::Contract;
 use crate::event::{Effect, Event};
@@ -83,9 +83,9 @@ fn open(
     let party = &args.party;
     let dir = Dir::take(&party.dir)?;
     let epochs = party.trunk.epoch_dir()?;
-    let secret = load_secret(&party.secret, &epochs.policies)?;
-    let (contract, graphs) = load_contract(&epochs)?;
-    let trunk_id = trunk_of(&contract);
+    let secret = load_secret(&party.secret, epochs.policies())?;
+    let trunk = Trunk::load(epochs)?;
+    let trunk_id = trunk.id();
     let keys = keys(&secret, &trunk_id);
     let author = secret.keypair(&trunk_id, KeyRole::Envelope);
     let publisher = Publisher::open(
@@ -112,9 +112,7 @@ fn open(
         offers: Offers::default(),
         useless: BTreeMap::new(),
     };
-    let (finality, policy) = (party.trunk.finality, party.fee_policy());
-    let fresh = |below| Operator::new(wallet, finality, below, policy);
-    Runner::open(backend, dir, epochs, (contract, graphs), keys, shell, (party.trunk.start_height, fresh))
+    Runner::open((party, backend), (dir, trunk), keys, shell, Operator::new)
 }
 
 /// An operator's secret. One that is none by the policies, made anew by a mistyped name, would wait for ever.
@@ -126,11 +124,6 @@ fn load_secret(path: &Path, policies: &[Policy]) -> Result<OperatorSecret, Servi
     }
     let detail = format!("the operator key of {} is that of none of the policies", path.display());
     Err(ServiceError::Argument { name: "--secret or --operator-secret", detail })
-}
-
-/// The trunk of a contract that has an epoch.
-pub(super) fn trunk_of(contract: &Contract) -> [u8; 32] {
-    contract.epochs().next().map_or([0; 32], |(_, epoch)| epoch.spec().terms.trunk_id)
 }
 
 /// What the operator's machine asks for.

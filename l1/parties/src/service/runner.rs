@@ -7,10 +7,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use assay_l1::graph::transactions::wallet_script;
 use assay_l1::{BackendError, BitcoinBackend, Class, StoreError};
-use bitcoin::{Amount, BlockHash};
+use bitcoin::{Amount, BlockHash, Script, ScriptBuf};
 use serde::{Deserialize, Serialize};
 
+use super::args::PartyArgs;
 use super::epochs::{EpochDir, EpochError};
 use super::error::ServiceError;
 use super::file::{self, Dir, Form};
@@ -19,12 +21,15 @@ use super::node;
 use super::stop::Stop;
 use crate::contract::Contract;
 use crate::event::{Alarm, Block, Effect, Event};
+use crate::fees::FeePolicy;
 use crate::party::{Context, Keys, Machine};
-use crate::types::Height;
+use crate::types::{EpochIndex, Height};
 use crate::view::View;
 
 /// Blocks that are read again for an epoch of which a running service learns.
 pub(super) const REWIND_BLOCKS: usize = 100;
+/// Stands where no epoch is taken.
+const NO_GRAPH: [u8; 32] = [0; 32];
 /// Events of one pass, at most; for what is left the machine and its shell repeat everything, as after a restart.
 const EVENTS_MAX: usize = 10_000;
 
@@ -63,7 +68,7 @@ pub(super) trait Shell {
 struct Stored<M> {
     name: String,
     trunk_id: [u8; 32],
-    /// Graphs of the epochs, in their order.
+    /// Graphs of the epochs by their places; zero where none is taken.
     graphs: Vec<[u8; 32]>,
     follower: Follower,
     machine: M,
@@ -87,63 +92,92 @@ pub(super) struct Runner<M, S> {
     priced: Option<u32>,
     /// Block up to which everything was last said to be done.
     done: Option<BlockHash>,
-    /// What was last said of an epoch that is not taken.
-    complaint: String,
+    /// What was last said of epochs that are not taken.
+    complaints: Vec<String>,
 }
 
-/// Loads all epochs that are there.
-pub(super) fn load_contract(epochs: &EpochDir) -> Result<(Contract, Vec<[u8; 32]>), ServiceError> {
-    let (mut contract, mut graphs) = (Contract::new(), Vec::new());
-    loop {
-        let index = graphs.len() as u32;
-        match epochs.load(&contract).map_err(|source| ServiceError::Epoch { index, source })? {
-            Some((id, epoch)) => {
-                contract.push(Arc::new(epoch));
-                graphs.push(id);
-            }
-            None if graphs.is_empty() => return Err(ServiceError::NoEpoch { dir: epochs.dir.clone() }),
-            None => return Ok((contract, graphs)),
+/// A trunk as its epochs' files tell of it.
+pub(super) struct Trunk {
+    pub(super) epochs: EpochDir,
+    pub(super) contract: Contract,
+    /// By place; zero where no epoch is taken.
+    graphs: Vec<[u8; 32]>,
+}
+
+impl Trunk {
+    /// All epochs that are there and right.
+    pub(super) fn load(mut epochs: EpochDir) -> Result<Self, ServiceError> {
+        let (mut contract, mut graphs) = (Contract::new(), Vec::new());
+        note_graphs(&mut graphs, &epochs.take_up(&mut contract)?);
+        if !graphs.is_empty() {
+            return Ok(Self { epochs, contract, graphs });
         }
+        Err(match epochs.refusal(None) {
+            Some((place, source)) => ServiceError::Epoch { index: place.0, source },
+            None => ServiceError::NoEpoch { dir: epochs.dir },
+        })
+    }
+
+    /// Its id.
+    pub(super) fn id(&self) -> [u8; 32] {
+        self.contract.epochs().next().map_or([0; 32], |(_, epoch)| epoch.spec().terms.trunk_id)
+    }
+}
+
+fn note_graphs(graphs: &mut Vec<[u8; 32]>, taken: &[(EpochIndex, [u8; 32])]) {
+    for (place, graph) in taken {
+        let at = place.0 as usize;
+        graphs.resize(graphs.len().max(at + 1), NO_GRAPH);
+        graphs[at] = *graph;
+    }
+}
+
+impl<M: Machine> Stored<M> {
+    /// Checks that it is of this service on this trunk.
+    fn check(&self, dir: &Dir, trunk: &mut Trunk) -> Result<(), ServiceError> {
+        let foreign = |field| ServiceError::Foreign { dir: dir.path().to_owned(), field };
+        if self.name != M::NAME {
+            return Err(foreign("service"));
+        }
+        if self.trunk_id != trunk.id() {
+            return Err(foreign("trunk"));
+        }
+        if !self.follower.is_valid() {
+            let detail = "its place in the chain cannot be".to_owned();
+            return Err(StoreError::Format { path: dir.file("state"), detail }.into());
+        }
+        check_graphs(&self.graphs, trunk)
     }
 }
 
 impl<M: Machine, S: Shell> Runner<M, S> {
-    /// Takes the state in `dir` up, or begins with `fresh`, a machine that stands below block `start_height`.
+    /// Takes the state in `dir` up, or begins with `fresh`, a machine of this wallet, finality, tip and fee policy.
     pub(super) fn open(
-        backend: Arc<dyn BitcoinBackend>,
-        dir: Dir,
-        epochs: EpochDir,
-        (contract, graphs): (Contract, Vec<[u8; 32]>),
+        (party, backend): (&PartyArgs, Arc<dyn BitcoinBackend>),
+        (dir, mut trunk): (Dir, Trunk),
         keys: Keys,
         shell: S,
-        (start_height, fresh): (u32, impl FnOnce(Height) -> M),
+        fresh: impl FnOnce(ScriptBuf, u32, Height, FeePolicy) -> M,
     ) -> Result<Self, ServiceError> {
-        let first = contract.epochs().next();
-        let trunk_id = first.map(|(_, epoch)| epoch.spec().terms.trunk_id);
-        let trunk_id = trunk_id.ok_or_else(|| ServiceError::NoEpoch { dir: epochs.dir.clone() })?;
+        let wallet = wallet_script(keys.wallet.x_only_public_key().0);
+        let (finality, policy) = (party.trunk.finality, party.fee_policy());
         let stored = match file::read::<Stored<M>>(&dir.file("state"), Form::State)? {
-            Some(stored) => {
-                let foreign = |field| ServiceError::Foreign { dir: dir.path().to_owned(), field };
-                if stored.name != M::NAME {
-                    return Err(foreign("service"));
-                }
-                if stored.trunk_id != trunk_id {
-                    return Err(foreign("trunk"));
-                }
-                if !stored.follower.is_valid() {
-                    let detail = "its place in the chain cannot be".to_owned();
-                    return Err(StoreError::Format { path: dir.file("state"), detail }.into());
-                }
-                check_graphs(&stored.graphs, &graphs)?;
+            Some(mut stored) => {
+                stored.check(&dir, &mut trunk)?;
+                check_wallet(&dir, stored.machine.view().wallet(), &wallet, backend.as_ref())?;
+                let refused = |source| ServiceError::Finality { dir: dir.path().to_owned(), source };
+                stored.machine.set_terms(finality, policy).map_err(refused)?;
                 stored
             }
             None => {
-                let below = start_height.saturating_sub(1);
+                let below = party.trunk.start_height.saturating_sub(1);
                 let follower = Follower::at(backend.as_ref(), below)?;
-                let (name, machine) = (M::NAME.to_owned(), fresh(Height(below)));
-                Stored { name, trunk_id, graphs: graphs.clone(), follower, machine }
+                let machine = fresh(wallet, finality, Height(below), policy);
+                let (name, graphs) = (M::NAME.to_owned(), trunk.graphs.clone());
+                Stored { name, trunk_id: trunk.id(), graphs, follower, machine }
             }
         };
+        let Trunk { epochs, contract, graphs } = trunk;
         let mut runner = Self {
             backend,
             dir,
@@ -157,9 +191,10 @@ impl<M: Machine, S: Shell> Runner<M, S> {
             is_dirty: true,
             priced: None,
             done: None,
-            complaint: String::new(),
+            complaints: Vec::new(),
         };
-        if runner.stored.graphs.len() < graphs.len() {
+        runner.complain(runner.epochs.complaints());
+        if runner.stored.graphs != graphs {
             runner.stored.graphs = graphs;
             runner.rewind_left = REWIND_BLOCKS;
             runner.rewind()?;
@@ -290,35 +325,34 @@ impl<M: Machine, S: Shell> Runner<M, S> {
 
     /// Takes epochs up that are new in the directory. One that is not right is no reason to stop watching the others.
     fn learn_epochs(&mut self) {
-        let mut learnt = false;
-        loop {
-            match self.epochs.load(&self.contract) {
-                Ok(Some((id, epoch))) => {
-                    let index = self.contract.push(Arc::new(epoch));
-                    self.stored.graphs.push(id);
-                    tracing::info!("{} is known", self.contract.name(index));
-                    learnt = true;
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    let complaint = error.to_string();
-                    if complaint != self.complaint {
-                        tracing::error!(
-                            "epoch file {:04} is not taken: {complaint}",
-                            self.stored.graphs.len()
-                        );
-                        self.complaint = complaint;
-                    }
-                    break;
-                }
+        let taken = match self.epochs.take_up(&mut self.contract) {
+            Ok(taken) => {
+                self.complain(self.epochs.complaints());
+                taken
             }
-        }
-        if learnt {
+            Err(error) => {
+                self.complain(vec![error.to_string()]);
+                Vec::new()
+            }
+        };
+        if !taken.is_empty() {
+            note_graphs(&mut self.stored.graphs, &taken);
+            for (place, _) in taken {
+                tracing::info!("{} is known", self.contract.name(place));
+            }
             self.rewind_left = REWIND_BLOCKS;
             // What was asked for goes by another contract now; and nothing is asked for in view of old blocks.
             self.is_restarted = true;
             self.is_dirty = true;
         }
+    }
+
+    /// Says what is wrong with epochs that are not taken, unless it was said last time.
+    fn complain(&mut self, complaints: Vec<String>) {
+        for complaint in complaints.iter().filter(|complaint| !self.complaints.contains(complaint)) {
+            tracing::error!("{complaint}");
+        }
+        self.complaints = complaints;
     }
 
     /// Steps the machine through events and their consequences. Nothing is sent of what is wanted below the tip.
@@ -390,13 +424,29 @@ fn is_gone(error: &ServiceError) -> bool {
 }
 
 /// The epochs on disk are those that the state was made with, and perhaps more.
-fn check_graphs(stored: &[[u8; 32]], found: &[[u8; 32]]) -> Result<(), ServiceError> {
-    let differs = (0..stored.len()).find(|index| found.get(*index) != Some(&stored[*index]));
-    match differs {
-        None => Ok(()),
-        Some(index) => {
-            let source = if index < found.len() { EpochError::Other } else { EpochError::Missing };
-            Err(ServiceError::Epoch { index: index as u32, source })
-        }
+fn check_graphs(stored: &[[u8; 32]], trunk: &mut Trunk) -> Result<(), ServiceError> {
+    let found = |at: usize| trunk.graphs.get(at).copied().unwrap_or(NO_GRAPH);
+    let Some(at) = (0..stored.len()).find(|at| stored[*at] != NO_GRAPH && found(*at) != stored[*at]) else {
+        return Ok(());
+    };
+    let source = match trunk.epochs.refusal(Some(EpochIndex(at as u32))) {
+        Some((_, refusal)) => refusal,
+        None if found(at) == NO_GRAPH => EpochError::Missing,
+        None => EpochError::Other,
+    };
+    Err(ServiceError::Epoch { index: at as u32, source })
+}
+
+/// The wallet is that of the state: with another's coins it would pay for nothing.
+fn check_wallet(
+    dir: &Dir,
+    stored: &Script,
+    given: &Script,
+    backend: &dyn BitcoinBackend,
+) -> Result<(), ServiceError> {
+    if stored == given {
+        return Ok(());
     }
+    let (stored, given) = (node::address(backend, stored), node::address(backend, given));
+    Err(ServiceError::OtherSecret { dir: dir.path().to_owned(), stored, given })
 }

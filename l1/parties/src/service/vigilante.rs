@@ -1,14 +1,14 @@
 //! The vigilante as a process.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use assay_l1::envelope::tag;
 use assay_l1::graph::contract::build::TxRole;
 use assay_l1::graph::transactions::wallet_script;
-use assay_l1::{BackendError, BitcoinBackend, OperatorSecret, StoreError};
+use assay_l1::{BackendError, BitcoinBackend, KeyError, OperatorSecret, StoreError};
 use assay_l1_signer::handover::{Place, Report};
 use assay_l1_signer::store::file as plain;
 use clap::Args;
@@ -19,12 +19,11 @@ use super::error::ServiceError;
 use super::file::Dir;
 use super::judge::{Execution, Judge};
 use super::node;
-use super::operator::trunk_of;
-use super::runner::{load_contract, Runner, Shell, World};
+use super::runner::{Runner, Shell, Trunk, World};
 use super::stop::Stop;
 use crate::event::{Effect, Event, Fault};
 use crate::party::Keys;
-use crate::types::{ClaimId, Height, Values, NEW_ROOT};
+use crate::types::{ClaimId, Values, NEW_ROOT};
 use crate::view::lineage;
 use crate::vigilante::{Vigilante, DATA_PATIENCE_BLOCKS};
 
@@ -106,9 +105,9 @@ fn open<'a>(
     }
     let dir = Dir::take(&party.dir)?;
     let epochs = party.trunk.epoch_dir()?;
-    let secret = OperatorSecret::load_or_create(&party.secret)?;
-    let (contract, graphs) = load_contract(&epochs)?;
-    let trunk_id = trunk_of(&contract);
+    let secret = load_secret(&party.secret, &dir)?;
+    let trunk = Trunk::load(epochs)?;
+    let trunk_id = trunk.id();
     let own = keys(&secret, &trunk_id);
     let keys = match backup.map(|operator| keys(operator, &trunk_id)) {
         Some(operator) if operator.wallet == own.wallet => {
@@ -131,15 +130,21 @@ fn open<'a>(
     let wallet = wallet_script(keys.wallet.x_only_public_key().0);
     let fees = node::address(backend.as_ref(), &wallet);
     tracing::info!(fees, "the vigilante runs; fees and deposits are paid from coins at this address");
-    let (finality, policy, takes_over) = (party.trunk.finality, party.fee_policy(), backup.is_some());
-    let fresh = |below: Height| {
-        if takes_over {
-            Vigilante::backup(wallet, finality, below, policy)
-        } else {
-            Vigilante::new(wallet, finality, below, policy)
+    let fresh = if backup.is_some() { Vigilante::backup } else { Vigilante::new };
+    Runner::open((party, backend), (dir, trunk), keys, shell, fresh)
+}
+
+/// A vigilante's secret. It is made if there is none, unless there is a state already: its coins are another's.
+fn load_secret(path: &Path, dir: &Dir) -> Result<OperatorSecret, ServiceError> {
+    if matches!(dir.file("state").try_exists(), Ok(false)) {
+        return Ok(OperatorSecret::load_or_create(path)?);
+    }
+    OperatorSecret::load(path).map_err(|error| match error {
+        KeyError::Storage { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
+            ServiceError::NoSecret { path, dir: dir.path().to_owned() }
         }
-    };
-    Runner::open(backend, dir, epochs, (contract, graphs), keys, shell, (party.trunk.start_height, fresh))
+        other => other.into(),
+    })
 }
 
 /// A claim to be looked into.

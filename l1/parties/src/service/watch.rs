@@ -17,7 +17,7 @@ use super::args::TrunkArgs;
 use super::epochs::EpochDir;
 use super::error::ServiceError;
 use super::follow::{Change, Follower};
-use super::runner::{load_contract, REWIND_BLOCKS};
+use super::runner::{Trunk, REWIND_BLOCKS};
 use super::stop::Stop;
 use crate::contract::Contract;
 use crate::event::Block;
@@ -119,7 +119,7 @@ pub struct Watch {
     start: (u32, u32),
     view: View,
     wallets: Vec<(String, View)>,
-    complaint: Option<String>,
+    complaints: Vec<String>,
 }
 
 impl Watch {
@@ -128,8 +128,7 @@ impl Watch {
     /// # Errors
     /// What is wrong with arguments and files; the node's.
     pub fn open(args: &WatchArgs, backend: Arc<dyn BitcoinBackend>) -> Result<Self, ServiceError> {
-        let epochs = args.trunk.epoch_dir()?;
-        let (contract, _) = load_contract(&epochs)?;
+        let Trunk { epochs, contract, .. } = Trunk::load(args.trunk.epoch_dir()?)?;
         let below = args.trunk.start_height.saturating_sub(1);
         let fresh = |script| View::new(script, args.trunk.finality, Height(below));
         let mut wallets = Vec::new();
@@ -145,7 +144,7 @@ impl Watch {
         // Nobody's wallet.
         let view = fresh(ScriptBuf::new_op_return(b"assay l1 watch"));
         let start = (below, args.trunk.finality);
-        Ok(Self { backend, epochs, contract, follower, start, view, wallets, complaint: None })
+        Ok(Self { backend, epochs, contract, follower, start, view, wallets, complaints: Vec::new() })
     }
 
     /// Takes up new epochs and blocks.
@@ -177,7 +176,7 @@ impl Watch {
     pub fn snapshot(&self) -> Snapshot {
         let wallets = self.wallets.iter().map(|(name, view)| (name.as_str(), view));
         let mut now = Snapshot::new(&self.contract, &self.view, wallets);
-        now.alarms.extend(self.complaint.clone());
+        now.alarms.extend(self.complaints.iter().cloned());
         now
     }
 
@@ -202,18 +201,12 @@ impl Watch {
 
     /// Takes up epochs whose files have come since, and reads the last blocks again for them.
     fn learn(&mut self) {
-        let before = self.contract.epochs().count();
-        self.complaint = loop {
-            match self.epochs.load(&self.contract) {
-                Ok(Some((_, epoch))) => drop(self.contract.push(Arc::new(epoch))),
-                Ok(None) => break None,
-                Err(error) => {
-                    let index = self.contract.epochs().count();
-                    break Some(format!("epoch file {index:04} is not taken: {error}"));
-                }
-            }
+        let taken = self.epochs.take_up(&mut self.contract);
+        self.complaints = match &taken {
+            Ok(_) => self.epochs.complaints(),
+            Err(error) => vec![error.to_string()],
         };
-        if self.contract.epochs().count() > before {
+        if taken.is_ok_and(|taken| !taken.is_empty()) {
             for _ in 0..REWIND_BLOCKS.min(self.follower.depth()) {
                 self.take_back();
             }

@@ -4,7 +4,7 @@ use bitcoin::Transaction;
 
 use super::*;
 use crate::contract::Contract;
-use crate::event::Block;
+use crate::event::{Block, Reject};
 use crate::party::Keys;
 use crate::sim::fixture::{honest, BACKUP, OPERATOR};
 use crate::sim::{Fixture, LOCKS};
@@ -282,4 +282,44 @@ fn a_challenge_that_is_needed_is_not_lost_while_a_verdict_is_looked_into_again()
     // And what is right now is left alone.
     scene.verdict(0, &[]);
     assert!(!scene.is_challenging(claim(0)));
+}
+
+#[test]
+fn an_alarm_of_a_claim_without_a_verdict_is_repeated_while_that_lasts_and_raised_anew_when_it_comes_back() {
+    let mut scene = Scene::new();
+    scene.honest(0);
+    assert!(undecided(&scene.wait(period() - 1), claim(0)));
+    assert!(!undecided(&scene.wait(1), claim(0)), "once is enough");
+    assert!(undecided(&scene.step(&Event::Restarted), claim(0)), "but who starts has not heard of it");
+    scene.verdict(0, &[]);
+    assert!(!undecided(&scene.step(&Event::Restarted), claim(0)), "it is over");
+    // The claim's block leaves the chain, and comes back.
+    let blocks: Vec<_> = (0..=period()).map(|_| scene.undo()).collect();
+    let effects: Vec<_> = blocks.into_iter().rev().flat_map(|block| scene.connect(block)).collect();
+    assert!(undecided(&effects, claim(0)), "{effects:?}");
+}
+
+#[test]
+fn an_alarm_of_a_transaction_that_the_node_refuses_is_over_when_it_is_in_a_block() {
+    let mut scene = Scene::new();
+    scene.honest(0);
+    let sent = |effects: Vec<Effect>| {
+        let package = |effect| match effect {
+            Effect::Broadcast(package) => package.last().cloned(),
+            _ => None,
+        };
+        let tx: Arc<Transaction> = effects.into_iter().find_map(package).unwrap();
+        let reason = Reject::Other("no".to_owned());
+        (Event::Rejected { txid: tx.compute_txid(), reason }, tx)
+    };
+    let (refuse, tx) = sent(scene.verdict(0, &[Fault::DataMissing]));
+    let refused = Effect::Alarm(Alarm::Refused(claim(0).tx(TxRole::Challenge)));
+    assert!(scene.step(&refuse).contains(&refused));
+    assert!(!scene.step(&refuse).contains(&refused), "once is enough");
+    assert!(scene.step(&Event::Restarted).contains(&refused), "but who starts has not heard of it");
+    scene.connect(vec![tx]);
+    assert!(!scene.step(&Event::Restarted).contains(&refused), "it is over");
+    scene.undo();
+    let (refuse, _) = sent(scene.wait(1));
+    assert!(scene.step(&refuse).contains(&refused), "and comes back");
 }

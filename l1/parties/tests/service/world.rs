@@ -11,7 +11,7 @@ use assay_l1::{BitcoinBackend, InProcessRegtest, KeyRole};
 use assay_l1_parties::service::fund::{self, Funded};
 use assay_l1_parties::service::operator::{OperatorArgs, OperatorService};
 use assay_l1_parties::service::vigilante::{VigilanteArgs, VigilanteService};
-use assay_l1_parties::service::Stop;
+use assay_l1_parties::service::{ServiceError, Stop};
 use bitcoin::{OutPoint, Transaction, TxOut};
 
 use crate::chain::open_script;
@@ -46,6 +46,35 @@ impl World {
     /// The arguments of a party's service.
     pub(crate) fn words(&self, name: &str) -> Vec<String> {
         [self.setup.files.chain(), self.setup.files.words(name)].concat()
+    }
+
+    /// The same with another value of an argument.
+    pub(crate) fn words_with(&self, name: &str, argument: &str, value: &str) -> Vec<String> {
+        let mut words = self.words(name);
+        match words.iter().position(|word| word == argument) {
+            Some(at) => words[at + 1] = value.to_owned(),
+            None => words.extend([argument, value].map(str::to_owned)),
+        }
+        words
+    }
+
+    /// Opens the operator with these words, and has it see so many blocks.
+    pub(crate) fn run_operator(&self, words: Vec<String>, blocks: u32) -> Result<(), ServiceError> {
+        let args: OperatorArgs = parse(words);
+        let mut service = OperatorService::open(&args, self.backend())?;
+        for _ in 0..blocks {
+            service.pass(&Stop::default())?;
+            service.pass(&Stop::default())?;
+            self.mine();
+        }
+        service.pass(&Stop::default())
+    }
+
+    /// Opens the vigilante with these words, and has it look once.
+    pub(crate) fn run_vigilante(&self, words: Vec<String>) -> Result<(), ServiceError> {
+        let args: VigilanteArgs = parse(words);
+        let mut rollup = Rollup::default();
+        VigilanteService::open(&args, self.backend(), &mut rollup)?.pass(&Stop::default())
     }
 
     /// A live view that has shown nothing yet.

@@ -153,6 +153,15 @@ impl<'a> Backup<'a> {
         runtime.shutdown_background();
     }
 
+    /// Puts the epoch's files in the place behind, and in theirs what is none.
+    pub(crate) fn move_behind_spoilt_files(&self) {
+        for kind in ["proposal", "signatures"] {
+            let path = |place| self.path(&format!("epochs/{place:04}.{kind}"));
+            std::fs::rename(path(1), path(2)).unwrap();
+            std::fs::write(path(1), b"spoilt").unwrap();
+        }
+    }
+
     /// A signer's directory as epoch 0 has left it, and its consent; the directory from which it signs what goes on.
     fn consent(&self, index: usize) -> PathBuf {
         let (dir, new_dir) = (self.path(&format!("signer-{index}")), self.path(&format!("next-{index}")));

@@ -173,7 +173,7 @@ fn learnt() -> (tempfile::TempDir, Arc<Faltering>, Runner<Vigilante, Told>) {
     let mut runner = Runner {
         backend: Arc::clone(&backend) as Arc<dyn BitcoinBackend>,
         dir: Dir::take(&dir).unwrap(),
-        epochs: EpochDir { dir, policies: Vec::new(), signers: BTreeSet::new() },
+        epochs: EpochDir::new(dir, Vec::new(), BTreeSet::new()),
         contract: Fixture::shared().contract(),
         keys: Fixture::keys(1),
         stored,
@@ -183,7 +183,7 @@ fn learnt() -> (tempfile::TempDir, Arc<Faltering>, Runner<Vigilante, Told>) {
         is_dirty: true,
         priced: None,
         done: None,
-        complaint: String::new(),
+        complaints: Vec::new(),
     };
     runner.pass(&Stop::default()).unwrap();
     assert_eq!(runner.stored.follower.height(), TIP);
