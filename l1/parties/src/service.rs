@@ -30,8 +30,10 @@ mod offers;
 pub mod operator;
 mod publish;
 pub mod queue;
+mod reading;
 mod runner;
 mod stop;
+pub mod sync;
 pub mod vigilante;
 pub mod watch;
 

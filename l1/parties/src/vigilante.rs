@@ -27,7 +27,7 @@ use crate::fees::FeePolicy;
 use crate::operator::collected;
 use crate::party::{Context, Machine, Party, StepError};
 use crate::sender::{Draft, Sender, Want};
-use crate::types::{ClaimId, ContractTx, EpochIndex, Height, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
+use crate::types::{ClaimId, ContractTx, EpochIndex, Height, NEW_ROOT, PREV_ROOT};
 use crate::view::{lineage, Standing, View};
 use verdicts::Verdicts;
 pub(crate) use verdicts::DATA_PATIENCE_BLOCKS;
@@ -156,7 +156,7 @@ impl Vigilante {
             for claim in 0..epoch.spec().terms.claims_max {
                 let claim = ClaimId { epoch: index, claim };
                 if self.party.view.confirmed(claim.tx(TxRole::Claim)).is_some() {
-                    let judged = self.judge(context, epoch, claim, &lost, effects);
+                    let judged = self.judge(context, claim, &lost, effects);
                     self.look(context, epoch, (claim, judged), (&mut plan, &mut slashes), effects);
                 }
             }
@@ -175,7 +175,6 @@ impl Vigilante {
     fn judge(
         &mut self,
         context: Context<'_>,
-        epoch: &Epoch,
         claim: ClaimId,
         lost: &BTreeSet<ClaimId>,
         effects: &mut Vec<Effect>,
@@ -185,21 +184,12 @@ impl Vigilante {
         }
         let view = &self.party.view;
         let values = view.values(claim)?;
-        let mut faults = Vec::new();
-        if !self.weak.no_digest() && values[DIGEST] != assay_l1::graph::terms::claim_digest(&values[..DIGEST])
-        {
-            faults.push(Fault::Digest);
-        }
-        let start = match context.contract.origin(claim)? {
-            Origin::State(state) => Some(state),
-            Origin::Claim(before) => view.values(before).map(|before| before[NEW_ROOT]),
-        };
-        if !self.weak.no_link() && start.is_some_and(|start| start != values[PREV_ROOT]) {
-            faults.push(Fault::Link);
-        }
-        if values[CODE_ROOT] != epoch.spec().terms.params.code_root {
-            faults.push(Fault::CodeRoot);
-        }
+        let mut faults = view.own_faults(context.contract, claim)?;
+        faults.retain(|fault| match fault {
+            Fault::Digest => !self.weak.no_digest(),
+            Fault::Link => !self.weak.no_link(),
+            _ => true,
+        });
         if !self.weak.no_check() && self.verdicts.ask(claim, values) {
             effects.push(Effect::Check(claim, values));
         }

@@ -10,6 +10,8 @@ mod contract;
 mod files;
 #[path = "common/rollup.rs"]
 mod rollup;
+#[path = "service/sync.rs"]
+mod sync;
 #[path = "service/world.rs"]
 mod world;
 

@@ -72,7 +72,8 @@ impl Files {
         coins.iter().flatten().map(|coin| coin.txout.value).sum()
     }
 
-    fn shared(&self) -> Vec<String> {
+    /// The trunk, but for the node.
+    pub(crate) fn shared(&self) -> Vec<String> {
         let words = [("--epochs", "epochs"), ("--policy", "policy.toml"), ("--peers", "peers.toml")];
         let words = words.into_iter().flat_map(|(name, file)| [name.to_owned(), self.word(file)]);
         words.chain(["--finality", "3", "--poll-ms", "5"].map(str::to_owned)).collect()

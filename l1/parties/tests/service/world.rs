@@ -14,7 +14,7 @@ use assay_l1_parties::service::vigilante::{VigilanteArgs, VigilanteService};
 use assay_l1_parties::service::Stop;
 use bitcoin::{OutPoint, Transaction, TxOut};
 
-use crate::chain::open_script;
+use crate::chain::{open_script, reorganise};
 use crate::contract::{spec, Setup};
 use crate::files::{parse, Files, Shown};
 use crate::rollup::{honest, Rollup};
@@ -134,6 +134,11 @@ impl World {
                 self.mine();
             }
         }
+    }
+
+    /// Replaces the last `lost` blocks by one more without transactions.
+    pub(crate) fn reorganise(&self, lost: u32) {
+        reorganise(&self.backend, lost);
     }
 
     /// A block of what is in the mempool, and what cheats have prepared if the chain takes it.
