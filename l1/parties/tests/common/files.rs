@@ -9,13 +9,14 @@ use std::sync::Arc;
 use assay_l1::graph::transactions::wallet_script;
 use assay_l1::{BitcoinBackend, KeyRole, OperatorSecret};
 use assay_l1_parties::service::batches::BatchDir;
+use assay_l1_parties::service::sync::{self, Outcome};
 use assay_l1_parties::service::watch::{Snapshot, Stage, Watch, WatchArgs};
-use assay_l1_parties::service::Stop;
+use assay_l1_parties::service::{ServiceError, Stop};
 use assay_l1_signer::policy::Policy;
 use bitcoin::{Address, Amount, ScriptBuf};
 use clap::Args;
 
-use crate::rollup::TRUNK;
+use crate::rollup::{Rollup, TRUNK};
 
 /// Under which a backup takes over.
 pub(crate) const BACKUP_POLICY: &str = "backup-policy.toml";
@@ -72,8 +73,7 @@ impl Files {
         coins.iter().flatten().map(|coin| coin.txout.value).sum()
     }
 
-    /// The trunk, but for the node.
-    pub(crate) fn shared(&self) -> Vec<String> {
+    fn shared(&self) -> Vec<String> {
         let words = [("--epochs", "epochs"), ("--policy", "policy.toml"), ("--peers", "peers.toml")];
         let words = words.into_iter().flat_map(|(name, file)| [name.to_owned(), self.word(file)]);
         words.chain(["--finality", "3", "--poll-ms", "5"].map(str::to_owned)).collect()
@@ -114,6 +114,22 @@ impl Files {
             _ => lookback().to_vec(),
         };
         self.shared().into_iter().chain(words).chain(extra).collect()
+    }
+
+    /// What somebody with a node and the epochs in this folder finds from a block on, and what they are told. Every batch is executed on
+    /// the state before it only.
+    pub(crate) fn sync(
+        &self,
+        backend: &Arc<dyn BitcoinBackend>,
+        (epochs, more): (&str, Vec<String>),
+        (confirmations, start_height): (u32, u32),
+    ) -> (Result<Outcome, ServiceError>, String) {
+        let mut args: WatchArgs = parse([self.chain(), self.shared(), more].concat());
+        let trunk = &mut args.trunk;
+        (trunk.epochs, trunk.finality, trunk.start_height) = (self.path(epochs), confirmations, start_height);
+        let (mut rollup, mut out) = (Rollup::from_start(), Vec::new());
+        let outcome = sync::run(trunk, &self.path("sync"), Arc::clone(backend), &mut rollup, &mut out);
+        (outcome, String::from_utf8(out).unwrap())
     }
 
     /// A live view, from the first block on, of trunk and operator's wallet.

@@ -1,26 +1,19 @@
 //! The state rebuilt from the chain alone.
 
 use assay_l1::graph::contract::build::TxRole;
-use assay_l1_parties::service::sync::{self, Outcome, Verdict};
-use assay_l1_parties::service::watch::{Stage, WatchArgs};
+use assay_l1_parties::service::sync::{Outcome, Verdict};
+use assay_l1_parties::service::watch::Stage;
 use assay_l1_parties::service::ServiceError;
 use assay_l1_parties::Fault;
 
 use crate::contract::CLAIMS;
-use crate::files::parse;
-use crate::rollup::{honest, state, Rollup};
+use crate::rollup::{honest, state};
 use crate::world::World;
 use crate::{withheld, BLOCKS_MAX};
 
-/// What somebody with a node and the epochs' files finds from this block on, and what they are told.
+/// What somebody with a node finds from this block on, and what they are told.
 fn try_sync(world: &World, confirmations: u32, start_height: u32) -> (Result<Outcome, ServiceError>, String) {
-    let files = &world.setup.files;
-    let mut args: WatchArgs = parse([files.chain(), files.shared()].concat());
-    (args.trunk.finality, args.trunk.start_height) = (confirmations, start_height);
-    // Executing a batch takes the state before it.
-    let (mut rollup, mut out) = (Rollup::from_start(), Vec::new());
-    let outcome = sync::run(&args.trunk, &files.path("sync"), world.backend(), &mut rollup, &mut out);
-    (outcome, String::from_utf8(out).unwrap())
+    world.setup.files.sync(&world.backend(), ("epochs", Vec::new()), (confirmations, start_height))
 }
 
 /// Reads every block.
