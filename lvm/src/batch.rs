@@ -17,9 +17,10 @@ mod validate;
 use std::io::Read as _;
 use std::path::Path;
 
-use alloy_primitives::B256;
+use alloy_primitives::{keccak256, B256};
 use assay_lvm_core::{
-    accumulate, codec::Reader, codec::Writer, Ancestry, ChainSpec, ChainState, DecodeError, RunInput,
+    accumulate, codec::Reader, codec::Writer, ordered_root, Ancestry, Block, ChainSpec, ChainState,
+    DecodeError, RunInput,
 };
 
 pub use self::{
@@ -193,7 +194,7 @@ impl Batch {
     pub fn hash(&self) -> Result<[u8; 32], BatchError> {
         let mut acc = B256::ZERO;
         for raw in &self.blocks {
-            acc = accumulate(&acc, &assay_lvm_core::Block::decode(raw)?.hash);
+            acc = accumulate(&acc, &Block::decode(raw)?.hash);
         }
         Ok(acc.0)
     }
@@ -245,14 +246,36 @@ pub fn blocks_of(data: &[u8]) -> Result<Vec<&[u8]>, BatchError> {
 
 /// The hash of the batch whose data this is; see [`Batch::hash`].
 ///
+/// No other data has it: a block's hash is that of its header, so the rest is checked against what the header commits to. And executing what
+/// has one comes to an end: it says that it uses no more than [`GAS_MAX`], and a block that lies is found out after as much.
+///
 /// # Errors
-/// As [`blocks_of`], and `Decode` if a block is not one.
+/// As [`blocks_of`], `Decode` if a block is not one, or holds other things than its header says, and `Oversize` for more gas than can
+/// be proved.
 pub fn hash_of_data(data: &[u8]) -> Result<[u8; 32], BatchError> {
-    let mut acc = B256::ZERO;
+    let (mut acc, mut gas) = (B256::ZERO, 0u64);
     for raw in blocks_of(data)? {
-        acc = accumulate(&acc, &assay_lvm_core::Block::decode(raw)?.hash);
+        let block = Block::decode(raw)?;
+        gas = gas.saturating_add(block.header.gas_used);
+        let got = gas.max(block.header.gas_limit);
+        if got > GAS_MAX {
+            return Err(BatchError::Oversize { item: "gas of the batch", limit: GAS_MAX, got });
+        }
+        if !is_whole(&block) {
+            let reason = "a block holds other things than its header says";
+            return Err(DecodeError::Invalid { item: "batch data", reason }.into());
+        }
+        acc = accumulate(&acc, &block.hash);
     }
     Ok(acc.0)
+}
+
+fn is_whole(block: &Block<'_>) -> bool {
+    let header = &block.header;
+    let withdrawals_root = block.withdrawals.as_ref().map(|_| ordered_root(&block.withdrawals_raw));
+    header.transactions_root == ordered_root(&block.transactions_raw)
+        && header.ommers_hash == keccak256(block.ommers_raw)
+        && header.withdrawals_root == withdrawals_root
 }
 
 fn decode_state(input: &mut Reader<'_>) -> Result<ChainState, DecodeError> {

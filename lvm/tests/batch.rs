@@ -4,7 +4,7 @@ use alloy_consensus::TxLegacy;
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{keccak256, Bytes, TxKind, B256, U256};
 use assay_lvm::{
-    batch::hash_of_data,
+    batch::{blocks_of, hash_of_data, GAS_MAX},
     core::{
         accumulate, execute_run, fold, Block, BlockAttributes, BlockProgram, BlockPublicValues, ChainSpec,
         CodeControlGroup, FoldInput, HeaderError, History, Phase, PhaseSink, RunClaim, RunInput, StfError,
@@ -457,4 +457,71 @@ fn published_data_rebuilds_the_chain_and_bad_data_leaves_it_as_it_was() {
     }
     assert_eq!(hash_of_data(&data[1]).unwrap(), sample::batch(2).unwrap().hash().unwrap());
     assert_eq!(Some(chain.import(&data[1]).unwrap()), whole.state_after(4));
+}
+
+/// RLP of a list of encoded items.
+fn listed(items: &[&[u8]]) -> Vec<u8> {
+    let payload_length = items.iter().map(|item| item.len()).sum();
+    let mut list = Vec::new();
+    alloy_rlp::Header { list: true, payload_length }.encode(&mut list);
+    items.iter().for_each(|item| list.extend_from_slice(item));
+    list
+}
+
+/// The encoded lists in an RLP list.
+fn lists_in(mut list: &[u8]) -> Vec<&[u8]> {
+    let mut payload = alloy_rlp::Header::decode_bytes(&mut list, true).unwrap();
+    let mut items = Vec::new();
+    while !payload.is_empty() {
+        let before = payload;
+        alloy_rlp::Header::decode_bytes(&mut payload, true).unwrap();
+        items.push(&before[..before.len() - payload.len()]);
+    }
+    items
+}
+
+#[test]
+fn no_other_data_has_the_hash_of_a_batch() {
+    let data = sample::batch(1).unwrap().data();
+    let [first, second] = blocks_of(&data).unwrap()[..] else { panic!("two blocks") };
+    let parts = lists_in(second);
+    let [header, transactions, none, _] = parts[..] else { panic!("four lists") };
+    let paid = alloy_rlp::encode(Withdrawal { amount: 1, ..Withdrawal::default() });
+    let blocks: [&[&[u8]]; 5] = [
+        &[header, none, none, none],
+        &[header, transactions, &listed(&[header]), none],
+        &[header, transactions, none, &listed(&[&paid])],
+        &[header, transactions, none],
+        &[header, lists_in(first)[1], none, none],
+    ];
+    assert_eq!(listed(&[first, &listed(&parts)]), data);
+    for (at, block) in blocks.into_iter().enumerate() {
+        let other = listed(&[first, &listed(block)]);
+        assert!(sample::genesis_chain().unwrap().import(&other).is_err(), "{at}");
+        let error = hash_of_data(&other).unwrap_err().to_string();
+        assert!(error.contains("other things than its header"), "{at}: {error}");
+    }
+}
+
+#[test]
+fn data_that_says_it_uses_more_gas_than_can_be_proved_has_no_hash() {
+    let batch = sample::batch(1).unwrap();
+    let hash_with = |change: &dyn Fn(&mut alloy_consensus::Header)| {
+        let blocks = batch.blocks.iter().map(|raw| {
+            let mut header = Block::decode(raw).unwrap().header;
+            change(&mut header);
+            listed(&[&[alloy_rlp::encode(&header).as_slice()], &lists_in(raw)[1..]].concat())
+        });
+        let blocks: Vec<Vec<u8>> = blocks.collect();
+        hash_of_data(&listed(&blocks.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+    };
+    let half = GAS_MAX / batch.blocks.len() as u64;
+    assert!(hash_with(&|header| (header.gas_used, header.gas_limit) = (half, GAS_MAX)).is_ok());
+    for change in [
+        (&|header| header.gas_used = half + 1) as &dyn Fn(&mut alloy_consensus::Header),
+        &|header| header.gas_used = u64::MAX,
+        &|header| header.gas_limit = GAS_MAX + 1,
+    ] {
+        assert!(matches!(hash_with(change), Err(BatchError::Oversize { limit: GAS_MAX, .. })));
+    }
 }

@@ -7,6 +7,9 @@
 //! The next claim is made while earlier ones are open. A claim that a reorganisation took away is sent again, the same
 //! bytes: values and signatures are kept, and a one-time key never signs twice.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -245,8 +248,11 @@ impl Operator {
         let mine = Self::mine(context);
         // Data is paid for where a claim may follow.
         let has_epoch = |batch: &Batch| mine.iter().any(|(_, epoch)| is_proved_for(epoch, &batch.values));
+        // A state made anew knows nothing of data that the shell has forgotten; without it there would be no claim.
+        let claimed = self.claimed(&mine);
+        let missing = |batch: &Batch| !batch.on_chain && !claimed.contains(&batch.values);
         let mut unpublished = Vec::new();
-        for (root, batch) in self.batches.iter().filter(|(_, batch)| !batch.on_chain) {
+        for (root, batch) in self.batches.iter().filter(|(_, batch)| missing(batch)) {
             if has_epoch(batch) {
                 unpublished.push(*root);
             } else if !mine.is_empty() {
@@ -265,6 +271,14 @@ impl Operator {
             self.ask(Asked::Publish(root), || Effect::Publish(root), effects);
         }
         wants
+    }
+
+    /// What this operator's claims in blocks say.
+    fn claimed(&self, mine: &[(EpochIndex, &Epoch)]) -> BTreeSet<Values> {
+        let claims = mine.iter().flat_map(|(epoch, known)| {
+            (0..known.spec().terms.claims_max).map(|claim| ClaimId { epoch: *epoch, claim })
+        });
+        claims.filter_map(|claim| self.party.view.values(claim)).collect()
     }
 
     /// The state that a claim starts at.

@@ -67,7 +67,10 @@ pub enum ServiceError {
         field: &'static str,
     },
     /// More blocks left the chain than are remembered.
-    #[error("the block at height {height} has left the chain, and no older one is remembered: start with an empty directory")]
+    #[error(
+        "the block at height {height} has left the chain, and no older one is remembered: remove the file `state`, and nothing else, \
+         and it is made anew from the chain"
+    )]
     Reorganised {
         /// Its height.
         height: u32,

@@ -57,10 +57,14 @@ impl Follower {
     }
 
     /// What happened next; `None` if nothing did.
+    ///
+    /// # Errors
+    /// The node's; `NotFound` among them if it has nothing but fewer blocks of this chain. `Reorganised`.
     pub(super) fn next(&self, backend: &dyn BitcoinBackend) -> Result<Option<Change>, ServiceError> {
         let last = self.hashes.back();
         match backend.block_hash(self.height) {
             Ok(hash) if Some(&hash) == last => {}
+            Err(error @ BackendError::NotFound { .. }) if self.is_ahead(backend)? => return Err(error.into()),
             Ok(_) | Err(BackendError::NotFound { .. }) if self.depth() > 0 => {
                 return Ok(Some(Change::Disconnected));
             }
@@ -84,6 +88,15 @@ impl Follower {
             return Ok(None);
         }
         Ok(Some(Change::Connected { hash, block, is_tip: next == tip }))
+    }
+
+    /// True if the node has blocks of this chain only, and fewer than were read: it starts, or reads its own again. A reorganisation leads
+    /// to other blocks; what is taken back here would be done and paid for once more.
+    fn is_ahead(&self, backend: &dyn BitcoinBackend) -> Result<bool, BackendError> {
+        let tip = backend.tip()?;
+        let Some(below) = self.height.checked_sub(tip.height) else { return Ok(true) };
+        let place = self.hashes.len().checked_sub(1 + below as usize);
+        Ok(place.is_none_or(|place| self.hashes[place] == tip.hash))
     }
 
     /// Goes up.
@@ -155,5 +168,43 @@ mod tests {
         let mut shallow = Follower::at(&backend, 6).unwrap();
         shallow.hashes = [fork].into();
         assert!(matches!(shallow.next(&backend), Err(ServiceError::Reorganised { height: 6 })));
+    }
+
+    #[test]
+    fn a_node_that_has_fewer_blocks_of_the_same_chain_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let [whole, behind] =
+            ["whole", "behind"].map(|name| InProcessRegtest::open(&dir.path().join(name)).unwrap());
+        whole.miner().unwrap().mine(5, &script(0x51)).unwrap();
+        let copy = |height| {
+            let block = whole.block(&whole.block_hash(height).unwrap()).unwrap();
+            behind.submit_block(&block).unwrap();
+        };
+        let mut follower = Follower::at(&whole, 1).unwrap();
+        assert_eq!(follow(&mut follower, &whole), (4, 0));
+        // Below the first block that is remembered, too.
+        for height in 0..5 {
+            assert_eq!(behind.tip().unwrap().height, height);
+            let error = follower.next(&behind).unwrap_err();
+            assert!(matches!(error, ServiceError::Backend(BackendError::NotFound { .. })), "{error}");
+            copy(height + 1);
+        }
+        assert_eq!(follow(&mut follower, &behind), (0, 0));
+        whole.miner().unwrap().mine(1, &script(0x51)).unwrap();
+        copy(6);
+        assert_eq!(follow(&mut follower, &behind), (1, 0));
+    }
+
+    #[test]
+    fn a_shorter_chain_of_other_blocks_is_a_reorganisation() {
+        let dir = tempfile::tempdir().unwrap();
+        let [whole, other] = [("whole", 0x51), ("other", 0x52)].map(|(name, byte)| {
+            let chain = InProcessRegtest::open(&dir.path().join(name)).unwrap();
+            chain.miner().unwrap().mine(if name == "whole" { 5 } else { 3 }, &script(byte)).unwrap();
+            chain
+        });
+        let mut follower = Follower::at(&whole, 0).unwrap();
+        assert_eq!(follow(&mut follower, &whole), (5, 0));
+        assert_eq!(follow(&mut follower, &other), (3, 5));
     }
 }

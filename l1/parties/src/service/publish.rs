@@ -54,8 +54,8 @@ pub(super) struct Publisher {
     policy: FeePolicy,
     queue: VecDeque<Waiting>,
     by_root: BTreeMap<[u8; 32], Publication>,
-    /// Tip at which there was no money.
-    unpaid: Option<u32>,
+    /// Tip at which the next batch could not be begun, for want of money or of its file.
+    waits: Option<u32>,
     /// What children of forgotten publications have cost.
     spent: Amount,
     /// Highest block that a reorganisation took out.
@@ -94,18 +94,7 @@ impl Publisher {
         let spent = file::read::<Spent>(&dir.join("spent"), Form::Publication)?.unwrap_or_default();
         let spent = Amount::from_sat(spent.sat).min(Amount::MAX_MONEY);
         let queue = VecDeque::new();
-        Ok(Self {
-            dir,
-            wallet,
-            author,
-            tag,
-            policy,
-            queue,
-            by_root,
-            unpaid: None,
-            spent,
-            disconnected_max: 0,
-        })
+        Ok(Self { dir, wallet, author, tag, policy, queue, by_root, waits: None, spent, disconnected_max: 0 })
     }
 
     /// Script of the coins that pay for data.
@@ -292,10 +281,18 @@ impl Publisher {
         let claimed = |at: &usize| self.queue[*at].1.unwrap_or((u32::MAX, u32::MAX));
         let Some(first) = (0..self.queue.len()).min_by_key(claimed) else { return Ok(()) };
         let (root, place) = self.queue[first];
-        let Some(batch) = load(&root)? else {
-            tracing::error!("batch {} is not there any more and cannot be published", hex::encode(root));
-            self.queue.remove(first);
-            return Ok(());
+        let batch = match load(&root) {
+            Ok(Some(batch)) => batch,
+            Ok(None) => {
+                tracing::error!("batch {} is not there any more and cannot be published", hex::encode(root));
+                self.queue.remove(first);
+                return Ok(());
+            }
+            // It may be mended, and its claim comes before the others'.
+            Err(error) => {
+                self.put_off((&root, height), &error);
+                return Ok(());
+            }
         };
         match self.begin(&batch, place.unwrap_or_default(), (backend, height)) {
             Ok(publication) => {
@@ -303,10 +300,7 @@ impl Publisher {
                 self.queue.remove(first);
             }
             Err(ServiceError::Wallet(error @ WalletError::InsufficientFunds { .. })) => {
-                if self.unpaid != Some(height) {
-                    tracing::error!("batch {} waits: {error}", hex::encode(root));
-                }
-                self.unpaid = Some(height);
+                self.put_off((&root, height), &error);
             }
             Err(error @ ServiceError::Batch { .. }) => {
                 tracing::error!("{error}");
@@ -315,6 +309,14 @@ impl Publisher {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Says why the next batch is not begun, once for each tip.
+    fn put_off(&mut self, (root, height): (&[u8; 32], u32), error: &dyn std::error::Error) {
+        if self.waits != Some(height) {
+            tracing::error!("batch {} waits: {error}", hex::encode(root));
+        }
+        self.waits = Some(height);
     }
 
     fn forget_deep(&mut self, height: u32) -> Result<(), ServiceError> {

@@ -80,6 +80,8 @@ pub(super) struct Runner<M, S> {
     shell: S,
     /// True if the machine has to be told that it runs again: at the start, after an error in between, and with a new epoch.
     is_restarted: bool,
+    /// Blocks that are still to be taken back, so that they are read again for a new epoch.
+    rewind_left: usize,
     is_dirty: bool,
     /// Tip at which fees were last asked for.
     priced: Option<u32>,
@@ -151,6 +153,7 @@ impl<M: Machine, S: Shell> Runner<M, S> {
             stored,
             shell,
             is_restarted: true,
+            rewind_left: 0,
             is_dirty: true,
             priced: None,
             done: None,
@@ -158,6 +161,7 @@ impl<M: Machine, S: Shell> Runner<M, S> {
         };
         if runner.stored.graphs.len() < graphs.len() {
             runner.stored.graphs = graphs;
+            runner.rewind_left = REWIND_BLOCKS;
             runner.rewind()?;
         }
         runner.save()?;
@@ -189,7 +193,8 @@ impl<M: Machine, S: Shell> Runner<M, S> {
 
     /// Everything that there is to do now.
     pub(super) fn pass(&mut self, stop: &Stop) -> Result<(), ServiceError> {
-        self.learn_epochs()?;
+        self.learn_epochs();
+        self.rewind()?;
         self.price()?;
         if !self.is_restarted {
             // Data that a reorganisation took away is spoken of before the machine sees the blocks.
@@ -261,9 +266,10 @@ impl<M: Machine, S: Shell> Runner<M, S> {
         self.events([event], false)
     }
 
-    /// Reads the last blocks again.
+    /// Goes back to where blocks are read again from. A node that fails in between is asked on by the next call: what was not read again
+    /// might hold what is new.
     fn rewind(&mut self) -> Result<(), ServiceError> {
-        for _ in 0..REWIND_BLOCKS.min(self.stored.follower.depth()) {
+        while self.rewind_left > 0 && self.stored.follower.depth() > 0 {
             let height = self.stored.follower.height();
             // A reorganisation may have come first, of which nothing has been heard yet.
             let is_on_chain = match self.backend.block_hash(height) {
@@ -271,14 +277,19 @@ impl<M: Machine, S: Shell> Runner<M, S> {
                 Err(BackendError::NotFound { .. }) => false,
                 Err(error) => return Err(error.into()),
             };
-            let event = if is_on_chain { Event::Rewound } else { Event::Disconnected };
-            self.take_back(event(Height(height)))?;
+            if is_on_chain {
+                self.take_back(Event::Rewound(Height(height)))?;
+            } else {
+                self.follow(Change::Disconnected)?;
+            }
+            self.rewind_left -= 1;
         }
+        self.rewind_left = 0;
         Ok(())
     }
 
     /// Takes epochs up that are new in the directory. One that is not right is no reason to stop watching the others.
-    fn learn_epochs(&mut self) -> Result<(), ServiceError> {
+    fn learn_epochs(&mut self) {
         let mut learnt = false;
         loop {
             match self.epochs.load(&self.contract) {
@@ -303,12 +314,11 @@ impl<M: Machine, S: Shell> Runner<M, S> {
             }
         }
         if learnt {
-            self.rewind()?;
+            self.rewind_left = REWIND_BLOCKS;
             // What was asked for goes by another contract now; and nothing is asked for in view of old blocks.
             self.is_restarted = true;
             self.is_dirty = true;
         }
-        Ok(())
     }
 
     /// Steps the machine through events and their consequences. Nothing is sent of what is wanted below the tip.

@@ -136,6 +136,19 @@ fn a_claim_after_one_whose_data_is_missing_is_challenged_from_half_of_its_period
 }
 
 #[test]
+fn a_claim_without_a_proof_does_not_end_the_challenges_of_what_follows_withheld_data() {
+    let mut scene = Scene::new();
+    scene.honest(0);
+    scene.verdict(0, &[Fault::DataMissing]);
+    // It could not be executed, and is wrong all the same.
+    scene.honest(1);
+    scene.verdict(1, &[Fault::Proof]);
+    scene.honest(2);
+    let effects = scene.wait(period());
+    assert!(scene.challenges(&effects, claim(2)) && !undecided(&effects, claim(2)), "{effects:?}");
+}
+
+#[test]
 fn a_claim_whose_start_becomes_known_in_time_is_left_alone() {
     let mut scene = Scene::new();
     scene.honest(0);

@@ -96,24 +96,27 @@ impl Verdicts {
     /// Claims of which nothing is known because a claim before them, which still counts, has left a state that nobody can know. Not
     /// those from a hand-over on: the attesters have signed that the trunk goes on there.
     pub(super) fn lost(&self, contract: &Contract, view: &View) -> BTreeSet<ClaimId> {
-        let mut lost = BTreeSet::new();
+        let (mut lost, mut hidden) = (BTreeSet::new(), BTreeSet::new());
         for (index, epoch) in contract.epochs() {
             for claim in 0..epoch.spec().terms.claims_max {
                 let claim = ClaimId { epoch: index, claim };
-                let Some(Origin::Claim(before)) = contract.origin(claim) else { continue };
-                if (claim.claim == 0 && contract.is_handover(index))
-                    || view.values(claim).is_none()
-                    || self.known(contract, view, claim).is_some()
-                {
+                if view.values(claim).is_none() {
                     continue;
                 }
-                let hides = |faults: &[Fault]| faults.iter().any(|fault| fault.hides_state());
-                let is_unknown =
-                    lost.contains(&before) || self.known(contract, view, before).is_some_and(hides);
+                let handed_over = claim.claim == 0 && contract.is_handover(index);
                 // What comes after a claim that was slashed does not count itself.
-                if is_unknown && !matches!(view.standing(before), Standing::Void(_)) {
-                    lost.insert(claim);
-                }
+                let starts_hidden = !handed_over
+                    && matches!(contract.origin(claim), Some(Origin::Claim(before))
+                        if hidden.contains(&before) && !matches!(view.standing(before), Standing::Void(_)));
+                let known = self.known(contract, view, claim);
+                let ends_hidden = match known {
+                    // Without a proof it was found wrong, perhaps without being executed.
+                    Some([Fault::Proof]) => starts_hidden,
+                    Some(faults) => faults.iter().any(|fault| fault.hides_state()),
+                    None => starts_hidden,
+                };
+                hidden.extend(ends_hidden.then_some(claim));
+                lost.extend((starts_hidden && known.is_none()).then_some(claim));
             }
         }
         lost

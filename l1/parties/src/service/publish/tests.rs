@@ -660,3 +660,22 @@ fn of_the_batches_that_wait_the_one_whose_claim_comes_first_is_published() {
         world.finish(&mut publisher, &root, 10);
     }
 }
+
+#[test]
+fn a_batch_whose_file_is_damaged_stops_nothing_else_and_is_published_once_it_is_mended() {
+    let world = World::new(&COINS);
+    let mut publisher = world.publisher();
+    let root = world.batches[0].values[0];
+    publisher.want(root, Some((0, 0)));
+    let height = world.node.tip().unwrap().height;
+    let damaged = |root: &[u8; 32]| {
+        Err(StoreError::Format {
+            path: path(&world.root.path().join("data"), root),
+            detail: "no batch".to_owned(),
+        })
+    };
+    publisher.drive(&world.node, height, damaged).unwrap();
+    assert!(publisher.by_root.is_empty());
+    world.drive(&mut publisher).unwrap();
+    assert!(publisher.by_root.contains_key(&root));
+}
