@@ -126,8 +126,17 @@ struct Progress {
     /// The state after the last claim that was executed.
     commitment: [u8; 32],
     executed: u32,
-    /// What a claim is if nobody knows where it starts.
-    gap: Option<Verdict>,
+    /// Why nobody knows the state after the last claim.
+    gap: Option<Gap>,
+}
+
+/// Why a state is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gap {
+    /// Data may still come.
+    Pending,
+    /// A claim is wrong.
+    Lost,
 }
 
 impl Sync {
@@ -241,7 +250,7 @@ impl Sync {
             claims: claims.len() as u32,
             executed: progress.executed,
             commitment: Some(progress.commitment),
-            is_stopped: matches!(progress.gap, Some(Verdict::Wrong(_))),
+            is_stopped: progress.gap == Some(Gap::Lost),
             findings: Vec::new(),
             findings_count: (wrong + usize::from(unknown_epoch.is_some())) as u64,
             next_height: self.reading.height() + 1,
@@ -274,33 +283,28 @@ impl Sync {
         let undecided = || ServiceError::Undecided { claim: self.contract().claim_name(id) };
         let values = self.view().values(id).ok_or_else(undecided)?;
         let mut faults = self.view().own_faults(self.contract(), id).ok_or_else(undecided)?;
-        match &progress.gap {
-            None => {}
-            Some(Verdict::Wrong(_)) => {
-                faults.push(Fault::UnknownStart);
-                return Ok(Verdict::Wrong(faults));
-            }
-            Some(gap) => return Ok(gap.clone()),
+        if let Some(gap) = progress.gap {
+            faults.extend((gap == Gap::Lost).then_some(Fault::UnknownStart));
+            return Ok(if faults.is_empty() { Verdict::Pending } else { Verdict::Wrong(faults) });
         }
         let is_early = self.reading.height() < made + DATA_PATIENCE_BLOCKS;
-        let found = self.find(&values, made, judge)?;
-        let (waits_for_data, waits_for_proof) =
-            (is_early && found.data.is_none(), is_early && !found.is_proved);
+        let mut found = self.find(&values, made, judge)?;
+        // A batch is executed whether it is proved or not.
+        let is_proved = std::mem::replace(&mut found.is_proved, true);
+        let (waits_for_data, waits_for_proof) = (is_early && found.data.is_none(), is_early && !is_proved);
         if !waits_for_data {
             match found.faults((&values, made), judge) {
-                Some(more) => {
-                    faults
-                        .extend(more.into_iter().filter(|fault| !waits_for_proof || *fault != Fault::Proof));
-                }
+                Some(more) => faults.extend(more),
                 // It starts nowhere.
                 None if faults.contains(&Fault::Link) => {}
                 None => return Err(ServiceError::Undecided { claim: self.contract().claim_name(id) }),
             }
         }
+        faults.extend((!is_proved && !is_early).then_some(Fault::Proof));
         if faults.iter().any(|fault| fault.hides_state() || *fault == Fault::Link) {
-            progress.gap = Some(Verdict::Wrong(vec![Fault::UnknownStart]));
+            progress.gap = Some(Gap::Lost);
         } else if waits_for_data {
-            progress.gap = Some(Verdict::Pending);
+            progress.gap = Some(Gap::Pending);
         } else {
             progress.commitment = values[NEW_ROOT];
             progress.executed += 1;
