@@ -11,12 +11,12 @@ use assay_l1::{BitcoinBackend, KeyRole, OperatorSecret};
 use assay_l1_parties::service::batches::BatchDir;
 use assay_l1_parties::service::sync::{self, Outcome};
 use assay_l1_parties::service::watch::{Snapshot, Stage, Watch, WatchArgs};
-use assay_l1_parties::service::{ServiceError, Stop};
+use assay_l1_parties::service::{Judge, ServiceError, Stop};
 use assay_l1_signer::policy::Policy;
 use bitcoin::{Address, Amount, ScriptBuf};
 use clap::Args;
 
-use crate::rollup::{Rollup, TRUNK};
+use crate::rollup::TRUNK;
 
 /// Under which a backup takes over.
 pub(crate) const BACKUP_POLICY: &str = "backup-policy.toml";
@@ -116,19 +116,18 @@ impl Files {
         self.shared().into_iter().chain(words).chain(extra).collect()
     }
 
-    /// What somebody with a node and the epochs in this folder finds from a block on, and what they are told. Every batch is executed on
-    /// the state before it only.
+    /// What somebody with a node and the epochs in this folder finds from a block on, and what they are told.
     pub(crate) fn sync(
         &self,
-        backend: &Arc<dyn BitcoinBackend>,
+        (backend, judge): (&Arc<dyn BitcoinBackend>, &mut dyn Judge),
         (epochs, more): (&str, Vec<String>),
         (confirmations, start_height): (u32, u32),
     ) -> (Result<Outcome, ServiceError>, String) {
         let mut args: WatchArgs = parse([self.chain(), self.shared(), more].concat());
         let trunk = &mut args.trunk;
         (trunk.epochs, trunk.finality, trunk.start_height) = (self.path(epochs), confirmations, start_height);
-        let (mut rollup, mut out) = (Rollup::from_start(), Vec::new());
-        let outcome = sync::run(trunk, &self.path("sync"), Arc::clone(backend), &mut rollup, &mut out);
+        let mut out = Vec::new();
+        let outcome = sync::run(trunk, &self.path("sync"), Arc::clone(backend), judge, &mut out);
         (outcome, String::from_utf8(out).unwrap())
     }
 

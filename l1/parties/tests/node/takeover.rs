@@ -16,7 +16,7 @@ use crate::crew::Crew;
 use crate::dice::Dice;
 use crate::files::{Files, Shown};
 use crate::node::Node;
-use crate::rollup::{honest, publications, state};
+use crate::rollup::{honest, publications, state, Rollup};
 use crate::signers::{Draft, Signers};
 
 /// Claims in each epoch.
@@ -143,7 +143,10 @@ fn a_backup_goes_on_with_the_trunk_of_an_operator_that_is_killed_for_good_whoeve
     let published = publications(backend.as_ref(), [0, 1]);
     assert_eq!(published, [1, 1], "nobody pays again for the data of a claim that counts");
     // So finds whoever has a node and all files, and one who lacks the backup's epoch hears of it.
-    let rebuilt = |epochs| files.sync(&backend, (epochs, files.backup_policy()), (1, 0)).0.unwrap();
+    let rebuilt = |epochs| {
+        let mut rollup = Rollup::from_start();
+        files.sync((&backend, &mut rollup), (epochs, files.backup_policy()), (1, 0)).0.unwrap()
+    };
     let outcome = rebuilt("epochs");
     assert_eq!(outcome.report.commitment, Some(state(made + CLAIMS)));
     assert_eq!((outcome.report.findings_count, outcome.unknown_epoch), (0, None));

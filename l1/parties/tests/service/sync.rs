@@ -1,24 +1,46 @@
 //! The state rebuilt from the chain alone.
 
 use assay_l1::graph::contract::build::TxRole;
+use assay_l1_parties::service::batches::ProvedBatch;
 use assay_l1_parties::service::sync::{Outcome, Verdict};
 use assay_l1_parties::service::watch::Stage;
-use assay_l1_parties::service::ServiceError;
-use assay_l1_parties::Fault;
+use assay_l1_parties::service::{Execution, Judge, ServiceError};
+use assay_l1_parties::{Fault, Values};
 
 use crate::contract::CLAIMS;
 use crate::rollup::{honest, state};
 use crate::world::World;
 use crate::{withheld, BLOCKS_MAX};
 
-/// What somebody with a node finds from this block on, and what they are told.
-fn try_sync(world: &World, confirmations: u32, start_height: u32) -> (Result<Outcome, ServiceError>, String) {
-    world.setup.files.sync(&world.backend(), ("epochs", Vec::new()), (confirmations, start_height))
+/// A rollup to which something happens whenever it is to execute a batch.
+struct Disturbed<F>(Rollup, F);
+
+impl<F: FnMut() -> Option<Execution>> Judge for Disturbed<F> {
+    fn batch_hash(&mut self, data: &[u8]) -> Result<[u8; 32], String> {
+        self.0.batch_hash(data)
+    }
+
+    fn execute(&mut self, values: &Values, data: &[u8], height: u32) -> Result<Execution, String> {
+        (self.1)().map_or_else(|| self.0.execute(values, data, height), Ok)
+    }
+
+    fn verify(&mut self, values: &Values, proof: &[u8]) -> bool {
+        self.0.verify(values, proof)
+    }
 }
 
-/// Reads every block.
+/// What somebody with a node finds, and what they are told. `from`: confirmations, first block.
+fn try_sync(
+    world: &World,
+    judge: &mut dyn Judge,
+    from: (u32, u32),
+) -> (Result<Outcome, ServiceError>, String) {
+    world.setup.files.sync((&world.backend(), judge), ("epochs", Vec::new()), from)
+}
+
+/// Of every block; batches are executed from the first state on only.
 fn synced(world: &World) -> (Outcome, String) {
-    let (outcome, said) = try_sync(world, 1, 0);
+    let (outcome, said) = try_sync(world, &mut Rollup::from_start(), (1, 0));
     (outcome.unwrap(), said)
 }
 
@@ -48,7 +70,7 @@ fn an_honest_history_gives_the_operators_state() {
     assert!(said.contains("claim 0 of epoch 0 (file 0000), made at "), "{said}");
     assert_eq!(said.lines().last(), Some(outcome.report.to_string().as_str()));
     // Blocks without enough confirmations are not read: the last one holds the acceptance.
-    let last = try_sync(&world, 2, 0).0.unwrap().claims.last().cloned().unwrap();
+    let last = try_sync(&world, &mut Rollup::from_start(), (2, 0)).0.unwrap().claims.last().cloned().unwrap();
     assert_eq!((last.state, last.verdict), (Stage::Claimed, Verdict::Right));
 }
 
@@ -59,12 +81,15 @@ fn a_first_block_above_the_epochs_opening_is_refused() {
     world.play(BLOCKS_MAX, 30, |mined| mined.contains(&TxRole::OptimisticAcceptance(0)));
     let opened = world.watch().look().epochs[0].opened.unwrap();
     let claimed = synced(&world).0.claims[0].height;
-    assert_eq!(try_sync(&world, 1, opened).0.unwrap().report.commitment, Some(state(1)));
+    let mut rollup = Rollup::from_start();
+    let (outcome, _) = try_sync(&world, &mut rollup, (1, opened));
+    assert_eq!(outcome.unwrap().report.commitment, Some(state(1)));
     for first in [opened + 1, claimed, claimed + 1] {
-        let (outcome, _) = try_sync(&world, 1, first);
+        let (outcome, _) = try_sync(&world, &mut rollup, (1, first));
         assert!(matches!(outcome, Err(ServiceError::Argument { name: "--start-height", .. })), "{first}");
     }
-    assert!(matches!(try_sync(&world, 0, 0).0, Err(ServiceError::Argument { .. })), "no confirmations");
+    let (outcome, _) = try_sync(&world, &mut rollup, (0, 0));
+    assert!(matches!(outcome, Err(ServiceError::Argument { name: "--confirmations", .. })));
 }
 
 #[test]
@@ -126,4 +151,51 @@ fn a_reorganisation_between_two_runs_is_followed() {
     assert_eq!(in_numbers(&outcome), (1, 1, 0, false));
     world.play(BLOCKS_MAX, 30, |mined| mined.contains(&TxRole::Claim(1)));
     assert_eq!(synced(&world).0.report.commitment, Some(state(2)));
+}
+
+#[test]
+fn a_reorganisation_while_claims_are_executed_makes_it_begin_again() {
+    let world = World::new();
+    for batch in 0..CLAIMS {
+        world.setup.files.batches().put(&honest(batch)).unwrap();
+    }
+    world.play(BLOCKS_MAX, 30, |mined| mined.contains(&TxRole::Claim(1)));
+    let mut lost = 1;
+    let mut judge = Disturbed(Rollup::from_start(), || {
+        if std::mem::take(&mut lost) > 0 {
+            world.reorganise(1);
+        }
+        None
+    });
+    let (outcome, said) = try_sync(&world, &mut judge, (1, 0));
+    let outcome = outcome.unwrap();
+    assert!(said.contains("once more"), "{said}");
+    assert_eq!(outcome.report.commitment, Some(state(1)));
+    assert_eq!(in_numbers(&outcome), (1, 1, 0, false));
+}
+
+#[test]
+fn a_judge_in_trouble_is_no_finding() {
+    let world = World::new();
+    world.setup.files.batches().put(&honest(0)).unwrap();
+    world.play(BLOCKS_MAX, 30, |mined| mined.contains(&TxRole::Claim(0)));
+    let mut judge = Disturbed(Rollup::from_start(), || Some(Execution::NotYet));
+    let (outcome, _) = try_sync(&world, &mut judge, (1, 0));
+    assert!(matches!(outcome, Err(ServiceError::Undecided { .. })), "{outcome:?}");
+}
+
+#[test]
+fn a_proof_that_does_not_verify_is_a_finding_and_its_batch_is_executed_all_the_same() {
+    let world = World::new();
+    let bad = ProvedBatch { proof: b"no proof".to_vec(), ..honest(0) };
+    world.setup.files.batches().put(&bad).unwrap();
+    world.play(BLOCKS_MAX, 30, |mined| mined.contains(&TxRole::Claim(0)));
+    let (outcome, _) = synced(&world);
+    assert_eq!(outcome.claims[0].verdict, Verdict::Pending, "a right one may still come");
+    assert_eq!(in_numbers(&outcome), (1, 1, 0, false));
+    world.play(BLOCKS_MAX, 30, |mined| mined.contains(&TxRole::Challenge(0)));
+    let (outcome, _) = synced(&world);
+    assert_eq!(outcome.claims[0].verdict, Verdict::Wrong(vec![Fault::Proof]));
+    assert_eq!(outcome.report.commitment, Some(state(1)));
+    assert_eq!(in_numbers(&outcome), (1, 1, 1, false));
 }
