@@ -316,14 +316,13 @@ impl Vigilante {
         let end = ClaimId { epoch: index, claim: ended };
         // Whoever stopped will not come back for these, and the next epoch waits for them.
         for claim in lineage(context.contract, end) {
-            let Some(epoch) = context.contract.epoch(claim.epoch) else { continue };
             let roles = [claim.tx(TxRole::OptimisticAcceptance), claim.tx(TxRole::Acceptance)];
             let due = roles.into_iter().filter(|id| self.party.view.ready(context.contract, *id));
             let due: Vec<ContractTx> = due.collect();
             let made = self.party.view.values(claim).is_some();
             if made
                 && !due.is_empty()
-                && self.judge(context, epoch, claim, lost, effects).is_some_and(|bad| bad.is_empty())
+                && self.judge(context, claim, lost, effects).is_some_and(|bad| bad.is_empty())
             {
                 plan.extend(due.into_iter().map(|id| (Want { id, deadline: None }, Plan::Collect)));
             }

@@ -264,7 +264,7 @@ impl Sync {
         let counting: BTreeSet<ClaimId> = view.counting(contract).into_iter().collect();
         let lacks_opening = contract.epochs().any(|(epoch, drawn)| {
             let is_made = |role| view.confirmed(ContractTx { epoch, role }).is_some();
-            !is_made(TxRole::Reconfiguration) && drawn.graph().nodes().any(|(role, _)| is_made(*role))
+            !is_made(TxRole::Reconfiguration) && drawn.graph().nodes().keys().any(|role| is_made(*role))
         });
         if lacks_opening || counting.iter().any(|claim| view.standing(*claim) == Standing::Unmade) {
             let detail = "the first epoch has opened in a block before it".to_owned();

@@ -22,7 +22,7 @@ use super::node;
 use super::operator::trunk_of;
 use super::runner::{load_contract, Runner, Shell, World};
 use super::stop::Stop;
-use crate::event::{Effect, Event};
+use crate::event::{Effect, Event, Fault};
 use crate::party::Keys;
 use crate::types::{ClaimId, Height, Values, NEW_ROOT};
 use crate::view::lineage;
