@@ -8,7 +8,7 @@ use assay_l1_parties::service::{Execution, Judge, ServiceError};
 use assay_l1_parties::{Fault, Values};
 
 use crate::contract::CLAIMS;
-use crate::rollup::{honest, state};
+use crate::rollup::{honest, state, Rollup};
 use crate::world::World;
 use crate::{withheld, BLOCKS_MAX};
 
