@@ -278,13 +278,13 @@ pub struct L1SyncArgs {
     )]
     pub epochs: Option<PathBuf>,
     /// With --epochs: policy file; more than one where another operator has taken over
-    #[arg(long, requires = "epochs", value_name = "FILE")]
+    #[arg(long, conflicts_with_all = ["claim", "terms"], value_name = "FILE")]
     pub policy: Vec<PathBuf>,
     /// With --epochs: peers file, the attesters' identities
-    #[arg(long, requires = "epochs", value_name = "FILE")]
+    #[arg(long, conflicts_with_all = ["claim", "terms"], value_name = "FILE")]
     pub peers: Option<PathBuf>,
     /// With --epochs: the verifying key, vk.json of any result folder; its hash must be the one that the policy names
-    #[arg(long, requires = "epochs", value_name = "FILE")]
+    #[arg(long, conflicts_with_all = ["claim", "terms"], value_name = "FILE")]
     pub vk: Option<PathBuf>,
     /// The rollup's genesis: sample, or a JSON file
     #[arg(long, default_value = "sample", value_name = "GENESIS")]
