@@ -98,6 +98,7 @@ pub fn run(
     let _dir = Dir::take(dir)?;
     loop {
         sync.read()?;
+        sync.meter.clear();
         let outcome = sync.judge(judge, out);
         if sync.reading.is_on_chain()? {
             let outcome = outcome?;
