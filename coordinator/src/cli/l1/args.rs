@@ -250,8 +250,8 @@ The contract (`assay l1 operator`): --epochs, --policy and --peers, as the parti
 checked. Every claim is listed with what has become of it; those that count are looked into as a vigilante does, those that were
 slashed or come after are not. With --vk every proof is verified; without it one has to be there, and is not looked at. What is wrong
 or withheld is a FINDING, and nothing is executed after a claim whose state nobody can know. An epoch that opened and is not in
---epochs is a FINDING, too. Executed batches are kept in --dir/judge; every run reads all blocks from --start-height on, so
-reorganisations in between are followed, and a kill costs time only.
+--epochs is a FINDING, too. Executed batches are kept in --dir/judge; every run reads all blocks from --start-height on (at most
+that of the first batch's data), so reorganisations in between are followed, and a kill costs time only.
 
 Examples:
   assay l1 sync --from-genesis --claim out/1-2-0a1b2c3d/claim.json --regtest-dir out/chain/bitcoin-regtest --confirmations 1
