@@ -128,8 +128,7 @@ fn withheld_data_is_a_finding_until_it_appears_and_nobody_knows_the_state_after_
     assert!(said.contains("has no data on the chain"), "{said}");
     assert_eq!(outcome.claims[1].verdict, Verdict::Wrong(vec![Fault::UnknownStart]));
 
-    world.setup.files.batches().put(&honest(0)).unwrap();
-    world.play(BLOCKS_MAX, 30, |_| synced(&world).0.report.executed == 2);
+    world.publish(&honest(0));
     let (outcome, _) = synced(&world);
     assert_eq!(outcome.report.commitment, Some(state(2)));
     assert_eq!(in_numbers(&outcome), (2, 2, 0, false));
