@@ -3,7 +3,7 @@
 # signers, an operator and two vigilantes, each a process, and two proved batches, each claimed in an epoch of its own. Both claims are
 # made and, after their challenge periods, accepted; meanwhile the operator and a vigilante are killed with kill -9 and started again.
 # Then the same two batches on a trunk of their own: its operator claims the first and is killed for good, a backup takes over, with the
-# signers' consent, and claims the second.
+# signers' consent, and claims the second. In the end of both, `assay l1 sync` rebuilds the state from the node alone.
 #
 #   scripts/e2e-contract.sh PATH/TO/assay PATH/TO/bitcoind [FOLDER]      about three minutes once the batches are proved
 #
@@ -159,6 +159,15 @@ claims_are() {
   [ "$(grep -o "\"stage\": *\"$2\"" watch.json | wc -l)" -ge "$1" ]
 }
 
+# Whoever has a node and the epochs' files comes to the state after the second batch, the last claim's new root.
+synced() {
+  "$assay" verify "$proved"/out/3-4-* >verify-2.txt
+  "$assay" l1 sync --from-genesis "${seen[@]}" --confirmations 1 --vk "$result/vk.json" --dir reader --json >sync.json 2>sync.log ||
+    fail "the state is not rebuilt: $(tail -1 sync.log)"
+  grep -q "\"commitment\": \"$(field 'state after' verify-2.txt)\"" sync.json || fail "another state is rebuilt: $(cat sync.json)"
+  pass "a node alone gives the state that the last claim signed"
+}
+
 random() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
 
 # start FOLDER: a trunk of its own, on the same node, up to the operator's first claim.
@@ -167,8 +176,8 @@ start() {
   cd "$work/$1"
   trunk=$(random)
   rules=policy.toml secret=operator.secret running=(operator v1 v2)
-  common=("${node[@]}" --epochs epochs --policy policy.toml --peers peers.toml --finality 3
-    --start-height "$(($(bitcoin getblockcount) + 1))")
+  seen=("${node[@]}" --epochs epochs --policy policy.toml --peers peers.toml --start-height "$(($(bitcoin getblockcount) + 1))")
+  common=("${seen[@]}" --finality 3)
   policy
   signers
   sign
@@ -190,6 +199,7 @@ two_epochs() {
   pass "both epochs' claims are accepted; operator and a vigilante were killed on the way"
   grep -l ALARM v1.log v2.log && fail "a vigilante is alarmed by right claims"
   pass "no vigilante was alarmed"
+  synced
   for name in operator v1 v2 s1 s2 s3; do stop "$name"; done
 }
 
@@ -201,6 +211,7 @@ taken_over() {
   "$assay" l1 keys --secret backup.secret --trunk-id "$trunk" >backup.txt
   sed "s/^operator_key = .*/operator_key = \"$(field operator_key backup.txt)\"/" policy.toml >backup-policy.toml
   common+=(--policy backup-policy.toml)
+  seen+=(--policy backup-policy.toml)
   coin --secret watch.secret --party vigilante >>fund.log
   for name in v1 v2; do stop "$name"; done
   running=(v1 v2 backup)
@@ -223,6 +234,7 @@ taken_over() {
   mine_until 80 "the backup's claim is not accepted" claims_are 2 accepted
   grep -h ALARM v1.log v2.log | grep -v 'was ended by a timeout' && fail "a vigilante is alarmed by more than the trunk's end"
   pass "the backup has taken over, and its claim is accepted; it and a vigilante were killed on the way"
+  synced
 }
 
 main() {

@@ -120,6 +120,31 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
+    fn sync_takes_a_trunk_of_assay_prove_or_the_contract_with_its_files_and_not_both() {
+        let parses = |words: &str| {
+            let line = format!("assay l1 sync --regtest-dir chain {words}");
+            Arguments::try_parse_from(line.split_whitespace()).is_ok()
+        };
+        assert!(parses("--claim claim.json"));
+        assert!(parses("--terms 00 --from-genesis"));
+        assert!(parses("--epochs e --policy p --peers q"));
+        assert!(parses(
+            "--epochs e --policy p --policy p2 --peers q --vk v --from-genesis --forced-grace-blocks 7"
+        ));
+        for wrong in [
+            "",
+            "--epochs e",
+            "--epochs e --policy p",
+            "--epochs e --peers q",
+            "--epochs e --policy p --peers q --claim c",
+            "--claim c --policy p",
+            "--claim c --vk v",
+        ] {
+            assert!(!parses(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
     fn signer_and_graph_commands_end_with_2_for_bad_input() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();

@@ -153,6 +153,15 @@ pub enum Error {
     /// A claim on Bitcoin cannot be executed.
     #[error("the state could not be rebuilt beyond the claim named above")]
     SyncStopped,
+    /// Claims on Bitcoin are wrong.
+    #[error("{findings} findings, named above: rely on no state from there on")]
+    SyncFindings {
+        /// How many.
+        findings: u64,
+    },
+    /// What was executed cannot be found again.
+    #[error("the state after the last claim cannot be reached again; the log says why: run again")]
+    SyncLost,
     /// The user interrupted.
     #[error("interrupted; finished stages are kept, start the same command again to go on")]
     Interrupted,

@@ -2,7 +2,7 @@
 //!
 //! Everything comes from Bitcoin: the batch's data and proof (found by the service), and the forced transactions that
 //! were due. What is told beforehand is the genesis, and the verifying key, which must be the one that the policies
-//! name.
+//! name; whoever only reads may do without.
 
 mod forced;
 mod states;
@@ -19,6 +19,7 @@ use assay_l1_parties::service::{Execution, Judge};
 use assay_l1_parties::{Values, DIGEST, NEW_ROOT, PREV_ROOT};
 use assay_l1_signer::policy::Policy;
 use assay_lvm::batch::hash_of_data;
+use assay_lvm::core::ChainState;
 use assay_lvm::Chain;
 
 pub use self::forced::ForcedRules;
@@ -64,19 +65,20 @@ pub enum JudgeError {
 /// Executes and verifies, as [`Judge`] asks.
 pub struct RollupJudge {
     states: States,
-    key: PreparedVerifyingKey<Bn254>,
+    /// Without one every proof counts as right.
+    key: Option<PreparedVerifyingKey<Bn254>>,
     forced: ForcedQueue,
 }
 
 impl RollupJudge {
     /// A judge of the trunk that the policies are about. Its states are kept in `folder`, which belongs to it alone;
-    /// `genesis` is the chain before the first block.
+    /// `genesis` is the chain before the first block. Without a key no proof is verified, it only has to be one.
     ///
     /// # Errors
     /// [`JudgeError`]; nothing has been written then.
     pub fn open(
         genesis: Chain,
-        vk: &VerifyingKey<Bn254>,
+        vk: Option<&VerifyingKey<Bn254>>,
         policies: &[Policy],
         (backend, rules): (Arc<dyn BitcoinBackend>, ForcedRules),
         folder: &Path,
@@ -88,10 +90,11 @@ impl RollupJudge {
         if !policies.iter().all(same) {
             return Err(JudgeError::Policies);
         }
-        let key = verifying_key_digest(vk);
-        if let Some(other) = policies.iter().find(|policy| policy.verifier_commitment != key) {
-            let expected = hex::encode(other.verifier_commitment);
-            return Err(JudgeError::Key { got: hex::encode(key), expected });
+        if let Some(key) = vk.map(verifying_key_digest) {
+            if let Some(other) = policies.iter().find(|policy| policy.verifier_commitment != key) {
+                let expected = hex::encode(other.verifier_commitment);
+                return Err(JudgeError::Key { got: hex::encode(key), expected });
+            }
         }
         let start = genesis.state_after(genesis.tip()).ok_or(JudgeError::NoState)?.commitment();
         if start != first.start_commitment {
@@ -100,9 +103,26 @@ impl RollupJudge {
         }
         Ok(Self {
             states: States::open(genesis, start, folder)?,
-            key: PreparedVerifyingKey::from(vk.clone()),
+            key: vk.cloned().map(PreparedVerifyingKey::from),
             forced: ForcedQueue::new(backend, tag(&first.trunk_id), rules),
         })
+    }
+
+    /// Forgets the batches that a judge has kept in `folder`.
+    ///
+    /// # Errors
+    /// `States`.
+    pub fn clear(folder: &Path) -> Result<(), JudgeError> {
+        Ok(States::clear(folder)?)
+    }
+
+    /// The state with this commitment; `None` if nothing that was executed has led to it.
+    pub fn state(&mut self, commitment: &[u8; 32]) -> Option<ChainState> {
+        if !self.go_to(commitment) {
+            return None;
+        }
+        let chain = self.states.chain();
+        chain.state_after(chain.tip())
     }
 
     /// The state that a claim starts at, with the chain that led there; false if it is not known.
@@ -161,8 +181,9 @@ impl Judge for RollupJudge {
             return false;
         }
         let Ok(proof) = proved::read_proof(proof) else { return false };
+        let Some(key) = &self.key else { return true };
         let input = statement::public_input(digest);
-        Groth16::<Bn254>::verify_with_processed_vk(&self.key, &[input], &proof).unwrap_or(false)
+        Groth16::<Bn254>::verify_with_processed_vk(key, &[input], &proof).unwrap_or(false)
     }
 }
 

@@ -63,6 +63,22 @@ impl States {
         Ok(Self { chain: genesis.clone(), genesis, root, folder: folder.to_owned(), at: root })
     }
 
+    /// Forgets what is in the folder; other files in it are left alone.
+    pub(super) fn clear(folder: &Path) -> Result<(), StatesError> {
+        let listing = match std::fs::read_dir(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            listing => listing.map_err(fsio::io_error("read", folder))?,
+        };
+        for entry in listing {
+            let path = entry.map_err(fsio::io_error("read", folder))?.path();
+            let is_batch = path.extension().is_some_and(|extension| extension == "batch");
+            if is_batch || path.file_name().is_some_and(|name| name == GENESIS) {
+                fsio::remove_if_present(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The chain up to where [`go_to`](Self::go_to) or [`import`](Self::import) has led.
     pub(super) fn chain(&self) -> &Chain {
         &self.chain
@@ -193,5 +209,10 @@ mod tests {
         drop(open(dir.path()));
         let other = States::open(sample::chain(1).unwrap(), [7; 32], dir.path());
         assert!(matches!(other, Err(StatesError::Genesis { .. })));
+        std::fs::write(dir.path().join("notes.txt"), "mine").unwrap();
+        States::clear(dir.path()).unwrap();
+        States::clear(&dir.path().join("missing")).unwrap();
+        assert!(dir.path().join("notes.txt").exists());
+        drop(States::open(sample::chain(1).unwrap(), [7; 32], dir.path()).unwrap());
     }
 }

@@ -105,7 +105,7 @@ impl Bench {
     fn open(&self, policies: &[Policy]) -> Result<RollupJudge, JudgeError> {
         let backend = Arc::clone(&self.backend) as Arc<dyn BitcoinBackend>;
         let genesis = sample::genesis_chain().unwrap();
-        RollupJudge::open(genesis, &self.vk, policies, (backend, RULES), &self.dir.path().join("judge"))
+        RollupJudge::open(genesis, Some(&self.vk), policies, (backend, RULES), &self.dir.path().join("judge"))
     }
 
     fn judge(&self) -> RollupJudge {
@@ -184,6 +184,26 @@ fn a_proof_verifies_for_its_digest_under_the_pinned_key_alone() {
 }
 
 #[test]
+fn without_a_key_a_proof_has_to_be_one_and_is_not_verified() {
+    let bench = Bench::new();
+    let backend = Arc::clone(&bench.backend) as Arc<dyn BitcoinBackend>;
+    let (genesis, policies) = (sample::genesis_chain().unwrap(), [policy([9; 32])]);
+    let folder = bench.dir.path().join("judge");
+    let mut judge = RollupJudge::open(genesis, None, &policies, (backend, RULES), &folder).unwrap();
+    assert!(judge.verify(&values(2), &bench.proof));
+    assert!(!judge.verify(&values(2), b"no proof"));
+    // The state is that of the claims executed, whole.
+    let [one, two] = [1, 2].map(values);
+    let start = sample::genesis_state().unwrap();
+    assert_eq!(judge.state(&start.commitment()), Some(start));
+    judge.execute(&one, &sample::batch(1).unwrap().data(), 0).unwrap();
+    judge.execute(&two, &sample::batch(2).unwrap().data(), 0).unwrap();
+    let after = sample::chain(2).unwrap().state_after(sample::BLOCKS_PER_BATCH).unwrap();
+    assert_eq!(judge.state(&one[NEW_ROOT]), Some(after));
+    assert_eq!(judge.state(&[8; 32]), None);
+}
+
+#[test]
 fn another_key_another_genesis_and_two_trunks_are_refused() {
     let bench = Bench::new();
     let right = policy(verifying_key_digest(&bench.vk));
@@ -210,7 +230,7 @@ fn a_batch_without_a_forced_transaction_that_was_due_is_found_out() {
         let backend = Arc::clone(&bench.backend) as Arc<dyn BitcoinBackend>;
         let policies = [policy(verifying_key_digest(&bench.vk))];
         let genesis = sample::genesis_chain().unwrap();
-        let judge = RollupJudge::open(genesis, &bench.vk, &policies, (backend, RULES), dir.path());
+        let judge = RollupJudge::open(genesis, Some(&bench.vk), &policies, (backend, RULES), dir.path());
         let start = sample::genesis_state().unwrap().commitment();
         let values = [start, [0; 32], batch.hash().unwrap(), [2; 32], [0; 32]];
         match judge.unwrap().execute(&values, &batch.data(), height).unwrap() {
@@ -240,7 +260,7 @@ fn nobody_is_accused_of_leaving_out_what_cannot_be_taken_in() {
     let policies = [policy(verifying_key_digest(&bench.vk))];
     let genesis = sample::genesis_chain().unwrap();
     let folder = bench.dir.path().join("wide");
-    let mut judge = RollupJudge::open(genesis, &bench.vk, &policies, (backend, wide), &folder).unwrap();
+    let mut judge = RollupJudge::open(genesis, Some(&bench.vk), &policies, (backend, wide), &folder).unwrap();
     let due = height + RULES.grace_blocks;
     // The first batch holds Alice's; the second one comes after it, and after both of Dave's.
     let [one, two] = [1, 2].map(values);

@@ -102,6 +102,7 @@ pub enum Event {
 
 /// What can be wrong with a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// The digest is not of the four values. The chain can judge this one.
     Digest,

@@ -12,6 +12,7 @@
 //!
 //! Entry points: [`operator::run`], [`vigilante::run`], [`backup::run`], each with its `clap` arguments; each pass by pass:
 //! [`operator::OperatorService`], [`vigilante::VigilanteService`], [`backup::BackupService`]. What only the rollup can do, executing batches and verifying proofs, is a [`Judge`] of the caller.
+//! [`watch::run`] and [`sync::run`] only read: how a trunk stands, and the state that its claims lead to.
 //!
 //! Non-goals: making epochs (the signers' crate), proving, mining.
 
@@ -30,8 +31,10 @@ mod offers;
 pub mod operator;
 mod publish;
 pub mod queue;
+mod reading;
 mod runner;
 mod stop;
+pub mod sync;
 pub mod vigilante;
 pub mod watch;
 

@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 
 use assay_l1::graph::contract::build::{Input, TxRole};
+use assay_l1::graph::terms::claim_digest;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Witness};
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{Contract, Origin};
-use crate::event::Block;
+use crate::event::{Block, Fault};
 use crate::evidence::SignedClaim;
-use crate::types::{ClaimId, ContractTx, EpochIndex, Height, Values};
+use crate::types::{ClaimId, ContractTx, EpochIndex, Height, Values, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
 
 /// Blocks below the tip of which nothing is forgotten.
 pub(crate) fn remembered_max(finality: u32) -> u32 {
@@ -229,6 +230,41 @@ impl View {
     #[must_use]
     pub fn values(&self, claim: ClaimId) -> Option<Values> {
         self.confirmed(claim.tx(TxRole::Claim))?.values
+    }
+
+    /// What the values that a claim signed show to be wrong by themselves: digest, link, code root. `None` if it is not in a block.
+    #[must_use]
+    pub fn own_faults(&self, contract: &Contract, claim: ClaimId) -> Option<Vec<Fault>> {
+        let values = self.values(claim)?;
+        let code_root = contract.epoch(claim.epoch)?.spec().terms.params.code_root;
+        let start = match contract.origin(claim)? {
+            Origin::State(state) => Some(state),
+            Origin::Claim(before) => self.values(before).map(|before| before[NEW_ROOT]),
+        };
+        let checks = [
+            (Fault::Digest, claim_digest(&values[..DIGEST]) != values[DIGEST]),
+            (Fault::Link, start.is_some_and(|start| start != values[PREV_ROOT])),
+            (Fault::CodeRoot, values[CODE_ROOT] != code_root),
+        ];
+        Some(checks.into_iter().filter(|(_, wrong)| *wrong).map(|(fault, _)| fault).collect())
+    }
+
+    /// The claims on which the trunk stands, its first one first: those that the last epoch to open builds on and its own, up to the
+    /// first that is void. A claim that is [`Standing::Unmade`] among them was made in a block that was not seen.
+    #[must_use]
+    pub fn counting(&self, contract: &Contract) -> Vec<ClaimId> {
+        let opened = contract.epochs().filter_map(|(epoch, _)| {
+            let opening = self.confirmed(ContractTx { epoch, role: TxRole::Reconfiguration })?;
+            Some((opening.height, epoch))
+        });
+        let Some((_, epoch)) = opened.max() else { return Vec::new() };
+        let is_made =
+            |claim: &u32| self.confirmed(ClaimId { epoch, claim: *claim }.tx(TxRole::Claim)).is_some();
+        let made = (0..).take_while(is_made).count() as u32;
+        let mut claims = lineage(contract, ClaimId { epoch, claim: made });
+        let void = claims.iter().position(|claim| matches!(self.standing(*claim), Standing::Void(_)));
+        claims.truncate(void.unwrap_or(claims.len()));
+        claims
     }
 
     /// The last block in which a claim that was made can be challenged for certain.

@@ -27,7 +27,7 @@ use crate::fees::FeePolicy;
 use crate::operator::collected;
 use crate::party::{Context, FinalityError, Machine, Party, StepError};
 use crate::sender::{Draft, Sender, Want};
-use crate::types::{ClaimId, ContractTx, EpochIndex, Height, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT};
+use crate::types::{ClaimId, ContractTx, EpochIndex, Height, NEW_ROOT, PREV_ROOT};
 use crate::view::{lineage, Standing, View};
 use verdicts::Verdicts;
 pub(crate) use verdicts::DATA_PATIENCE_BLOCKS;
@@ -160,7 +160,7 @@ impl Vigilante {
             for claim in 0..epoch.spec().terms.claims_max {
                 let claim = ClaimId { epoch: index, claim };
                 if self.party.view.confirmed(claim.tx(TxRole::Claim)).is_some() {
-                    let judged = self.judge(context, epoch, claim, &lost, effects);
+                    let judged = self.judge(context, claim, &lost, effects);
                     self.look(context, epoch, (claim, judged), (&mut plan, &mut slashes), effects);
                 }
             }
@@ -179,7 +179,6 @@ impl Vigilante {
     fn judge(
         &mut self,
         context: Context<'_>,
-        epoch: &Epoch,
         claim: ClaimId,
         lost: &BTreeSet<ClaimId>,
         effects: &mut Vec<Effect>,
@@ -189,21 +188,12 @@ impl Vigilante {
         }
         let view = &self.party.view;
         let values = view.values(claim)?;
-        let mut faults = Vec::new();
-        if !self.weak.no_digest() && values[DIGEST] != assay_l1::graph::terms::claim_digest(&values[..DIGEST])
-        {
-            faults.push(Fault::Digest);
-        }
-        let start = match context.contract.origin(claim)? {
-            Origin::State(state) => Some(state),
-            Origin::Claim(before) => view.values(before).map(|before| before[NEW_ROOT]),
-        };
-        if !self.weak.no_link() && start.is_some_and(|start| start != values[PREV_ROOT]) {
-            faults.push(Fault::Link);
-        }
-        if values[CODE_ROOT] != epoch.spec().terms.params.code_root {
-            faults.push(Fault::CodeRoot);
-        }
+        let mut faults = view.own_faults(context.contract, claim)?;
+        faults.retain(|fault| match fault {
+            Fault::Digest => !self.weak.no_digest(),
+            Fault::Link => !self.weak.no_link(),
+            _ => true,
+        });
         if !self.weak.no_check() && self.verdicts.ask(claim, values) {
             effects.push(Effect::Check(claim, values));
         }
@@ -330,14 +320,13 @@ impl Vigilante {
         let end = ClaimId { epoch: index, claim: ended };
         // Whoever stopped will not come back for these, and the next epoch waits for them.
         for claim in lineage(context.contract, end) {
-            let Some(epoch) = context.contract.epoch(claim.epoch) else { continue };
             let roles = [claim.tx(TxRole::OptimisticAcceptance), claim.tx(TxRole::Acceptance)];
             let due = roles.into_iter().filter(|id| self.party.view.ready(context.contract, *id));
             let due: Vec<ContractTx> = due.collect();
             let made = self.party.view.values(claim).is_some();
             if made
                 && !due.is_empty()
-                && self.judge(context, epoch, claim, lost, effects).is_some_and(|bad| bad.is_empty())
+                && self.judge(context, claim, lost, effects).is_some_and(|bad| bad.is_empty())
             {
                 plan.extend(due.into_iter().map(|id| (Want { id, deadline: None }, Plan::Collect)));
             }

@@ -8,8 +8,12 @@ mod chain;
 mod contract;
 #[path = "common/files.rs"]
 mod files;
+#[path = "../../tests/common/publish.rs"]
+mod publish;
 #[path = "common/rollup.rs"]
 mod rollup;
+#[path = "service/sync.rs"]
+mod sync;
 #[path = "service/world.rs"]
 mod world;
 

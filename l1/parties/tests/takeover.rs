@@ -11,6 +11,8 @@ mod chain;
 mod contract;
 #[path = "common/files.rs"]
 mod files;
+#[path = "../../tests/common/publish.rs"]
+mod publish;
 #[path = "common/rollup.rs"]
 mod rollup;
 #[path = "service/world.rs"]

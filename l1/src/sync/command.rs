@@ -208,17 +208,7 @@ pub fn run_sync(
         }
     })?;
     written?;
-    let commitment = report.commitment.map_or_else(|| "none".to_owned(), hex::encode);
-    writeln!(
-        out,
-        "{} epochs, {} claims, {} executed, {} findings; state {commitment}; next block {}{}",
-        report.epochs,
-        report.claims,
-        report.executed,
-        report.findings_count,
-        report.next_height,
-        if report.is_stopped { "; STOPPED at the first claim that could not be executed" } else { "" }
-    )?;
+    writeln!(out, "{report}")?;
     Ok(report)
 }
 

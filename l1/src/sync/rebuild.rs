@@ -28,6 +28,23 @@ pub struct Report {
     pub next_height: u32,
 }
 
+/// In one line.
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let commitment = self.commitment.map_or_else(|| "none".to_owned(), hex::encode);
+        write!(
+            f,
+            "{} epochs, {} claims, {} executed, {} findings; state {commitment}; next block {}{}",
+            self.epochs,
+            self.claims,
+            self.executed,
+            self.findings_count,
+            self.next_height,
+            if self.is_stopped { "; STOPPED at the first claim that could not be executed" } else { "" }
+        )
+    }
+}
+
 impl Report {
     fn find(&mut self, finding: Finding) {
         tracing::warn!("{finding}");

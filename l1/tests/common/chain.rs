@@ -63,16 +63,19 @@ impl Harness for InProcess {
     }
 
     fn reorganise(&mut self, lost: u32) {
-        let chain = self.backend.as_ref().unwrap();
-        let fork = chain.tip().unwrap().height - lost;
-        let mut parent = chain.block_hash(fork).unwrap();
-        let time = chain.block(&parent).unwrap().header.time;
-        for step in 1..=lost + 1 {
-            let block =
-                InProcessRegtest::assemble_block(parent, fork + step, time + step, &branch_script(), &[]);
-            parent = block.block_hash();
-            chain.submit_block(&block).unwrap();
-        }
+        reorganise(self.backend.as_ref().unwrap(), lost);
+    }
+}
+
+/// As [`Harness::reorganise`].
+pub(crate) fn reorganise(chain: &InProcessRegtest, lost: u32) {
+    let fork = chain.tip().unwrap().height - lost;
+    let mut parent = chain.block_hash(fork).unwrap();
+    let time = chain.block(&parent).unwrap().header.time;
+    for step in 1..=lost + 1 {
+        let block = InProcessRegtest::assemble_block(parent, fork + step, time + step, &branch_script(), &[]);
+        parent = block.block_hash();
+        chain.submit_block(&block).unwrap();
     }
 }
 

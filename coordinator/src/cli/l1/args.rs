@@ -19,6 +19,7 @@ The contract, from keys to money back, is walked through in l1/README.md (\"The 
 
 Examples:
   assay l1 sync --from-genesis --claim out/1-2-0a1b2c3d/claim.json --regtest-dir out/chain/bitcoin-regtest --confirmations 1
+  assay l1 sync --from-genesis --epochs epochs --policy policy.toml --peers peers.toml --bitcoind http://127.0.0.1:18443 --cookie .cookie
   assay l1 inspect --height 120 --tag 0011223344556677 --regtest-dir out/chain/bitcoin-regtest
   assay l1 watch --epochs epochs --policy policy.toml --peers peers.toml --bitcoind http://127.0.0.1:18443 --cookie .cookie
   assay l1 signer serve --dir signer --identity id --peers peers.toml --policy policy.toml
@@ -101,6 +102,14 @@ pub struct JudgeArgs {
     /// The rollup's genesis: sample, or a JSON file. Its state must be the one at which the policy's trunk begins
     #[arg(long, default_value = "sample", value_name = "GENESIS")]
     pub genesis: String,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented by its type")]
+    pub forced: ForcedArgs,
+}
+
+/// Which forced transactions the contract's claims have to have.
+#[derive(Debug, Args)]
+pub struct ForcedArgs {
     /// Blocks from a forced transaction's to the first claim that has to have it
     #[arg(long, default_value_t = 144, value_name = "BLOCKS")]
     pub forced_grace_blocks: u32,
@@ -232,18 +241,28 @@ pub struct L1FundArgs {
 #[command(group = ArgGroup::new("trunk").required(true))]
 #[command(after_long_help = "\
 Reads the node's blocks, takes every batch that the claims commit to out of them, executes it on the state before it, and compares
-the outcome with what the claim says. Nothing else is asked: not the operator, not a prover. A later run goes on where this one
-ended; killed at any moment, it loses nothing. It reads what `assay prove` and `assay coordinator` settle; the contract's claims
-(`assay l1 operator`) are executed by `assay l1 vigilante`.
+the outcome with what the claim says. Nothing else is asked: not the operator, not a prover. Nothing is sent, and it takes neither
+secret nor coins. What it has to be told is where to begin, and the rollup's genesis: `sample`, or the JSON that `assay batch build`
+takes.
 
-What it has to be told is where to begin: the terms of the first epoch (any claim.json of that epoch has them, and
-Bitcoin commits to them), and the rollup's genesis: `sample`, or the JSON that `assay batch build` takes.
+A trunk of `assay prove` or `assay coordinator`: --claim or --terms, the terms of the first epoch (any claim.json of that epoch has
+them, and Bitcoin commits to them). A later run goes on where this one ended; killed at any moment, it loses nothing.
+
+The contract (`assay l1 operator`): --epochs, --policy and --peers, as the parties have them; every signature in the epochs' files is
+checked. Every claim is listed with what has become of it; those that count are looked into as a vigilante does, those that were
+slashed or come after are not. With --vk every proof is verified; without it one has to be there, and is not looked at. What is wrong
+or withheld is a FINDING, and nothing is executed after a claim whose state nobody can know. An epoch that opened and is not in
+--epochs is a FINDING, too. Executed batches are kept in --dir/judge; every run reads all blocks from --start-height on (at most
+that of the first batch's data), so reorganisations in between are followed, and a kill costs time only.
 
 Examples:
   assay l1 sync --from-genesis --claim out/1-2-0a1b2c3d/claim.json --regtest-dir out/chain/bitcoin-regtest --confirmations 1
   assay l1 sync --claim claim.json --bitcoind http://127.0.0.1:8332 --cookie ~/.bitcoin/.cookie --dir reader
+  assay l1 sync --from-genesis --epochs epochs --policy policy.toml --peers peers.toml --vk out/1-2-0a1b2c3d/vk.json \
+    --bitcoind http://127.0.0.1:18443 --cookie ~/.bitcoin/regtest/.cookie --start-height 150 --dir reader
 
-Exit codes: 0 everything that was found executed; 1 a claim could not be executed, or the node failed; 2 bad input.")]
+Exit codes: 0 everything that was found executed, and is right; 1 a claim could not be executed or is wrong, or the node failed; 2 bad
+input.")]
 pub struct L1SyncArgs {
     /// A claim.json of the rollup's first epoch, for its terms
     #[arg(long, group = "trunk", value_name = "FILE")]
@@ -251,9 +270,30 @@ pub struct L1SyncArgs {
     /// The terms of the first epoch themselves, hexadecimal
     #[arg(long, group = "trunk", value_name = "HEX")]
     pub terms: Option<String>,
+    /// The contract's epochs: a directory with 0000.proposal and 0000.signatures, and so on
+    #[arg(
+        long,
+        group = "trunk",
+        requires_all = ["policy", "peers"],
+        conflicts_with = "root",
+        value_name = "DIR"
+    )]
+    pub epochs: Option<PathBuf>,
+    /// With --epochs: policy file; more than one where another operator has taken over
+    #[arg(long, conflicts_with_all = ["claim", "terms"], value_name = "FILE")]
+    pub policy: Vec<PathBuf>,
+    /// With --epochs: peers file, the attesters' identities
+    #[arg(long, conflicts_with_all = ["claim", "terms"], value_name = "FILE")]
+    pub peers: Option<PathBuf>,
+    /// With --epochs: the verifying key, vk.json of any result folder; its hash must be the one that the policy names
+    #[arg(long, conflicts_with_all = ["claim", "terms"], value_name = "FILE")]
+    pub vk: Option<PathBuf>,
     /// The rollup's genesis: sample, or a JSON file
     #[arg(long, default_value = "sample", value_name = "GENESIS")]
     pub genesis: String,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented by its type")]
+    pub forced: ForcedArgs,
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented by its type")]
     pub sync: SyncArgs,

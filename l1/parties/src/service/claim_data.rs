@@ -8,8 +8,9 @@ use assay_l1::envelope::{Tag, MESSAGE_BYTES_MAX};
 use assay_l1::{BackendError, BitcoinBackend};
 use bitcoin::Block;
 
-use super::judge::Judge;
-use crate::types::{Values, BATCH_HASH};
+use super::judge::{Execution, Judge};
+use crate::event::Fault;
+use crate::types::{Values, BATCH_HASH, NEW_ROOT};
 
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,31 @@ pub(super) struct Found {
     pub(super) is_forged: bool,
     /// True if a proof verifies.
     pub(super) is_proved: bool,
+}
+
+impl Found {
+    /// What is wrong with a claim in the block at height `made`, of which this was found; `None` while it cannot be executed.
+    pub(super) fn faults(&self, (values, made): (&Values, u32), judge: &mut dyn Judge) -> Option<Vec<Fault>> {
+        let mut faults = Vec::new();
+        match &self.data {
+            None => faults.push(if self.is_forged { Fault::BatchHash } else { Fault::DataMissing }),
+            Some(data) => match judge.execute(values, data, made) {
+                // Without a proof it is wrong whatever the batch does.
+                Ok(Execution::NotYet) if !self.is_proved => {}
+                Ok(Execution::NotYet) => return None,
+                Ok(Execution::Done { new_root, has_messages }) => {
+                    faults.extend((new_root != values[NEW_ROOT]).then_some(Fault::NewRoot));
+                    faults.extend((!has_messages).then_some(Fault::ForcedDropped));
+                }
+                Err(detail) => {
+                    tracing::error!("the batch cannot be executed: {detail}");
+                    faults.push(Fault::NewRoot);
+                }
+            },
+        }
+        faults.extend((!self.is_proved).then_some(Fault::Proof));
+        Some(faults)
+    }
 }
 
 /// Which blocks of the active chain hold envelopes of a tag, as far as they were read: the others need not be read again.
@@ -121,7 +147,6 @@ impl Look<'_> {
 mod tests {
     use assay_l1::envelope::message::ClaimValues;
 
-    use super::super::judge::Execution;
     use super::*;
 
     /// Proofs are words.

@@ -126,6 +126,12 @@ pub enum ServiceError {
         /// What is wrong.
         detail: String,
     },
+    /// A claim could not be looked into, for no fault of its own.
+    #[error("{claim} could not be executed or read; the log says why: run again")]
+    Undecided {
+        /// Which.
+        claim: String,
+    },
     /// The system refused.
     #[error("system: {0}")]
     System(#[from] std::io::Error),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use assay_l1::{BackendError, BitcoinBackend};
 use bitcoin::{Address, Amount, FeeRate, Script, Transaction};
 
+use super::error::ServiceError;
 use crate::event::Reject;
 use crate::fees::Market;
 use crate::types::Height;
@@ -13,6 +14,16 @@ use crate::types::Height;
 const FEE_TARGET_BLOCKS: u16 = 3;
 /// The least step by which a fee is raised after a refusal.
 const STEP_MIN: Amount = Amount::from_sat(500);
+
+/// Refuses a node that does not have the blocks in which claims' data is.
+pub(super) fn check_unpruned(backend: &dyn BitcoinBackend) -> Result<(), ServiceError> {
+    if backend.is_pruned()? {
+        let detail =
+            "the node prunes old blocks, in which data of claims may be: run it with prune=0".to_owned();
+        return Err(ServiceError::Argument { name: "--bitcoind", detail });
+    }
+    Ok(())
+}
 
 /// What fees cost. A node that has seen too little to estimate counts as one that wants twice its minimum.
 pub(super) fn market(backend: &dyn BitcoinBackend, at: u32) -> Result<Market, BackendError> {

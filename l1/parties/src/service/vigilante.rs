@@ -14,7 +14,7 @@ use assay_l1_signer::store::file as plain;
 use clap::Args;
 
 use super::args::{keys, PartyArgs};
-use super::claim_data::{Found, Index};
+use super::claim_data::Index;
 use super::error::ServiceError;
 use super::file::Dir;
 use super::judge::{Execution, Judge};
@@ -98,11 +98,7 @@ fn open<'a>(
     backup: Option<&OperatorSecret>,
 ) -> Result<Runner<Vigilante, VigilanteShell<'a>>, ServiceError> {
     let party = &args.party;
-    if backend.is_pruned()? {
-        let detail =
-            "the node prunes old blocks, in which data of claims may be: run it with prune=0".to_owned();
-        return Err(ServiceError::Argument { name: "--bitcoind", detail });
-    }
+    node::check_unpruned(backend.as_ref())?;
     let dir = Dir::take(&party.dir)?;
     let epochs = party.trunk.epoch_dir()?;
     let secret = load_secret(&party.secret, &dir)?;
@@ -239,29 +235,6 @@ impl Shell for VigilanteShell<'_> {
     }
 }
 
-/// What is wrong with a claim in the block at height `made`, of which this was found; `None` while it cannot be executed.
-fn faults((values, made): (&Values, u32), found: &Found, judge: &mut dyn Judge) -> Option<Vec<Fault>> {
-    let mut faults = Vec::new();
-    match &found.data {
-        None => faults.push(if found.is_forged { Fault::BatchHash } else { Fault::DataMissing }),
-        Some(data) => match judge.execute(values, data, made) {
-            // Without a proof it is wrong whatever the batch does.
-            Ok(Execution::NotYet) if !found.is_proved => {}
-            Ok(Execution::NotYet) => return None,
-            Ok(Execution::Done { new_root, has_messages }) => {
-                faults.extend((new_root != values[NEW_ROOT]).then_some(Fault::NewRoot));
-                faults.extend((!has_messages).then_some(Fault::ForcedDropped));
-            }
-            Err(detail) => {
-                tracing::error!("the batch cannot be executed: {detail}");
-                faults.push(Fault::NewRoot);
-            }
-        },
-    }
-    faults.extend((!found.is_proved).then_some(Fault::Proof));
-    Some(faults)
-}
-
 impl VigilanteShell<'_> {
     /// What is wrong with a claim in the block at height `made`, if that can be said now.
     fn look(
@@ -280,8 +253,8 @@ impl VigilanteShell<'_> {
         if patient && (found.data.is_none() || !found.is_proved) {
             return Ok(None);
         }
-        match faults((values, made), &found, self.judge) {
-            None if self.catch_up(world, claim)? => Ok(faults((values, made), &found, self.judge)),
+        match found.faults((values, made), self.judge) {
+            None if self.catch_up(world, claim)? => Ok(found.faults((values, made), self.judge)),
             known => Ok(known),
         }
     }

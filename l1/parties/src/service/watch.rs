@@ -9,19 +9,18 @@ use std::sync::Arc;
 
 use assay_l1::{BackendError, BitcoinBackend, Class};
 use bitcoin::address::NetworkUnchecked;
-use bitcoin::{Address, ScriptBuf};
+use bitcoin::Address;
 use clap::Args;
+
+pub(super) use self::text::stage as stage_text;
 
 pub use self::snapshot::{ClaimState, EpochState, Snapshot, Stage, Wait, WalletState};
 use super::args::TrunkArgs;
 use super::epochs::EpochDir;
 use super::error::ServiceError;
-use super::follow::{Change, Follower};
+use super::reading::{Moved, Reading};
 use super::runner::{Trunk, REWIND_BLOCKS};
 use super::stop::Stop;
-use crate::contract::Contract;
-use crate::event::Block;
-use crate::types::Height;
 use crate::view::View;
 
 /// Clears a terminal and goes to its first line.
@@ -112,12 +111,8 @@ fn is_passing(error: &ServiceError) -> bool {
 
 /// What is known of a trunk, for callers with a loop of their own.
 pub struct Watch {
-    backend: Arc<dyn BitcoinBackend>,
     epochs: EpochDir,
-    contract: Contract,
-    follower: Follower,
-    start: (u32, u32),
-    view: View,
+    reading: Reading,
     wallets: Vec<(String, View)>,
     complaints: Vec<String>,
 }
@@ -129,22 +124,18 @@ impl Watch {
     /// What is wrong with arguments and files; the node's.
     pub fn open(args: &WatchArgs, backend: Arc<dyn BitcoinBackend>) -> Result<Self, ServiceError> {
         let Trunk { epochs, contract, .. } = Trunk::load(args.trunk.epoch_dir()?)?;
-        let below = args.trunk.start_height.saturating_sub(1);
-        let fresh = |script| View::new(script, args.trunk.finality, Height(below));
+        let network = backend.network();
+        let reading = Reading::open(backend, contract, (args.trunk.start_height, args.trunk.finality))?;
         let mut wallets = Vec::new();
         for WalletName { name, address } in &args.wallet {
-            let address = address.clone().require_network(backend.network());
+            let address = address.clone().require_network(network);
             let address = address.map_err(|error| ServiceError::Argument {
                 name: "--wallet",
                 detail: format!("{name}: {error}"),
             })?;
-            wallets.push((name.clone(), fresh(address.script_pubkey())));
+            wallets.push((name.clone(), reading.wallet(address.script_pubkey())));
         }
-        let follower = Follower::at(backend.as_ref(), below)?;
-        // Nobody's wallet.
-        let view = fresh(ScriptBuf::new_op_return(b"assay l1 watch"));
-        let start = (below, args.trunk.finality);
-        Ok(Self { backend, epochs, contract, follower, start, view, wallets, complaints: Vec::new() })
+        Ok(Self { epochs, reading, wallets, complaints: Vec::new() })
     }
 
     /// Takes up new epochs and blocks.
@@ -154,19 +145,8 @@ impl Watch {
     pub fn pass(&mut self, stop: &Stop) -> Result<(), ServiceError> {
         self.learn();
         while !stop.is_stopped() {
-            match self.follower.next(self.backend.as_ref()) {
-                Ok(None) => break,
-                Ok(Some(Change::Disconnected)) => self.take_back(),
-                Ok(Some(Change::Connected { hash, block, .. })) => {
-                    self.follower.push(hash);
-                    let txs = block.txdata.into_iter().map(Arc::new).collect();
-                    let block = Block { height: Height(self.follower.height()), txs };
-                    self.views().for_each(|(view, contract)| view.connect(contract, &block));
-                }
-                // Deeper than is remembered: from the start.
-                Err(ServiceError::Reorganised { .. }) => self.start_over()?,
-                Err(error) => return Err(error),
-            }
+            let Some(moved) = self.reading.next()? else { break };
+            self.count(&moved);
         }
         Ok(())
     }
@@ -175,40 +155,33 @@ impl Watch {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let wallets = self.wallets.iter().map(|(name, view)| (name.as_str(), view));
-        let mut now = Snapshot::new(&self.contract, &self.view, wallets);
+        let mut now = Snapshot::new(&self.reading.contract, self.reading.view(), wallets);
         now.alarms.extend(self.complaints.iter().cloned());
         now
     }
 
-    fn views(&mut self) -> impl Iterator<Item = (&mut View, &Contract)> {
-        let contract = &self.contract;
-        let wallets = self.wallets.iter_mut().map(|(_, view)| view);
-        [&mut self.view].into_iter().chain(wallets).map(move |view| (view, contract))
-    }
-
-    fn take_back(&mut self) {
-        let height = Height(self.follower.height());
-        self.follower.pop();
-        self.views().for_each(|(view, _)| view.disconnect(height));
-    }
-
-    fn start_over(&mut self) -> Result<(), ServiceError> {
-        let (below, finality) = self.start;
-        self.follower = Follower::at(self.backend.as_ref(), below)?;
-        self.views().for_each(|(view, _)| *view = View::new(view.wallet().clone(), finality, Height(below)));
-        Ok(())
+    /// Takes the reading's step with the wallets.
+    fn count(&mut self, moved: &Moved) {
+        for (_, view) in &mut self.wallets {
+            match moved {
+                Moved::Up(block) => view.connect(&self.reading.contract, block),
+                Moved::Down(height) => view.disconnect(*height),
+                Moved::Over => *view = self.reading.wallet(view.wallet().clone()),
+            }
+        }
     }
 
     /// Takes up epochs whose files have come since, and reads the last blocks again for them.
     fn learn(&mut self) {
-        let taken = self.epochs.take_up(&mut self.contract);
+        let taken = self.epochs.take_up(&mut self.reading.contract);
         self.complaints = match &taken {
             Ok(_) => self.epochs.complaints(),
             Err(error) => vec![error.to_string()],
         };
         if taken.is_ok_and(|taken| !taken.is_empty()) {
-            for _ in 0..REWIND_BLOCKS.min(self.follower.depth()) {
-                self.take_back();
+            for _ in 0..REWIND_BLOCKS {
+                let Some(height) = self.reading.back() else { break };
+                self.count(&Moved::Down(height));
             }
         }
     }

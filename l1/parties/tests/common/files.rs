@@ -9,8 +9,9 @@ use std::sync::Arc;
 use assay_l1::graph::transactions::wallet_script;
 use assay_l1::{BitcoinBackend, KeyRole, OperatorSecret};
 use assay_l1_parties::service::batches::BatchDir;
+use assay_l1_parties::service::sync::{self, Outcome};
 use assay_l1_parties::service::watch::{Snapshot, Stage, Watch, WatchArgs};
-use assay_l1_parties::service::Stop;
+use assay_l1_parties::service::{Judge, ServiceError, Stop};
 use assay_l1_signer::policy::Policy;
 use bitcoin::{Address, Amount, ScriptBuf};
 use clap::Args;
@@ -113,6 +114,21 @@ impl Files {
             _ => lookback().to_vec(),
         };
         self.shared().into_iter().chain(words).chain(extra).collect()
+    }
+
+    /// What somebody with a node and the epochs in this folder finds from a block on, and what they are told.
+    pub(crate) fn sync(
+        &self,
+        (backend, judge): (&Arc<dyn BitcoinBackend>, &mut dyn Judge),
+        (epochs, more): (&str, Vec<String>),
+        (confirmations, start_height): (u32, u32),
+    ) -> (Result<Outcome, ServiceError>, String) {
+        let mut args: WatchArgs = parse([self.chain(), self.shared(), more].concat());
+        let trunk = &mut args.trunk;
+        (trunk.epochs, trunk.finality, trunk.start_height) = (self.path(epochs), confirmations, start_height);
+        let mut out = Vec::new();
+        let outcome = sync::run(trunk, &self.path("sync"), Arc::clone(backend), judge, &mut out);
+        (outcome, String::from_utf8(out).unwrap())
     }
 
     /// A live view, from the first block on, of trunk and operator's wallet.

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use assay_l1::envelope::message::Message;
+use assay_l1::envelope::message::{ClaimValues, Message};
 use assay_l1::envelope::pack::unpack;
 use assay_l1::envelope::{scan::scan, tag, Kind};
 use assay_l1::graph::terms::claim_digest;
@@ -43,6 +43,16 @@ pub(crate) fn taking(batch: u32, forced: u32) -> ProvedBatch {
     let values = [state(batch), state(batch + 1), blake3::hash(&data).into(), CODE, [0; 32]];
     let values = with_digest(values);
     ProvedBatch { verifying_key: Some(VERIFYING_KEY), values, proof: PROOF.to_vec(), data }
+}
+
+/// A batch's data and proof as they are published.
+pub(crate) fn messages(batch: &ProvedBatch) -> [Message; 2] {
+    let [prev_commitment, new_commitment, batch_hash, code_root, digest] = batch.values;
+    let values = ClaimValues { prev_commitment, new_commitment, batch_hash, code_root, digest };
+    [
+        Message::Batch { epoch: 0, claim: 0, batch_hash, data: batch.data.clone() },
+        Message::ClaimData { epoch: 0, claim: 0, values, proof: batch.proof.clone() },
+    ]
 }
 
 /// How often the data of each of these batches is on the chain.

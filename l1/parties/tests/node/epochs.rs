@@ -12,7 +12,7 @@ use crate::crew::Crew;
 use crate::dice::Dice;
 use crate::files::Files;
 use crate::node::Node;
-use crate::rollup::honest;
+use crate::rollup::{honest, state, Rollup};
 use crate::scene::{said, ALL};
 use crate::signers::{Draft, Signers};
 
@@ -89,6 +89,10 @@ fn twenty_claims_over_two_epochs_are_paid_out_whoever_is_killed_whenever() {
     assert_eq!(claims, [Stage::Accepted; 2 * CLAIMS as usize]);
     assert!(now.epochs.iter().all(|epoch| epoch.slashed.is_none()));
     assert_eq!(now.epochs[0].halted, None);
+    let mut rollup = Rollup::from_start();
+    let outcome = files.sync((&backend, &mut rollup), ("epochs", Vec::new()), (1, 0)).0.unwrap();
+    assert_eq!(outcome.report.commitment, Some(state(2 * CLAIMS)), "the state, from the node alone");
+    assert_eq!((outcome.report.executed, outcome.report.findings_count), (2 * CLAIMS, 0));
     // No third epoch is signed: that is what people should look at, and nothing else.
     let end = said(Alarm::Halted(EpochIndex(1)));
     for party in crew.parties() {

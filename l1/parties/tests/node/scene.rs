@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use assay_l1::envelope::message::{ClaimValues, Message};
+use assay_l1::envelope::message::Message;
 use assay_l1::envelope::pack::pack;
 use assay_l1::envelope::{tag, BODY_BYTES_MAX};
 use assay_l1::graph::contract::build::TxRole;
@@ -21,7 +21,7 @@ use crate::files::{Files, Shown};
 use crate::node::Node;
 use crate::process::{Party, PATIENCE};
 use crate::publish::{pair, publish};
-use crate::rollup::TRUNK;
+use crate::rollup::{messages, TRUNK};
 
 /// The parties of every test.
 pub(crate) const ALL: [&str; 3] = ["operator", "v1", "v2"];
@@ -270,12 +270,7 @@ impl Scene {
 
     /// Publishes data and proof of a batch, which nobody has to claim.
     pub(crate) fn publish(&mut self, batch: &ProvedBatch) {
-        let [prev_commitment, new_commitment, batch_hash, code_root, digest] = batch.values;
-        let values = ClaimValues { prev_commitment, new_commitment, batch_hash, code_root, digest };
-        self.envelopes(&[
-            Message::Batch { epoch: 0, claim: 0, batch_hash, data: batch.data.clone() },
-            Message::ClaimData { epoch: 0, claim: 0, values, proof: batch.proof.clone() },
-        ]);
+        self.envelopes(&messages(batch));
     }
 
     /// Publishes messages, in blocks of their own.

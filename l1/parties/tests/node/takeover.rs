@@ -16,7 +16,7 @@ use crate::crew::Crew;
 use crate::dice::Dice;
 use crate::files::{Files, Shown};
 use crate::node::Node;
-use crate::rollup::{honest, publications};
+use crate::rollup::{honest, publications, state, Rollup};
 use crate::signers::{Draft, Signers};
 
 /// Claims in each epoch.
@@ -142,6 +142,22 @@ fn a_backup_goes_on_with_the_trunk_of_an_operator_that_is_killed_for_good_whoeve
     assert_eq!(claims(backend.as_ref()), batches, "one after the other, whoever claims");
     let published = publications(backend.as_ref(), [0, 1]);
     assert_eq!(published, [1, 1], "nobody pays again for the data of a claim that counts");
+    // So finds whoever has a node and all files, and one who lacks the backup's epoch hears of it.
+    let rebuilt = |epochs| {
+        let mut rollup = Rollup::from_start();
+        files.sync((&backend, &mut rollup), (epochs, files.backup_policy()), (1, 0)).0.unwrap()
+    };
+    let outcome = rebuilt("epochs");
+    assert_eq!(outcome.report.commitment, Some(state(made + CLAIMS)));
+    assert_eq!((outcome.report.findings_count, outcome.unknown_epoch), (0, None));
+    std::fs::create_dir(files.path("some")).unwrap();
+    for name in ["0000.proposal", "0000.signatures"] {
+        let file = files.path("epochs").join(name);
+        std::fs::copy(file, files.path("some").join(name)).unwrap();
+    }
+    let outcome = rebuilt("some");
+    assert_eq!(outcome.report.commitment, Some(state(made)));
+    assert!(outcome.unknown_epoch.is_some() && outcome.report.findings_count == 1, "{outcome:?}");
     // Both trunks' ends are what people should look at, and nothing else.
     let end = |(number, place)| Alarm::Halted(EpochIndex(place)).text(|index| epoch_name(number, index));
     let ends: BTreeSet<_> = [(0, 0), (1, PLACE)].map(end).into();

@@ -5,19 +5,23 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
+use assay_l1::envelope::pack::pack;
+use assay_l1::envelope::{tag, BODY_BYTES_MAX};
 use assay_l1::graph::contract::build::{funding_value, TxRole};
 use assay_l1::graph::transactions::wallet_script;
 use assay_l1::{BitcoinBackend, InProcessRegtest, KeyRole};
+use assay_l1_parties::service::batches::ProvedBatch;
 use assay_l1_parties::service::fund::{self, Funded};
 use assay_l1_parties::service::operator::{OperatorArgs, OperatorService};
 use assay_l1_parties::service::vigilante::{VigilanteArgs, VigilanteService};
 use assay_l1_parties::service::{ServiceError, Stop};
 use bitcoin::{OutPoint, Transaction, TxOut};
 
-use crate::chain::open_script;
+use crate::chain::{open_script, reorganise};
 use crate::contract::{spec, Setup};
 use crate::files::{parse, Files, Shown};
-use crate::rollup::{honest, Rollup};
+use crate::publish::{pair, publish};
+use crate::rollup::{honest, messages, Rollup, TRUNK};
 
 /// A chain with an epoch that is signed, and everyone's files and coins.
 pub(crate) struct World {
@@ -163,6 +167,20 @@ impl World {
                 self.mine();
             }
         }
+    }
+
+    /// Publishes data and proof of a batch, in blocks of their own: who publishes is nobody's business.
+    pub(crate) fn publish(&self, batch: &ProvedBatch) {
+        let packed = messages(batch)
+            .iter()
+            .flat_map(|message| pack(message, BODY_BYTES_MAX).unwrap())
+            .collect::<Vec<_>>();
+        publish(self.backend.as_ref(), &pair(0x61), &tag(&TRUNK), &packed);
+    }
+
+    /// Replaces the last `lost` blocks by one more without transactions.
+    pub(crate) fn reorganise(&self, lost: u32) {
+        reorganise(&self.backend, lost);
     }
 
     /// A block of what is in the mempool, and what cheats have prepared if the chain takes it.

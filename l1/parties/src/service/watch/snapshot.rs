@@ -1,15 +1,11 @@
 //! How a trunk stands at a tip: worked out from the view, nothing remembered.
 
 use assay_l1::graph::contract::build::TxRole;
-use assay_l1::graph::terms::claim_digest;
 use bitcoin::Amount;
 use serde::Serialize;
 
-use crate::contract::{Contract, Epoch, Origin};
-use crate::event::Fault;
-use crate::types::{
-    epoch_name, ClaimId, ContractTx, EpochIndex, Height, CODE_ROOT, DIGEST, NEW_ROOT, PREV_ROOT,
-};
+use crate::contract::{Contract, Epoch};
+use crate::types::{epoch_name, ClaimId, ContractTx, EpochIndex, Height};
 use crate::view::{slashed_claim, Readiness, Standing, View};
 
 /// A claim is late when less than this part of the time to make it is left.
@@ -121,7 +117,7 @@ impl EpochState {
 
 impl Snapshot {
     /// From what a view has seen, and views of wallets.
-    pub(super) fn new<'a>(
+    pub(in crate::service) fn new<'a>(
         contract: &Contract,
         view: &View,
         wallets: impl Iterator<Item = (&'a str, &'a View)>,
@@ -261,7 +257,8 @@ impl At<'_> {
         for claim in &state.claims {
             let id = ClaimId { epoch: index, claim: claim.claim };
             let claim_name = id.text(&name);
-            alarms.extend(self.faults(id, epoch).map(|fault| format!("{claim_name} {fault}")));
+            let faults = self.view.own_faults(self.contract, id).unwrap_or_default();
+            alarms.extend(faults.iter().map(|fault| format!("{claim_name} {fault}")));
             if claim.stage == Stage::Challenged {
                 alarms.push(format!("{claim_name} is challenged, and the operator has not answered"));
             }
@@ -281,25 +278,6 @@ impl At<'_> {
         let limit = u32::from(epoch.spec().locks.claim_timeout_blocks) / LATE_PART;
         let timeout = self.wait(id.epoch, TxRole::ClaimTimeout(id.claim), "");
         timeout.is_some_and(|wait| wait.blocks <= limit)
-    }
-
-    /// What a claim's own values show to be wrong.
-    fn faults(self, id: ClaimId, epoch: &Epoch) -> impl Iterator<Item = Fault> {
-        let values = self.view.values(id);
-        let start = match self.contract.origin(id) {
-            Some(Origin::State(state)) => Some(state),
-            Some(Origin::Claim(before)) => self.view.values(before).map(|values| values[NEW_ROOT]),
-            None => None,
-        };
-        let code_root = epoch.spec().terms.params.code_root;
-        let checks = values.map(|values| {
-            [
-                (Fault::Digest, claim_digest(&values[..DIGEST]) != values[DIGEST]),
-                (Fault::Link, start.is_some_and(|start| start != values[PREV_ROOT])),
-                (Fault::CodeRoot, values[CODE_ROOT] != code_root),
-            ]
-        });
-        checks.into_iter().flatten().filter(|(_, wrong)| *wrong).map(|(fault, _)| fault)
     }
 }
 

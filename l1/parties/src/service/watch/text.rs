@@ -108,7 +108,8 @@ fn shown(epoch: &EpochState) -> impl Iterator<Item = &ClaimState> {
     })
 }
 
-fn stage(claim: &ClaimState) -> String {
+/// What has become of a claim, and when.
+pub(in crate::service) fn stage(claim: &ClaimState) -> String {
     let stage = match claim.stage {
         Stage::Unmade => "to be made".to_owned(),
         Stage::Claimed => "claimed".to_owned(),
