@@ -137,7 +137,9 @@ fn a_claim_after_one_whose_data_is_withheld_is_challenged_too() {
 fn a_claim_after_one_whose_data_came_late_is_looked_into_and_left_alone() {
     let world = withheld();
     world.play(BLOCKS_MAX, 9, |mined| mined.contains(&TxRole::Challenge(0)));
-    for batch in 0..CLAIMS {
+    // The operator publishes for claims to come, not for one that is made.
+    world.publish(&honest(0));
+    for batch in 1..CLAIMS {
         world.setup.files.batches().put(&honest(batch)).unwrap();
     }
     let mined = world.play(BLOCKS_MAX, 9, |mined| mined.contains(&TxRole::OptimisticAcceptance(1)));
