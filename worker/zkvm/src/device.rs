@@ -122,3 +122,16 @@ pub fn failed(device: Device, reason: String) -> WorkerError {
         _ => WorkerError::Task { reason },
     }
 }
+
+/// What has come out of verifying a proof that was made on `device`: its inputs were verified before it, so a GPU's is the GPU's fault.
+///
+/// # Errors
+/// [`WorkerError::GpuWrong`] for [`WorkerError::Verify`] of a GPU's proof, all others as they are.
+pub fn verified(device: Device, outcome: Result<(), WorkerError>) -> Result<(), WorkerError> {
+    outcome.map_err(|error| match error {
+        WorkerError::Verify { what, reason } if device != Device::Cpu => {
+            WorkerError::GpuWrong { what, reason }
+        }
+        error => error,
+    })
+}

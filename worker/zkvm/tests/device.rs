@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use assay_worker_zkvm::device::{failed, Device};
-use assay_worker_zkvm::error::WorkerError;
+use assay_worker_zkvm::device::{failed, verified, Device};
+use assay_worker_zkvm::error::{ErrorClass, WorkerError};
 
 const GIB: u64 = 1 << 30;
 
@@ -42,4 +42,15 @@ fn only_a_gpus_failures_are_its_own() {
         assert!(matches!(failed(gpu, memory.to_owned()), WorkerError::GpuMemory { .. }), "{memory}");
     }
     assert!(matches!(failed(gpu, "panicked: no such shard".to_owned()), WorkerError::Task { .. }));
+}
+
+#[test]
+fn a_proof_that_does_not_verify_is_held_against_the_gpu_that_made_it() {
+    let class = |device, error| verified(device, Err(error)).unwrap_err().class();
+    let wrong = || WorkerError::Verify { what: "wrap proof", reason: "no".to_owned() };
+    let gpu = Device::Gpu { memory_bytes: 80 * GIB };
+    assert_eq!(class(gpu, wrong()), ErrorClass::GpuWrong);
+    assert_eq!(class(Device::Cpu, wrong()), ErrorClass::Bug);
+    assert_eq!(class(gpu, WorkerError::GuestExit { code: 1 }), ErrorClass::Permanent);
+    verified(gpu, Ok(())).unwrap();
 }
