@@ -62,6 +62,8 @@ impl Child {
         let mut process = Command::new(program)
             .args(arguments)
             .envs(allocator)
+            // The GPU that `nvidia-smi` calls the first, not the fastest: it is the one that is looked at.
+            .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)

@@ -252,7 +252,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`WorkerError::Task`] if a proving task failed for good, [`WorkerError::Verify`] if the finished proof does not
-    /// verify, [`WorkerError::GuestExit`] if the guest rejected its input.
+    /// verify ([`WorkerError::GpuWrong`] if a GPU has made it), [`WorkerError::GuestExit`] if the guest rejected its input.
     pub fn prove(
         &self,
         elf: &[u8],
@@ -270,7 +270,14 @@ impl Engine {
         let result = self.prove_and_verify(elf, key, input, until, reporter);
         self.node.set_memo(None);
         self.store.clear();
-        if matches!(result, Ok(_) | Err(WorkerError::Verify { .. } | WorkerError::GuestExit { .. })) {
+        let is_over = match &result {
+            Ok(_) => true,
+            Err(error) => matches!(
+                error,
+                WorkerError::Verify { .. } | WorkerError::GpuWrong { .. } | WorkerError::GuestExit { .. }
+            ),
+        };
+        if is_over {
             memo.discard();
         }
         result
@@ -292,12 +299,12 @@ impl Engine {
         let proof = match network.proof {
             SP1Proof::Core(shards) => {
                 let proof = CoreProof { proof: SP1CoreProofData(shards), vk, public_values, cycles };
-                verify::core_proof(&proof)?;
+                device::verified(self.device, verify::core_proof(&proof))?;
                 Proof::Core(proof)
             }
             SP1Proof::Compressed(proof) => {
                 let proof = CompressedProof { proof: *proof, vk, public_values, cycles, shards };
-                verify::compressed_proof(&proof, &key.words())?;
+                device::verified(self.device, verify::compressed_proof(&proof, &key.words()))?;
                 Proof::Compressed(proof)
             }
             _ => return Err(WorkerError::internal("the controller returned another kind of proof")),
@@ -392,7 +399,7 @@ impl Engine {
     /// Shrinks and wraps a compressed proof, and verifies the result.
     ///
     /// # Errors
-    /// [`WorkerError::Task`] if proving failed, [`WorkerError::Verify`] if the wrap proof does not verify.
+    /// [`WorkerError::Task`] if proving failed, [`WorkerError::Verify`] or [`WorkerError::GpuWrong`] if the wrap proof does not verify.
     pub fn wrap(&self, proof: &CompressedProof, reporter: &Reporter) -> Result<WrapProof, WorkerError> {
         reporter.report("shrink and wrap", 0, 1);
         let number = self.proofs.fetch_add(1, Ordering::Relaxed);
@@ -412,7 +419,7 @@ impl Engine {
             .and_then(|_| self.take(&output));
         self.store.clear();
         let wrapped = WrapProof { proof: wrapped? };
-        verify::wrap_proof(&wrapped, &proof.vk)?;
+        device::verified(self.device, verify::wrap_proof(&wrapped, &proof.vk))?;
         reporter.report("shrink and wrap", 1, 1);
         Ok(wrapped)
     }

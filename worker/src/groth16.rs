@@ -503,13 +503,6 @@ mod tests {
     }
 
     #[test]
-    fn what_a_gpu_failed_at_is_told_as_the_kernels_count_it() {
-        let counts = Counts { device: 1, cpu: 2, failures: 3, retries: 4, fallbacks: u64::MAX };
-        assert_eq!(gpu_faults(&counts), GpuFaults { retries: 4, fallbacks: u32::MAX });
-        assert!(gpu_faults(&Counts { device: 1, ..Counts::default() }).is_none());
-    }
-
-    #[test]
     fn malformed_files_are_refused_before_any_pairing() {
         assert!(matches!(verify(&[], &[], &[]), Err(WorkerError::Decode { what: "verifying key", .. })));
     }

@@ -325,6 +325,7 @@ fn failure(class: ErrorClass, reason: String) -> Failure {
         ErrorClass::GpuMemory => Failure::Device(DeviceFault::Allocation),
         ErrorClass::GpuContext => Failure::Device(DeviceFault::Sticky(reason)),
         ErrorClass::GpuLost => Failure::Device(DeviceFault::Lost(reason)),
+        ErrorClass::GpuWrong => Failure::Device(DeviceFault::Wrong(reason)),
     }
 }
 

@@ -31,6 +31,9 @@ use crate::report::ZKVM_VERSION;
 const STEPS: [&str; 8] =
     ["keys", "core", "compressed", "fold", "wrap", "groth16-setup", "groth16", "sp1-reference"];
 
+/// How a check names the processor.
+const CPU: &str = "CPU";
+
 /// Checks that small proofs verify, and measures batches, each with whether it is linked to a history; proofs are verified as for
 /// `assay prove`. Several batches in flight are measured where there is a GPU, and where `in_flight` asks for it. Files go
 /// below the cache and are removed.
@@ -41,6 +44,7 @@ pub fn bench(place: &Place<'_>, jobs: &[(Job, bool)], in_flight: bool) -> Result
     let gpus = gpus();
     let numbers: Vec<u32> = gpus.iter().map(|(number, _)| *number).collect();
     let check = check(place, !gpus.is_empty())?;
+    require_gpu(&gpus, &check)?;
     let mut batches = Vec::new();
     for (job, is_linked) in jobs {
         let folder = tempfile::tempdir_in(place.cache.root())
@@ -85,6 +89,20 @@ fn check(place: &Place<'_>, has_gpu: bool) -> Result<CheckOutcome, Error> {
     match ask(place, "check", &worker::Job::Check(CheckJob { until }), &mut |_| ())? {
         worker::Outcome::Check(check) => Ok(check),
         _ => Err(error("check", unexpected())),
+    }
+}
+
+/// Refuses to measure a processor under a GPU's name: the driver lists one, and the zkVM's provers have not taken it.
+fn require_gpu(gpus: &[(u32, String)], check: &CheckOutcome) -> Result<(), Error> {
+    match gpus.first() {
+        Some((number, name)) if check.zkvm_device == CPU => {
+            let reason = format!(
+                "nvidia-smi lists GPU {number} ({name}), and proofs cannot be made on it: the log says why (the driver has to be 580 or \
+                 later); with an empty CUDA_VISIBLE_DEVICES the processor is measured"
+            );
+            Err(error("check", Fault::Failed(reason)))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -312,4 +330,25 @@ impl<'a> Run<'a> {
 
 fn unexpected() -> Fault {
     Fault::Failed("the stage's process answered something else than was asked for".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_is_not_measured_in_the_place_of_a_gpu() {
+        let check = |device: &str| CheckOutcome {
+            zkvm_device: device.to_owned(),
+            cycles: 20_000,
+            groth16_device: "CPU".to_owned(),
+            constraints: 4094,
+            elapsed_ms: 1,
+        };
+        let gpus = [(3, "NVIDIA H200".to_owned())];
+        let refused = require_gpu(&gpus, &check("CPU")).unwrap_err().to_string();
+        assert!(refused.contains("GPU 3 (NVIDIA H200)"), "{refused}");
+        require_gpu(&gpus, &check("GPU, 140 GiB")).unwrap();
+        require_gpu(&[], &check("CPU")).unwrap();
+    }
 }

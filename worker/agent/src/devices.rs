@@ -20,9 +20,11 @@ pub fn memory_bytes() -> u64 {
     kib.unwrap_or(0).saturating_mul(1024)
 }
 
-/// The machine's GPUs and their models, as the driver lists them; none without a driver.
+/// The GPUs that `CUDA_VISIBLE_DEVICES` leaves to this process, all if it is not set, and their models, as the driver lists them;
+/// none without a driver.
 pub fn gpus() -> Vec<(Device, String)> {
-    parse_gpus(&ask_driver("index,name"))
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    parse_gpus(&ask_driver("index,uuid,name"), visible.as_deref())
 }
 
 /// Memory of the machine's GPUs, as far as the driver says, bytes.
@@ -49,10 +51,22 @@ fn parse_gpu_memory(text: &str) -> BTreeMap<Device, u64> {
     gpus.collect()
 }
 
-fn parse_gpus(text: &str) -> Vec<(Device, String)> {
+/// Lines `index, uuid, name`, as far as `visible` has their number or the beginning of their UUID. Parts of GPUs (MIG) are not told
+/// apart: where it names any, nothing is left out.
+fn parse_gpus(text: &str, visible: Option<&str>) -> Vec<(Device, String)> {
+    let named: Option<Vec<&str>> = visible
+        .filter(|visible| !visible.contains("MIG"))
+        .map(|visible| visible.split(',').map(str::trim).filter(|name| !name.is_empty()).collect());
     let gpus = text.lines().filter_map(|line| {
-        let (index, name) = line.split_once(',')?;
-        Some((Device::Gpu(index.trim().parse().ok()?), name.trim().to_owned()))
+        let (index, rest) = line.split_once(',')?;
+        let (uuid, name) = rest.split_once(',')?;
+        let number: u32 = index.trim().parse().ok()?;
+        let is_meant = |wanted: &&str| match wanted.parse::<u32>() {
+            Ok(wanted) => wanted == number,
+            Err(_) => uuid.trim().starts_with(*wanted),
+        };
+        let is_left = named.as_ref().is_none_or(|named| named.iter().any(is_meant));
+        is_left.then(|| (Device::Gpu(number), name.trim().to_owned()))
     });
     gpus.collect()
 }
@@ -61,14 +75,28 @@ fn parse_gpus(text: &str) -> Vec<(Device, String)> {
 mod tests {
     use super::*;
 
+    const LIST: &str = "0, GPU-5ebd, NVIDIA H200\n1, GPU-77aa, NVIDIA GeForce RTX 4090, really\nNo devices were found\nx, y, z\n";
+
     #[test]
     fn the_drivers_list_is_read_and_what_is_no_gpu_is_not() {
-        let text = "0, NVIDIA H200\n1, NVIDIA GeForce RTX 4090, really\nNo devices were found\nx, y\n";
         let expected = [
             (Device::Gpu(0), "NVIDIA H200".to_owned()),
             (Device::Gpu(1), "NVIDIA GeForce RTX 4090, really".to_owned()),
         ];
-        assert_eq!(parse_gpus(text), expected);
+        assert_eq!(parse_gpus(LIST, None), expected);
+    }
+
+    #[test]
+    fn gpus_that_this_process_is_not_to_use_are_left_out() {
+        let left = |visible| -> Vec<Device> {
+            parse_gpus(LIST, Some(visible)).into_iter().map(|(device, _)| device).collect()
+        };
+        assert_eq!(left("1"), [Device::Gpu(1)]);
+        assert_eq!(left("1, 0"), [Device::Gpu(0), Device::Gpu(1)]);
+        assert_eq!(left("GPU-77"), [Device::Gpu(1)]);
+        assert_eq!(left("10"), []);
+        assert_eq!(left(""), []);
+        assert_eq!(left("MIG-5ebd").len(), 2);
     }
 
     #[test]

@@ -68,8 +68,7 @@ impl Prover {
         check_assignment(&assignment, &statement.inputs())?;
         reporter.report("witness", 1, 1);
         let progress = |stage: &'static str, done: u64, total: u64| reporter.report(stage, done, total);
-        let backend = self.backend.get_or_insert_with(|| Arc::new(Backend::auto_within(memory_bytes_most())));
-        let before = backend.counts();
+        let (backend, before) = opened(&mut self.backend, || Backend::auto_within(memory_bytes_most()));
         if self.has_proved && self.kept.as_ref().is_none_or(|kept| kept.tables().is_none()) {
             self.kept = Some(backend.keep(&self.parameters.key).map_err(groth16_error)?);
         }
@@ -90,6 +89,12 @@ impl Prover {
     }
 }
 
+/// The back end, opened if it is not yet, and its counts before this proof: a GPU that fails its trial fails the proof it was opened for.
+fn opened(kept: &mut Option<Arc<Backend>>, open: impl FnOnce() -> Backend) -> (&Arc<Backend>, Counts) {
+    let before = kept.as_ref().map_or_else(Counts::default, |backend| backend.counts());
+    (kept.get_or_insert_with(|| Arc::new(open())), before)
+}
+
 /// What went wrong on the GPU between two looks at a back end's counts.
 fn gpu_faults(before: &Counts, after: &Counts) -> GpuFaults {
     let number = |before: u64, after: u64| u32::try_from(after.saturating_sub(before)).unwrap_or(u32::MAX);
@@ -104,11 +109,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_happens_while_a_back_end_is_opened_is_the_first_proofs() {
+        let open = || {
+            let backend = Backend::cpu();
+            backend.msm_g1(&[], &[]).unwrap();
+            backend
+        };
+        let mut kept = None;
+        let (backend, before) = opened(&mut kept, open);
+        assert_eq!((before, backend.counts().cpu), (Counts::default(), 1));
+        let (_, before) = opened(&mut kept, || unreachable!("it is open"));
+        assert_eq!(before.cpu, 1);
+    }
+
+    #[test]
     fn a_proof_is_told_of_its_own_faults_only() {
         let before = Counts { retries: 2, fallbacks: 1, ..Counts::default() };
         let after = Counts { retries: 3, fallbacks: 1, ..Counts::default() };
         assert_eq!(gpu_faults(&before, &before), GpuFaults::default());
         assert_eq!(gpu_faults(&before, &after), GpuFaults { retries: 1, fallbacks: 0 });
         assert_eq!(gpu_faults(&Counts::default(), &after), GpuFaults { retries: 3, fallbacks: 1 });
+        let many = Counts { fallbacks: u64::MAX, ..Counts::default() };
+        assert_eq!(gpu_faults(&before, &many).fallbacks, u32::MAX);
     }
 }

@@ -258,6 +258,7 @@ fn only_the_inputs_fault_is_final() {
     assert_eq!(hear(ErrorClass::GpuMemory), Failure::Device(DeviceFault::Allocation));
     assert_eq!(hear(ErrorClass::GpuContext), Failure::Device(DeviceFault::Sticky("why".into())));
     assert_eq!(hear(ErrorClass::GpuLost), Failure::Device(DeviceFault::Lost("why".into())));
+    assert_eq!(hear(ErrorClass::GpuWrong), Failure::Device(DeviceFault::Wrong("why".into())));
 }
 
 #[test]

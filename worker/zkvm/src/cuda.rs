@@ -25,6 +25,7 @@ use sp1_prover_types::network_base_types::ProofMode;
 use tokio::sync::oneshot;
 
 use crate::components::{assemble, Folders, Provers};
+use crate::device::unusable;
 use crate::error::WorkerError;
 use crate::keys::BoundedKeys;
 use crate::node::ReferenceTimes;
@@ -56,7 +57,8 @@ pub(crate) fn memory_bytes() -> Result<u64, String> {
 /// Compiles the recursion programs and starts the crate's prover engine on the GPU.
 ///
 /// # Errors
-/// [`WorkerError::Gpu`] if the provers cannot be built there, [`WorkerError::Internal`] if the engine does not start.
+/// [`WorkerError::Gpu`] if the provers cannot be built there, [`WorkerError::GpuMemory`] if they lack memory for it,
+/// [`WorkerError::Internal`] if the engine does not start.
 pub(crate) async fn start(
     settings: &Settings,
     folders: Folders,
@@ -74,12 +76,10 @@ pub(crate) async fn start(
     });
     match built.await {
         Ok(worker) => worker.map_err(|e| WorkerError::internal(format!("node does not start: {e:#}"))),
-        Err(_) => Err(WorkerError::Gpu {
-            reason: match scoped.await {
-                Ok(()) => "the provers were not built".to_owned(),
-                Err(error) => error.to_string(),
-            },
-        }),
+        Err(_) => Err(unusable(match scoped.await {
+            Ok(()) => "the provers were not built".to_owned(),
+            Err(error) => error.to_string(),
+        })),
     }
 }
 

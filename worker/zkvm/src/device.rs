@@ -42,7 +42,8 @@ impl Device {
     /// The device of this process, by the table above.
     ///
     /// # Errors
-    /// [`WorkerError::Gpu`] if it was given a GPU that does not answer or has less than [`GPU_MEMORY_BYTES_MIN`].
+    /// [`WorkerError::Gpu`] if it was given a GPU that does not answer or has less than [`GPU_MEMORY_BYTES_MIN`];
+    /// [`WorkerError::GpuMemory`] if others have left none of its memory.
     pub fn of_process() -> Result<Self, WorkerError> {
         let most = memory_bytes_most();
         let probe = || gpu_memory().map(|answer| answer.map(|memory_bytes| memory_bytes.min(most)));
@@ -71,7 +72,7 @@ impl Device {
         });
         match (usable, visible) {
             (Ok(gpu), _) => Ok(gpu),
-            (Err(reason), Some(_)) => Err(WorkerError::Gpu { reason }),
+            (Err(reason), Some(_)) => Err(unusable(reason)),
             (Err(reason), None) => {
                 tracing::info!(reason, "no GPU: the CPU proves");
                 Ok(Self::Cpu)
@@ -90,18 +91,47 @@ fn gpu_memory() -> Option<Result<u64, String>> {
     None
 }
 
+/// What is said where an allocation has failed: by a panic of `slop-alloc` 6.10, in whose buffers the zkVM's GPU provers have all their data; by
+/// the same as a value; by `CudaError`, as `Debug` and `Display`; by the driver.
+const OUT_OF_MEMORY: [&str; 5] =
+    ["allocation failed", "AllocError", "OutOfMemory", "out of GPU memory", "out of memory"];
+
+fn is_out_of_memory(reason: &str) -> bool {
+    OUT_OF_MEMORY.iter().any(|text| reason.contains(text))
+}
+
+/// Why nothing can be begun on a GPU. One without memory left works, for others.
+pub(crate) fn unusable(reason: String) -> WorkerError {
+    if is_out_of_memory(&reason) {
+        WorkerError::GpuMemory { reason }
+    } else {
+        WorkerError::Gpu { reason }
+    }
+}
+
 /// Why a task failed, when this process proves on `device`: a GPU that has run out of memory, and one whose context is lost, have
 /// errors of their own.
 pub fn failed(device: Device, reason: String) -> WorkerError {
     if device == Device::Cpu {
         return WorkerError::Task { reason };
     }
-    // The zkVM's GPU provers panic with the text of `CudaError::OutOfMemory`.
-    if reason.contains("OutOfMemory") || reason.contains("out of GPU memory") {
-        return WorkerError::GpuMemory { reason };
-    }
+    // In a broken context every allocation fails too.
     match gpu_memory() {
         Some(Err(error)) => WorkerError::GpuContext { reason: format!("{error}, after: {reason}") },
+        _ if is_out_of_memory(&reason) => WorkerError::GpuMemory { reason },
         _ => WorkerError::Task { reason },
     }
+}
+
+/// What has come out of verifying a proof that was made on `device`: its inputs were verified before it, so a GPU's is the GPU's fault.
+///
+/// # Errors
+/// [`WorkerError::GpuWrong`] for [`WorkerError::Verify`] of a GPU's proof, all others as they are.
+pub fn verified(device: Device, outcome: Result<(), WorkerError>) -> Result<(), WorkerError> {
+    outcome.map_err(|error| match error {
+        WorkerError::Verify { what, reason } if device != Device::Cpu => {
+            WorkerError::GpuWrong { what, reason }
+        }
+        error => error,
+    })
 }

@@ -21,13 +21,15 @@ pub enum ErrorClass {
     GpuContext,
     /// The GPU does not answer.
     GpuLost,
+    /// What the GPU has computed is wrong: another one may do better.
+    GpuWrong,
 }
 
 impl ErrorClass {
     /// Whether the same call may succeed in a new process.
     pub fn is_transient(self) -> bool {
         match self {
-            Self::Transient | Self::GpuMemory | Self::GpuContext | Self::GpuLost => true,
+            Self::Transient | Self::GpuMemory | Self::GpuContext | Self::GpuLost | Self::GpuWrong => true,
             Self::Permanent | Self::Bug => false,
         }
     }
@@ -194,6 +196,14 @@ pub enum WorkerError {
         /// The failure of the task.
         reason: String,
     },
+    /// A proof that was made on a GPU does not verify.
+    #[error("the GPU computes wrongly: {what} does not verify: {reason}")]
+    GpuWrong {
+        /// Which proof.
+        what: &'static str,
+        /// The verifier's answer.
+        reason: String,
+    },
     /// An invariant of the engine does not hold.
     #[error("internal error: {reason}")]
     Internal {
@@ -210,6 +220,7 @@ impl WorkerError {
             Self::Gpu { .. } => ErrorClass::GpuLost,
             Self::GpuContext { .. } => ErrorClass::GpuContext,
             Self::GpuMemory { .. } => ErrorClass::GpuMemory,
+            Self::GpuWrong { .. } => ErrorClass::GpuWrong,
             Self::ContentMismatch { .. }
             | Self::Decode { .. }
             | Self::Version { .. }

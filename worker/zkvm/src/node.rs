@@ -25,7 +25,7 @@ use crate::device::Device;
 use crate::error::WorkerError;
 use crate::memo::{Key, Memo};
 use crate::part::{self, Part, PartKind, Parts};
-use crate::queue::{outcome, Lane, LocalQueue, Task};
+use crate::queue::{join_failure, outcome, Lane, LocalQueue, Task};
 use crate::settings::Settings;
 use crate::store::DiskStore;
 
@@ -375,8 +375,4 @@ fn setup_artifacts(
         (Some(program), Some(output)) => Ok((program.clone(), output.clone())),
         _ => Err(TaskError::Fatal(anyhow::anyhow!("a setup task needs one input and one output"))),
     }
-}
-
-fn join_failure(error: impl std::fmt::Display) -> TaskError {
-    TaskError::Fatal(anyhow::anyhow!("task panicked or was stopped: {error}"))
 }

@@ -459,6 +459,11 @@ pub fn outcome(result: Result<Result<(), TaskError>, JoinError>) -> Result<(), F
     }
 }
 
+/// What a pipeline of the zkVM has to say of a task of its own that did not end. The reason itself is in the error's sources.
+pub fn join_failure(error: impl std::error::Error + Send + Sync + 'static) -> TaskError {
+    TaskError::Fatal(anyhow::Error::new(error).context("task panicked or was stopped"))
+}
+
 /// The message of a panic that ended a task.
 pub fn panic_message(error: JoinError) -> String {
     match error.try_into_panic() {

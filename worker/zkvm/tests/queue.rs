@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use assay_worker_zkvm::queue::{outcome, Failure, Lane, LocalQueue, Task};
+use assay_worker_zkvm::queue::{join_failure, outcome, Failure, Lane, LocalQueue, Task};
 use sp1_prover::worker::{
     ProofId, RawTaskRequest, RequesterId, TaskContext, TaskError, TaskId, TaskMetadata, WorkerClient,
 };
@@ -244,4 +244,21 @@ async fn counts_follow_the_tasks_of_a_proof() {
     queue.finish(&task, Ok(()));
     let count = queue.count(&proof(), TaskType::ProveShard);
     assert_eq!((count.submitted, count.succeeded), (3, 1));
+}
+
+/// As `slop_futures::pipeline::TaskJoinError`, whose text says nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("execution error")]
+struct Joined(#[source] tokio::task::JoinError);
+
+#[tokio::test]
+async fn a_task_within_a_task_that_panics_says_why() {
+    fn full() {
+        panic!("allocation failed")
+    }
+    let panicked = tokio::spawn(async { full() }).await.unwrap_err();
+    match outcome(Ok(Err(join_failure(Joined(panicked))))) {
+        Err(Failure::Fatal(reason)) => assert!(reason.contains("allocation failed"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
 }

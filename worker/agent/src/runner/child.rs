@@ -10,7 +10,7 @@
 //! | killed by the kernel, past its memory limit, or an allocation failed | [`Failure::OutOfMemory`] |
 //! | nothing heard for [`ChildSettings::silence_max`], no part outstanding | [`Failure::Transient`]; on a GPU [`DeviceFault::Hung`] |
 //! | ended before its job was done | [`Failure::Transient`], with the last line of its log |
-//! | says so | what it says |
+//! | says so | what it says; out of its GPU's memory: what waits on that GPU is ended too |
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -191,16 +191,7 @@ impl<J: Jobs> ChildRunner<J> {
     async fn end_ready(&self, which: impl Fn(&Ready) -> bool + Send + 'static) {
         let shared = self.shared.clone();
         // Takes up to the grace time.
-        let _ = tokio::task::spawn_blocking(move || {
-            let ended: Vec<Ready> = {
-                let mut pool = shared.pool();
-                let (ended, kept) = pool.ready.drain(..).partition(which);
-                pool.ready = kept;
-                ended
-            };
-            ended.into_iter().for_each(|ready| shared.end(ready.worker));
-        })
-        .await;
+        let _ = tokio::task::spawn_blocking(move || shared.end_ready(which)).await;
     }
 
     /// Processes that wait for their next task.
@@ -283,6 +274,10 @@ fn run<J: Jobs>(
         }
         Err(failure) => (failed(failure), false),
     };
+    if matches!(ended.result, Err(Failure::Device(DeviceFault::Allocation))) {
+        // Perhaps it was theirs that was missing; the next attempt finds it free.
+        shared.end_ready(|ready| ready.device == task.device);
+    }
     shared.give_back(worker, class.filter(|_| is_sound), task);
     ended
 }
@@ -295,6 +290,8 @@ impl Shared {
             Device::Gpu(number) => number.to_string(),
         };
         program.environment.push(("CUDA_VISIBLE_DEVICES".to_owned(), visible));
+        // Numbers as the driver's tools give them; CUDA would count the fastest GPU first.
+        program.environment.push(("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned()));
         if let Some(bytes) = self.share(device).memory_bytes {
             program.environment.push((DEVICE_MEMORY_VARIABLE.to_owned(), bytes.to_string()));
         }
@@ -311,6 +308,17 @@ impl Shared {
 
     fn end(&self, mut worker: Worker) {
         worker.process.end(self.settings.grace);
+    }
+
+    /// Ends processes that wait for their next task.
+    fn end_ready(&self, which: impl Fn(&Ready) -> bool) {
+        let ended: Vec<Ready> = {
+            let mut pool = self.pool();
+            let (ended, kept) = pool.ready.drain(..).partition(which);
+            pool.ready = kept;
+            ended
+        };
+        ended.into_iter().for_each(|ready| self.end(ready.worker));
     }
 
     /// Counts a task's memory as used; gives it a process that is ready for it, and ends those that are in its way, the oldest

@@ -4,7 +4,7 @@ use tokio::sync::watch;
 use super::super::FromRunner;
 use super::*;
 
-/// Children are scripts that speak words: `progress n`, `part path`, `done path`, `failed why`, `fault`.
+/// Children are scripts that speak words: `progress n`, `part path`, `done path`, `failed why`, `full`, `fault`.
 struct Scripts {
     script: String,
     class: Option<String>,
@@ -55,6 +55,7 @@ impl Talk for Words {
             "ask" => Meaning::Say(vec!["answer".into()]),
             "done" => Meaning::Done { outputs: vec![NewFile { path: file(), units: 2 }], gpu_ms: Some(3) },
             "failed" => Meaning::Failed(Failure::Permanent(rest.into())),
+            "full" => Meaning::Failed(Failure::Device(DeviceFault::Allocation)),
             "fault" => {
                 self.faults.retries += 1;
                 Meaning::Noise
@@ -165,11 +166,13 @@ async fn what_a_gpu_failed_at_is_told_however_the_task_ends() {
 }
 
 #[tokio::test]
-async fn a_gpu_task_sees_its_gpu_only() {
+async fn a_gpu_task_sees_its_gpu_only_by_the_number_that_the_driver_gives_it() {
     let bench = Bench::new();
-    let runner = bench.runner("read job n dir; echo $CUDA_VISIBLE_DEVICES > $dir/out; echo done out", None);
+    let script =
+        "read job n dir; echo $CUDA_VISIBLE_DEVICES $CUDA_DEVICE_ORDER > $dir/out; echo done out; read end";
+    let runner = bench.runner(script, None);
     let ended = runner.run(bench.task(1, 1 << 30, Device::Gpu(3)), bench.host(1)).await;
-    assert_eq!(std::fs::read_to_string(&ended.result.unwrap()[0].path).unwrap(), "3\n");
+    assert_eq!(std::fs::read_to_string(&ended.result.unwrap()[0].path).unwrap(), "3 PCI_BUS_ID\n");
 }
 
 #[tokio::test]
@@ -358,6 +361,26 @@ async fn a_process_whose_gpu_has_failed_for_good_is_not_kept() {
         assert_eq!(runner.ready(), usize::from(is_kept), "{fault}");
         runner.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_task_that_finds_no_memory_on_its_gpu_ends_what_waits_there() {
+    let bench = Bench::new();
+    let script =
+        "while read job n dir; do case $dir in */4) echo full;; *) echo x > $dir/out; echo done out;; esac; done";
+    let shares = [(Device::Gpu(0), GpuShare { processes: 2, memory_bytes: None })];
+    let runner = bench.runner(script, Some("a")).with_gpus(shares.into());
+    let run = |attempt, memory, number| {
+        runner.run(bench.task(attempt, memory, Device::Gpu(number)), bench.host(attempt))
+    };
+    for (attempt, memory, number) in [(1, 1, 0), (2, 2, 0), (3, 1, 1)] {
+        assert!(run(attempt, memory, number).await.result.is_ok());
+    }
+    assert_eq!(runner.ready(), 3);
+    assert_eq!(run(4, 2, 0).await.result, Err(Failure::Device(DeviceFault::Allocation)));
+    assert_eq!(runner.ready(), 1, "the other GPU's stays");
+    assert!(run(5, 2, 0).await.result.is_ok());
+    runner.close().await;
 }
 
 #[test]
