@@ -368,13 +368,17 @@ impl<D: Device> Backend<D> {
 
     /// The domain's tables, kept from the last call where the size is the same.
     fn domain_on(&self, device: &D, size: usize) -> Result<Arc<DeviceDomain<D::Buffer>>, DeviceError> {
-        let mut kept = self.domain.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(domain) = kept.as_ref().filter(|domain| domain.size() == size) {
-            return Ok(Arc::clone(domain));
+        let lock = || self.domain.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut kept = lock();
+            if let Some(domain) = kept.as_ref().filter(|domain| domain.size() == size) {
+                return Ok(Arc::clone(domain));
+            }
+            *kept = None;
         }
-        *kept = None;
+        // Not under the lock: a thread that waits for others to work tables out may take up a call that wants it.
         let domain = Arc::new(DeviceDomain::new(device, size)?);
-        *kept = Some(Arc::clone(&domain));
+        *lock() = Some(Arc::clone(&domain));
         Ok(domain)
     }
 

@@ -1,6 +1,7 @@
 //! Memory that a witness could be learnt from: overwritten when it is given back, on every way out.
 //!
-//! What is not covered: registers and stack frames, which the compiler copies as it likes, and copies that a caller makes.
+//! What is not covered: registers and stack frames, which the compiler copies as it likes, copies that a caller makes, and what NVIDIA's
+//! driver copies to itself on the way from the GPU, or to it where there is no pinned memory.
 
 use std::ops::{Deref, DerefMut};
 

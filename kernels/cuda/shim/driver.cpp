@@ -12,6 +12,7 @@
 //   ASSAY_FAKE_MEMORY      bytes of the device (default 2^32)
 //   ASSAY_FAKE_LOST        the launch, counted from 0, at which the device is lost; every later call fails too
 //   ASSAY_FAKE_BAD_COPY    the copy to the device, counted from 0, that is refused
+//   ASSAY_FAKE_BAD_FREE    the memory given back, counted from 0, that is refused: it stays reserved
 //   ASSAY_FAKE_NO_PINNED   set: there is no pinned memory
 //   ASSAY_FAKE_NO_IMAGE    set: no image is accepted
 #include <algorithm>
@@ -47,7 +48,7 @@ struct Pinned {
 };
 std::map<uint64_t, Pinned> pinned;
 size_t used = 0;
-uint64_t launches = 0, copies = 0;
+uint64_t launches = 0, copies = 0, returns = 0;
 bool lost = false;
 void* context = nullptr;
 int the_context;
@@ -142,7 +143,7 @@ Result allocate(uint64_t* at, size_t bytes, void* stream) {
 
 Result release(uint64_t at, void* stream) {
   const auto found = allocations.find(at);
-  if (found == allocations.end()) return INVALID_VALUE;
+  if (found == allocations.end() || returns++ == setting("ASSAY_FAKE_BAD_FREE", ~size_t(0))) return INVALID_VALUE;
   return queue(stream, [at, &memory = found->second] {
     if (!memory.reserved || memory.returned) shim::fail("memory is given back before it is reserved, or twice");
     if (!is_zero(at, memory.bytes)) shim::fail("memory is given back before it is wiped");

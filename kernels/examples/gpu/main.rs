@@ -135,6 +135,7 @@ fn check() -> Result<()> {
         }
     }
     let device = Gpu::open()?;
+    check_sending(&device)?;
     for tables in [1, 2, 4, u32::MAX] {
         check_tables(&device, &g1[..1000], tables, "G1")?;
         check_tables(&device, &g2[..200], tables, "G2")?;
@@ -171,6 +172,23 @@ fn check_tables<P: DevicePoint>(device: &Gpu, points: &[P], tables: u32, group: 
         let sorted = bases.sort(device, &device.upload(&encode(&z))?, 0..count)?;
         let what = format!("{group} sum of {count} over {} tables", layout.tables());
         expect(bases.sum(device, &sorted)? == msm(points, |at| z[at], &|_, _| ()), &what)?;
+    }
+    Ok(())
+}
+
+/// More than the pinned memory holds, while a kernel runs on what was sent before.
+fn check_sending(device: &Gpu) -> Result<()> {
+    let z = scalars(650_001, false);
+    let (domain, bytes) = (DeviceDomain::new(device, 1 << 17)?, encode(&z));
+    let first = device.send(&bytes)?;
+    domain.evaluate(device, &first, None)?;
+    let second = device.send(&bytes)?;
+    domain.evaluate(device, &second, None)?;
+    let there = [&first, &second].map(|buffer| device.download(buffer, 0..bytes.len()));
+    let mut here = z;
+    Backend::cpu().ntt(&mut here[..1 << 17], Transform::Evaluate)?;
+    for there in there {
+        expect(there? == encode(&here), "20 MB sent beside a kernel")?;
     }
     Ok(())
 }

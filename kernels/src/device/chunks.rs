@@ -347,7 +347,8 @@ pub fn sum_at_once<D: Device>(
 ) -> Result<Option<D::Buffer>, DeviceError> {
     let plan = match job.plan(device) {
         Ok(plan) if plan.1.chunk == job.count => plan,
-        Ok(_) | Err(DeviceError::OutOfMemory { .. }) => return Ok(Some(scalars)),
+        // Without them there may be room.
+        Ok(_) | Err(DeviceError::TooLittleMemory { .. }) => return Ok(Some(scalars)),
         Err(error) => return Err(error),
     };
     let sorted = job.sums[0].sort(device, &scalars, 0..job.count)?;

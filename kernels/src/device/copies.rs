@@ -57,9 +57,9 @@ impl Arrival {
     }
 }
 
-/// Waits, twice if need be: the first answer may be the error of an earlier call that could not say so.
-fn ended(wait: impl Fn() -> Result<(), DriverError>) -> Result<(), DriverError> {
-    wait().or_else(|_| wait())
+/// Calls twice if need be: the first answer may be the error of an earlier call that could not say so, and then nothing was done.
+pub(super) fn surely(mut call: impl FnMut() -> Result<(), DriverError>) -> Result<(), DriverError> {
+    call().or_else(|_| call())
 }
 
 impl Half {
@@ -98,7 +98,7 @@ impl Half {
 
     /// Zeroes what was used, once its last copy has ended; after a lost device nothing reads it any more.
     fn wipe(&mut self) {
-        let _ = ended(|| self.sent.synchronize());
+        let _ = surely(|| self.sent.synchronize());
         let words = self.used.div_ceil(8);
         // SAFETY: the half is aligned to a page, its length is a multiple of 8, and all of it has been written once.
         unsafe { std::slice::from_raw_parts_mut(self.bytes.as_ptr().cast::<u64>(), words) }.zeroize();
@@ -164,7 +164,7 @@ impl Copies {
         // SAFETY: the caller's word.
         let sent = unsafe { staging.copy(kernels, to, bytes) };
         // Also after an error: a copy may have begun without its event.
-        let ended = ended(|| kernels.synchronize());
+        let ended = surely(|| kernels.synchronize());
         staging.wipe();
         sent.and(ended)
     }
@@ -212,7 +212,7 @@ impl Copies {
             }
             Err(error) => {
                 // A copy may have begun without its event.
-                let _ = ended(|| self.stream.synchronize());
+                let _ = surely(|| self.stream.synchronize());
                 staging.wipe();
                 Err(error)
             }

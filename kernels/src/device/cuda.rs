@@ -15,9 +15,10 @@ use cudarc::driver::{
     LaunchConfig, PushKernelArg,
 };
 use cudarc::nvrtc::Ptx;
+use zeroize::Zeroizing;
 
 use super::budget::{Budget, Share};
-use super::copies::{Arrival, Copies};
+use super::copies::{surely, Arrival, Copies};
 use super::{parameters, Argument, Device, DeviceError, Launch, Parameter, KERNELS};
 
 macro_rules! code {
@@ -66,8 +67,8 @@ impl Drop for GpuBuffer {
     fn drop(&mut self) {
         let stream = Arc::clone(self.slice.stream());
         // After a lost device there is nothing left to wait for or to wipe.
-        let _ = self.arrival.wait(&stream);
-        let _ = stream.memset_zeros(&mut self.slice);
+        let _ = surely(|| self.arrival.wait(&stream));
+        let _ = surely(|| stream.memset_zeros(&mut self.slice));
     }
 }
 
@@ -216,14 +217,15 @@ impl Device for Gpu {
 
     fn download(&self, buffer: &GpuBuffer, range: Range<usize>) -> Result<Vec<u8>, DeviceError> {
         assert!(range.start <= range.end && range.end <= buffer.bytes, "a range of the buffer");
-        let mut bytes = vec![0; range.len()];
+        // Wiped if only a part comes.
+        let mut bytes = Zeroizing::new(vec![0; range.len()]);
         buffer.arrival.wait(&self.stream).map_err(self.failed(0))?;
         if !bytes.is_empty() {
             let view = buffer.slice.slice(range);
-            self.stream.memcpy_dtoh(&view, &mut bytes).map_err(self.failed(0))?;
+            self.stream.memcpy_dtoh(&view, bytes.as_mut_slice()).map_err(self.failed(0))?;
         }
         self.stream.synchronize().map_err(self.failed(0))?;
-        Ok(bytes)
+        Ok(std::mem::take(&mut *bytes))
     }
 
     fn memory_free(&self) -> Result<u64, DeviceError> {

@@ -6,7 +6,8 @@ use ark_bn254::Fr;
 use ark_ff::UniformRand;
 use assay_kernels::backend::{Backend, Counts};
 use assay_kernels::device::{
-    encode, encode_points, msm_bytes, points_bytes, sum_chunks, Bases, DeviceError, Job, MsmPlan, Sum,
+    encode, encode_points, msm_bytes, points_bytes, sum_at_once, sum_chunks, Bases, Device, DeviceError, Job,
+    MsmPlan, Sum,
 };
 use assay_kernels::groth16::{prove_with, silent};
 use assay_kernels::msm::{G1Point, G2Point};
@@ -99,6 +100,23 @@ fn parts_leave_room_for_the_points_of_the_next() {
         "{} bytes, {ahead} planned",
         rig.meter().peak()
     );
+}
+
+#[test]
+fn scalars_beside_which_nothing_fits_come_back_and_are_summed_without() {
+    let (g1, scalars) = (points::<G1Point>(600), random(600));
+    let encoded = |range: Range<usize>| Zeroizing::new(encode(&scalars[range]));
+    // Enough for the sum, but not beside its scalars.
+    let Some(rig) = Rig::with_memory(memory(bytes(600, false)[0])) else { return };
+    let there = rig.upload(&encoded(0..600)).unwrap();
+    let mut sum = Sum::new(Bases::Host(&g1));
+    let mut job = Job::new(600, vec![&mut sum]);
+    let back = sum_at_once(&rig, &mut job, there, None).unwrap().expect("no room");
+    assert!(rig.download(&back, 0..32 * 600).unwrap() == *encoded(0..600));
+    drop(back);
+    sum_chunks(&rig, &mut job, &encoded, None).unwrap();
+    drop(job);
+    assert_eq!(sum.total(), expected(&g1, &scalars));
 }
 
 #[test]

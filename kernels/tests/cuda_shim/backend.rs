@@ -1,11 +1,15 @@
 //! `Backend` on the shim: its results are the CPU's, its plans of memory hold, and it cuts sums that do not fit.
 
+use std::ops::Range;
+use std::sync::mpsc;
+use std::time::Duration;
+
 use ark_bn254::Fr;
 use ark_ff::{FftField, UniformRand};
 use assay_kernels::backend::{Backend, BackendError, Counts, KeptKey, Transform};
 use assay_kernels::device::{
-    encode, encode_points, msm_bytes, ntt_bytes, Device, DeviceDomain, DeviceError, DevicePoint, Gpu,
-    MsmPlan, Planned, SortedScalars,
+    encode, encode_points, msm_bytes, ntt_bytes, Argument, Device, DeviceDomain, DeviceError, DevicePoint,
+    Gpu, Launch, MsmPlan, Planned, SortedScalars,
 };
 use assay_kernels::groth16::{prove_with, silent, Groth16Error};
 use assay_kernels::msm::{G1Point, G2Point};
@@ -86,6 +90,54 @@ fn without_a_gpu_there_is_the_cpu() {
         assert_eq!((auto.describe().as_str(), auto.is_lost()), ("CPU", false));
         assert_eq!(auto.counts(), Counts { cpu: 1, ..Counts::default() });
     }
+}
+
+/// A device without memory, on which other calls are taken up while one waits.
+#[derive(Debug)]
+struct Crowded;
+
+impl Device for Crowded {
+    type Buffer = ();
+
+    fn alloc(&self, bytes: usize) -> Result<(), DeviceError> {
+        rayon::yield_now();
+        Err(DeviceError::OutOfMemory { needed: bytes as u64, free: 0 })
+    }
+
+    fn write(&self, (): &(), _at: usize, _bytes: &[u8]) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn download(&self, (): &(), range: Range<usize>) -> Result<Vec<u8>, DeviceError> {
+        Ok(vec![0; range.len()])
+    }
+
+    fn memory_free(&self) -> Result<u64, DeviceError> {
+        Ok(1 << 40)
+    }
+
+    fn launch(&self, _launch: Launch, _arguments: &[Argument<'_, ()>]) -> Result<(), DeviceError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_call_that_a_waiting_one_takes_up_on_its_thread_ends() {
+    let (done, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        let backend = Backend::on(Crowded);
+        let call = || {
+            let (mut here, mut there) = (vec![Fr::GENERATOR; 64], vec![Fr::GENERATOR; 64]);
+            Backend::cpu().ntt(&mut here, Transform::Evaluate).unwrap();
+            backend.ntt(&mut there, Transform::Evaluate).unwrap();
+            here == there
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let equal = pool.install(|| rayon::join(call, call));
+        let _ = done.send((equal, backend.counts().cpu));
+    });
+    let ended = ended.recv_timeout(Duration::from_secs(60)).expect("no call waits for itself");
+    assert_eq!(ended, ((true, true), 2));
 }
 
 /// The most memory that one sum took, and what was planned.
