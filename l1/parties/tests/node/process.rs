@@ -168,7 +168,7 @@ impl Party {
 
     /// Waits until a running service has taken up the epoch in this place.
     pub(crate) fn wait_for_epoch(&mut self, place: u32) {
-        self.wait_for_line(" is known, in place ", &format!(" is known, in place {place}"));
+        self.wait_for_line(") is known", &format!("(file {place:04}) is known"));
     }
 
     /// Waits until it has ended by itself.
