@@ -35,9 +35,9 @@ unsafe impl GlobalAlloc for Watched {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        if WATCHING.load(Ordering::Acquire) && layout.align() >= 4 {
+        if WATCHING.load(Ordering::Acquire) {
             // SAFETY: the block is the caller's until it is given back below. It was handed out as zeros.
-            look(unsafe { std::slice::from_raw_parts(block, layout.size()) });
+            look(unsafe { std::slice::from_raw_parts(block, layout.size()) }, layout.align() >= 4);
         }
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller's promise about the block and its layout.
@@ -45,12 +45,13 @@ unsafe impl GlobalAlloc for Watched {
     }
 }
 
-fn look(block: &[u8]) {
+/// Bytes may be anything's, text for one: only blocks of `numbers` are asked to be zero.
+fn look(block: &[u8], numbers: bool) {
     let Ok(words) = WORDS.try_read() else { return };
     let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
     let found = block.as_chunks().0.iter().filter(|bytes| words.binary_search(&word(bytes)).is_ok()).count();
     FOUND.fetch_add(found, Ordering::Relaxed);
-    if block.len() >= LARGE {
+    if numbers && block.len() >= LARGE {
         BLOCKS.fetch_add(1, Ordering::Relaxed);
         DIRTY.fetch_add(usize::from(block.iter().any(|byte| *byte != 0)), Ordering::Relaxed);
     }
