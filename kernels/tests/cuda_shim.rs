@@ -2,6 +2,10 @@
 //! errors; the back end on the shim, with faults; and what nvcc makes of the kernels. Needs g++, and nvcc for its part: where they
 //! are missing, the tests say SKIPPED and pass.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(
+    clippy::arc_with_non_send_sync,
+    reason = "`Backend::keep` takes an `Arc`, and the rig counts in cells"
+)]
 
 mod cuda_shim {
     mod ahead;

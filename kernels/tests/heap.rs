@@ -166,7 +166,7 @@ fn a_proof_gives_no_memory_back_that_holds_the_witness_or_what_follows_from_it()
     let Case { key, system, z, blinding: [r, s], words, .. } = &Case::new(1000);
     let mut wrong = z.clone();
     *wrong.last_mut().unwrap() += Fr::from(1u64);
-    let done = seen(words, || drop(prove_with(key, system, z, *r, *s, &silent).unwrap()));
+    let done = seen(words, || _ = prove_with(key, system, z, *r, *s, &silent).unwrap());
     assert!(done.blocks > 20, "{done:?}");
     assert_eq!(done.words, 0, "{done:?}");
     let refused = seen(words, || {
@@ -190,7 +190,7 @@ fn a_proof_on_a_device_gives_no_memory_of_the_host_back_that_holds_the_witness()
     let Some(shim) = process::Shim::start(3) else { return };
     let Case { key, system, z, blinding: [r, s], words, .. } = &Case::new(1000);
     let backend = Backend::on(shim).without_fallback();
-    let done = seen(words, || drop(backend.prove_with(key, system, z, *r, *s, &silent).unwrap()));
+    let done = seen(words, || _ = backend.prove_with(key, system, z, *r, *s, &silent).unwrap());
     assert_eq!(done.words, 0, "{done:?}");
     for stage in STAGES {
         let planted = |now: &'static str, done: u64, _: u64| assert!(now != stage || done == 0, "planted");
@@ -211,7 +211,7 @@ fn a_proof_on_the_cpu_takes_no_more_memory_than_is_said() {
     let _turn = turn();
     for constraints in [1000, 12_000, 32_000] {
         let Case { key, system, z, blinding: [r, s], .. } = &Case::new(constraints);
-        let taken = peak(|| drop(prove_with(key, system, z, *r, *s, &silent).unwrap()));
+        let taken = peak(|| _ = prove_with(key, system, z, *r, *s, &silent).unwrap());
         let said = host_bytes(key);
         println!("{constraints} constraints: {taken} bytes taken, {said} said");
         assert!(taken <= said, "{constraints}: {taken} bytes taken, {said} said");

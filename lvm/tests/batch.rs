@@ -470,11 +470,11 @@ fn listed(items: &[&[u8]]) -> Vec<u8> {
 
 /// The encoded lists in an RLP list.
 fn lists_in(mut list: &[u8]) -> Vec<&[u8]> {
-    let mut payload = alloy_rlp::Header::decode_bytes(&mut list, true).unwrap();
+    let mut payload = alloy_rlp::Header::decode_bytes(&mut list, true).expect("a list");
     let mut items = Vec::new();
     while !payload.is_empty() {
         let before = payload;
-        alloy_rlp::Header::decode_bytes(&mut payload, true).unwrap();
+        alloy_rlp::Header::decode_bytes(&mut payload, true).expect("a list in a list");
         items.push(&before[..before.len() - payload.len()]);
     }
     items
@@ -518,7 +518,8 @@ fn data_that_says_it_uses_more_gas_than_can_be_proved_has_no_hash() {
     let half = GAS_MAX / batch.blocks.len() as u64;
     assert!(hash_with(&|header| (header.gas_used, header.gas_limit) = (half, GAS_MAX)).is_ok());
     for change in [
-        (&|header| header.gas_used = half + 1) as &dyn Fn(&mut alloy_consensus::Header),
+        (&|header: &mut alloy_consensus::Header| header.gas_used = half + 1)
+            as &dyn Fn(&mut alloy_consensus::Header),
         &|header| header.gas_used = u64::MAX,
         &|header| header.gas_limit = GAS_MAX + 1,
     ] {

@@ -72,7 +72,6 @@ impl<'a, B, P: DevicePoint> Sum<'a, B, P> {
     }
 
     /// The sum of all parts that were summed.
-    #[must_use]
     pub fn total(&self) -> Projective<P::Curve> {
         self.total
     }

@@ -365,7 +365,8 @@ async fn while_one_batch_is_in_groth16_the_next_ones_shards_run_on_the_same_gpu(
         all.find(is).map(|dispatch| dispatch.attempt)
     };
     conductor.submit(0, &SHAPE.payload()).await;
-    conductor.run_until("a Groth16 task", |conductor| groth16(conductor, 0).is_some()).await;
+    // Not before it has begun: the next batch's first task would be the slow one.
+    conductor.run_until("a Groth16 task", |_| rig.hardware.tasks(0) == 12).await;
     conductor.submit(1, &Shape { seed: 9, ..SHAPE }.payload()).await;
     let is_proved = |conductor: &Conductor| {
         let is_told = |attempt| conductor.receipts.iter().any(|signed| signed.receipt.attempt == attempt);

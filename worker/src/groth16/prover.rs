@@ -112,7 +112,7 @@ mod tests {
     fn what_happens_while_a_back_end_is_opened_is_the_first_proofs() {
         let open = || {
             let backend = Backend::cpu();
-            backend.msm_g1(&[], &[]).unwrap();
+            let _ = backend.msm_g1(&[], &[]).unwrap();
             backend
         };
         let mut kept = None;

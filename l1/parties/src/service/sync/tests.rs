@@ -30,7 +30,7 @@ fn an_epoch_whose_files_are_not_there_is_noticed_by_what_it_spends() {
         assert!(!is_stranger(&known, &ends(&known), opening));
     }
     // Of the contract itself nothing is strange.
-    for (_, node) in contract.epoch(EpochIndex(0)).unwrap().graph().nodes() {
+    for node in contract.epoch(EpochIndex(0)).unwrap().graph().nodes().values() {
         assert!(!is_stranger(&contract, &ends(&contract), &node.tx));
     }
 }
