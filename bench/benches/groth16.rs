@@ -5,7 +5,7 @@
 //! wrap circuit itself is in `examples/wrap_proof.rs`). n = 24 takes hours and 16 GiB. arkworks stands beside sizes up to
 //! 2^20, of Groth16 up to 2^16.
 //!
-//! Scalars of the MSMs are dense and random, which is the worst case; the circuits' witnesses are a third bits.
+//! Scalars of the MSMs are dense and random, which is the worst case, or as a witness's; the circuits' witnesses are a third bits.
 
 #![allow(missing_docs, reason = "criterion's macro makes an undocumented function")]
 
@@ -23,7 +23,7 @@ use assay_kernels::msm::{msm, G1Point, G2Point, Point};
 use assay_kernels::ntt::Domain;
 use assay_kernels::r1cs::{R1cs, SparseMatrix};
 use criterion::{criterion_group, criterion_main, BatchSize, Criterion, SamplingMode};
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 /// Sums and transforms above this are not given to arkworks.
@@ -47,6 +47,18 @@ fn scalars(count: usize) -> Vec<Fr> {
     (0..count).map(|_| Fr::rand(&mut rng)).collect()
 }
 
+/// As a witness, and as in `kernels/examples/gpu`: an eighth zeros, a quarter ones, a quarter of 32 bits, the rest dense.
+fn witness_like(count: usize) -> Vec<Fr> {
+    let mut rng = ChaCha20Rng::seed_from_u64(3);
+    let scalar = |at| match at % 8 {
+        0 => Fr::from(0u64),
+        1 | 2 => Fr::from(1u64),
+        3 | 4 => Fr::from(rng.gen::<u32>()),
+        _ => Fr::rand(&mut rng),
+    };
+    (0..count).map(scalar).collect()
+}
+
 /// Multiples of a generator: different points, cheap to make.
 fn points<P: Point>(count: usize) -> (Vec<P>, Vec<Affine<P::Curve>>) {
     let step = Projective::<P::Curve>::generator();
@@ -58,16 +70,17 @@ fn points<P: Point>(count: usize) -> (Vec<P>, Vec<Affine<P::Curve>>) {
 
 fn msm_of<P: Point>(c: &mut Criterion, name: &str, log: u32) {
     let (stored, affine) = points::<P>(1 << log);
-    let scalars = scalars(1 << log);
-    let mut group = c.benchmark_group(format!("{name}/2^{log}"));
-    group.sample_size(10).sampling_mode(SamplingMode::Flat);
-    group.bench_function("ours", |b| b.iter(|| msm(&stored, |at| scalars[at], &|_, _| ())));
-    if log <= PEER_LOG_MAX {
-        group.bench_function("arkworks", |b| {
-            b.iter(|| Projective::<P::Curve>::msm_unchecked(&affine, &scalars));
-        });
+    for (kind, scalars) in [("", scalars(1 << log)), (" witness-like", witness_like(1 << log))] {
+        let mut group = c.benchmark_group(format!("{name}/2^{log}{kind}"));
+        group.sample_size(10).sampling_mode(SamplingMode::Flat);
+        group.bench_function("ours", |b| b.iter(|| msm(&stored, |at| scalars[at], &|_, _| ())));
+        if log <= PEER_LOG_MAX {
+            group.bench_function("arkworks", |b| {
+                b.iter(|| Projective::<P::Curve>::msm_unchecked(&affine, &scalars));
+            });
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 fn msms(c: &mut Criterion) {

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use assay_agent::runner::child::{Jobs, Meaning, Program, Talk};
+use assay_agent::runner::child::{ChildSettings, Jobs, Meaning, Program, Talk};
 use assay_agent::runner::{DeviceFault, Failure, GpuFaults, NewFile, Part, PartError, Progress, Task};
 use assay_lvm::RunLimits;
 use assay_schedule::{Dispatch, Hash, Kind, Parent, PerKind, Role};
@@ -43,7 +43,13 @@ pub const MEMORY_BYTES: PerKind<u64> =
 
 /// A child that takes more than this share of its weight is killed. The largest shard of a mainnet block took a fifth more
 /// than a usual one.
-pub const MEMORY_LIMIT_PERCENT: u64 = 150;
+const MEMORY_LIMIT_PERCENT: u64 = 150;
+/// Time that a child has to end before it is killed.
+const GRACE: Duration = Duration::from_secs(5);
+/// A wrap proof on a slow machine's processor says nothing for twenty minutes.
+const SILENCE_MAX: Duration = Duration::from_secs(3600);
+/// With a GPU the longest silence is that of the Groth16 prover, which makes a proof again, then on the processor, if the GPU fails: minutes.
+const GPU_SILENCE_MAX: Duration = Duration::from_secs(900);
 
 /// Work of a shard: the cells of a full one. With the microsecond for each that the schedule guesses before it has measured
 /// that is the time on two cores, so the first one is not taken for late there.
@@ -72,6 +78,19 @@ pub struct JobsConfig {
     pub slots: u32,
     /// Parts that one controller has proved at the same time, at least 1.
     pub parts: u32,
+}
+
+/// How the children of a worker are treated that keeps its files in `work_dir` and has `memory_bytes` for all tasks.
+#[must_use]
+pub fn child_settings(work_dir: &Path, memory_bytes: u64) -> ChildSettings {
+    ChildSettings {
+        log_dir: work_dir.join("logs"),
+        grace: GRACE,
+        silence_max: SILENCE_MAX,
+        gpu_silence_max: GPU_SILENCE_MAX,
+        memory_limit_percent: MEMORY_LIMIT_PERCENT,
+        memory_bytes,
+    }
 }
 
 impl JobsConfig {

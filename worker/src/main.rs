@@ -7,22 +7,19 @@ use std::time::Duration;
 
 use assay_agent::cli;
 use assay_agent::config::{Config, Program};
-use assay_agent::runner::child::{ChildRunner, ChildSettings};
+use assay_agent::runner::child::ChildRunner;
 use assay_lvm::RunLimits;
 use assay_schedule::Kind;
 use assay_worker::child::{watched_stdin, ALLOCATOR};
 use assay_worker::cluster;
+use assay_worker::device::GPU_MEMORY_BYTES_MIN;
 use assay_worker::groth16::has_parameters;
-use assay_worker::jobs::{JobsConfig, StageJobs, MEMORY_BYTES, MEMORY_LIMIT_PERCENT};
+use assay_worker::jobs::{child_settings, JobsConfig, StageJobs, MEMORY_BYTES};
 use assay_worker::stages::{serve, StageConfig};
 use clap::Parser;
 
 /// Time that an idle child has to end by itself once its input is closed.
 const STAGE_GRACE: Duration = Duration::from_secs(2);
-/// Time that a child has to end before it is killed.
-const GRACE: Duration = Duration::from_secs(5);
-/// A wrap proof says nothing for twenty minutes on a slow machine.
-const SILENCE_MAX: Duration = Duration::from_secs(3600);
 /// This very program, even if its file has been replaced since it was started.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
@@ -65,6 +62,7 @@ fn main() -> ExitCode {
         build: format!("assay-worker {package} (sp1 {zkvm})"),
         task_bytes: MEMORY_BYTES[Kind::Shard],
         uses_gpus: cfg!(feature = "cuda"),
+        gpu_bytes_min: GPU_MEMORY_BYTES_MIN,
     };
     cli::main(&program, runner)
 }
@@ -99,13 +97,7 @@ fn runner(config: &mut Config, flags: ProveFlags) -> Result<ChildRunner<StageJob
         slots: agent.slots,
         parts: flags.parts.unwrap_or(prover.parts),
     };
-    let settings = ChildSettings {
-        log_dir: agent.work_dir.join("logs"),
-        grace: GRACE,
-        silence_max: SILENCE_MAX,
-        memory_limit_percent: MEMORY_LIMIT_PERCENT,
-        memory_bytes: agent.memory_bytes,
-    };
+    let settings = child_settings(&agent.work_dir, agent.memory_bytes);
     tracing::info!("looking up the programs' keys; the first time they are computed");
     let makes_groth16 = agent.kinds.contains(&Kind::Groth16);
     let jobs = StageJobs::start(jobs, limits, makes_groth16).map_err(|error| error.to_string())?;

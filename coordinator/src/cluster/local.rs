@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use assay_agent::agent::{Agent, AgentConfig, Signal};
 use assay_agent::config::{local_agent, Machine, Program};
 use assay_agent::key::WorkerKey;
-use assay_agent::runner::child::{ChildRunner, ChildSettings};
+use assay_agent::runner::child::ChildRunner;
 use assay_schedule::Kind;
 use assay_worker::child::ALLOCATOR;
-use assay_worker::jobs::{JobsConfig, StageJobs, MEMORY_BYTES, MEMORY_LIMIT_PERCENT};
+use assay_worker::device::GPU_MEMORY_BYTES_MIN;
+use assay_worker::jobs::{child_settings, JobsConfig, StageJobs, MEMORY_BYTES};
 use tokio::sync::mpsc;
 
 use super::connect::Opened;
@@ -18,10 +18,6 @@ use super::epoch::Epoch;
 use super::ClusterError;
 use crate::config::Config;
 
-/// Time that a child has to end before it is killed.
-const GRACE: Duration = Duration::from_secs(5);
-/// A wrap proof says nothing for twenty minutes on a slow machine.
-const SILENCE_MAX: Duration = Duration::from_secs(3600);
 /// Parts of one controller that are asked for at the same time, at least, and for each slot: some are being proved, the next ones
 /// are ready.
 const PARTS: u32 = 4;
@@ -53,6 +49,7 @@ impl Worker {
             build: concat!("assay ", env!("CARGO_PKG_VERSION"), " (in the coordinator)").to_owned(),
             task_bytes: MEMORY_BYTES[Kind::Shard],
             uses_gpus: cfg!(feature = "cuda"),
+            gpu_bytes_min: GPU_MEMORY_BYTES_MIN,
         };
         let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
         let devices = devices(visible.as_deref());
@@ -68,13 +65,7 @@ impl Worker {
             slots: agent.slots,
             parts: PARTS.max(agent.slots.saturating_mul(PARTS_A_SLOT)),
         };
-        let settings = ChildSettings {
-            log_dir: work_dir.join("logs"),
-            grace: GRACE,
-            silence_max: SILENCE_MAX,
-            memory_limit_percent: MEMORY_LIMIT_PERCENT,
-            memory_bytes,
-        };
+        let settings = child_settings(&work_dir, memory_bytes);
         let key = WorkerKey::open(&work_dir.join("worker.key")).map_err(|error| wrong(&error))?;
         let runner = ChildRunner::new(StageJobs::new(jobs, epoch.rules.clone()), settings)
             .with_gpus(agent.gpu_shares.clone());

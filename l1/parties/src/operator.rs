@@ -253,7 +253,8 @@ impl Operator {
         // Data is paid for where a claim may follow.
         let has_epoch = |batch: &Batch| mine.iter().any(|(_, epoch)| is_proved_for(epoch, &batch.values));
         // A state made anew knows nothing of data that the shell has forgotten; without it there would be no claim.
-        let claimed = self.claimed(&mine);
+        let is_all_there = self.batches.values().all(|batch| batch.on_chain);
+        let claimed = if is_all_there { BTreeSet::new() } else { self.claimed(&mine) };
         let missing = |batch: &Batch| !batch.on_chain && !claimed.contains(&batch.values);
         let mut unpublished = Vec::new();
         for (root, batch) in self.batches.iter().filter(|(_, batch)| missing(batch)) {

@@ -42,6 +42,8 @@ const SLOTS_MAX: u32 = 256;
 const SHARED_GPU_BYTES_MIN: u64 = 64 << 30;
 /// What a process needs of a GPU's memory to prove shards of full size.
 const GPU_PROCESS_BYTES: u64 = 26 << 30;
+/// What each of several processes on a GPU takes besides: its context and the code of its kernels.
+const GPU_CONTEXT_BYTES: u64 = 1 << 30;
 const DRAIN_SECONDS_MAX: u64 = 86_400;
 const NAME_BYTES_MAX: usize = 64;
 const PARTS_MAX: u32 = 1024;
@@ -101,6 +103,23 @@ pub enum ConfigError {
         wanted: String,
         /// What there is.
         found: String,
+    },
+    /// A GPU is to be shared by more tasks than it has memory for.
+    #[error(
+        "{device} has {} MiB of memory for each of {tasks} task(s) at the same time, and {} are needed: leave it out (--devices), or set \
+         a lower --slots or a higher --device-memory-gib",
+        share_bytes >> 20,
+        needed_bytes >> 20
+    )]
+    GpuShare {
+        /// The GPU.
+        device: Device,
+        /// Tasks that it would have at the same time.
+        tasks: u32,
+        /// Memory for each, bytes.
+        share_bytes: u64,
+        /// What a task needs at least, bytes.
+        needed_bytes: u64,
     },
 }
 
@@ -261,6 +280,8 @@ pub struct Program {
     pub task_bytes: u64,
     /// Whether it can use GPUs. One that cannot takes the processor wherever it is not told, and refuses to be given a GPU.
     pub uses_gpus: bool,
+    /// The least memory of a GPU that a task can be done with, bytes.
+    pub gpu_bytes_min: u64,
 }
 
 impl Config {
@@ -395,7 +416,7 @@ pub fn local_agent(
     config.build.clone_from(&program.build);
     config.devices = self::devices(program, devices, machine)?;
     config.slots = slots(program, machine, None, &config);
-    config.gpu_shares = gpu_shares(None, machine, &config);
+    config.gpu_shares = gpu_shares(None, program, machine, &config)?;
     config.controllers = controllers(program, &config);
     let mut name = machine.host.clone();
     name.retain(|c| !c.is_control());
@@ -429,7 +450,7 @@ fn agent(
     config.devices = devices(program, worker.devices.as_deref().unwrap_or("auto"), machine)?;
     let gib = worker.device_memory_gib;
     config.slots = worker.slots.unwrap_or_else(|| slots(program, machine, gib, &config));
-    config.gpu_shares = gpu_shares(gib, machine, &config);
+    config.gpu_shares = gpu_shares(gib, program, machine, &config)?;
     config.controllers = worker.controllers.unwrap_or_else(|| controllers(program, &config));
     if config.slots > SLOTS_MAX || config.controllers > SLOTS_MAX {
         let got = config.slots.max(config.controllers).to_string();
@@ -507,28 +528,45 @@ fn gpu_memory(gib: Option<u64>, machine: &Machine, device: Device) -> Option<u64
 
 /// How each GPU of `config` is shared: by as many processes as it has tasks at the same time, and by up to twice as many where its
 /// memory is enough for that, so that what proves and what makes Groth16 proofs keep what they have loaded.
-fn gpu_shares(gib: Option<u64>, machine: &Machine, config: &AgentConfig) -> BTreeMap<Device, GpuShare> {
+///
+/// # Errors
+/// [`ConfigError::GpuShare`] if a task would have less than it needs.
+fn gpu_shares(
+    gib: Option<u64>,
+    program: &Program,
+    machine: &Machine,
+    config: &AgentConfig,
+) -> Result<BTreeMap<Device, GpuShare>, ConfigError> {
     let slots: Vec<Device> = config.devices.iter().map(|(device, _)| *device).collect();
     let slots = || slots.iter().cycle().take(config.slots as usize);
     let mut shares = BTreeMap::new();
     for device in slots().filter(|device| **device != Device::Cpu) {
         let tasks = u32::try_from(slots().filter(|other| *other == device).count()).unwrap_or(u32::MAX);
         let bytes = gpu_memory(gib, machine, *device);
-        let room = bytes.map_or(0, |bytes| u32::try_from(bytes / GPU_PROCESS_BYTES).unwrap_or(u32::MAX));
-        let processes = room.clamp(tasks, tasks.saturating_mul(2));
-        shares.insert(
-            *device,
-            GpuShare { processes, memory_bytes: bytes.map(|bytes| bytes / u64::from(processes)) },
-        );
+        let most = bytes.map_or(0, |bytes| bytes / (GPU_PROCESS_BYTES + GPU_CONTEXT_BYTES));
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let processes = most.clamp(tasks, tasks.saturating_mul(2));
+        let memory_bytes = bytes.map(|bytes| match processes {
+            1 => bytes,
+            _ => (bytes / u64::from(processes)).saturating_sub(GPU_CONTEXT_BYTES),
+        });
+        let needed_bytes = program.gpu_bytes_min;
+        if let Some(share_bytes) = memory_bytes.filter(|bytes| *bytes < needed_bytes) {
+            return Err(ConfigError::GpuShare { device: *device, tasks, share_bytes, needed_bytes });
+        }
+        shares.insert(*device, GpuShare { processes, memory_bytes });
     }
-    shares
+    Ok(shares)
 }
 
+/// The devices that `text` names, with their models; `auto` leaves out GPUs that have too little memory for any task.
 fn devices(program: &Program, text: &str, machine: &Machine) -> Result<Vec<(Device, String)>, ConfigError> {
     let cpu = || (Device::Cpu, machine.cpu.clone());
     if text == "auto" {
-        let has_none = machine.gpus.is_empty() || !program.uses_gpus;
-        return Ok(if has_none { vec![cpu()] } else { machine.gpus.clone() });
+        let is_enough = |bytes: &u64| *bytes >= program.gpu_bytes_min;
+        let mut gpus = if program.uses_gpus { machine.gpus.clone() } else { Vec::new() };
+        gpus.retain(|(gpu, _)| machine.gpu_memory_bytes.get(gpu).is_none_or(is_enough));
+        return Ok(if gpus.is_empty() { vec![cpu()] } else { gpus });
     }
     if !program.uses_gpus && text.split(',').any(|word| word.trim() != "cpu") {
         return Err(ConfigError::NoCuda { wanted: text.to_owned() });

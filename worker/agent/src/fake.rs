@@ -278,8 +278,13 @@ impl From<CheapFlags> for Cheap {
 /// A worker's whole process with the cheap runner, as [`cli::main`] reads its command line.
 pub fn main() -> ExitCode {
     let build = concat!("assay-worker-cheap ", env!("CARGO_PKG_VERSION"));
-    let program =
-        Program { version: VERSION, build: build.to_owned(), task_bytes: u64::MAX, uses_gpus: true };
+    let program = Program {
+        version: VERSION,
+        build: build.to_owned(),
+        task_bytes: u64::MAX,
+        uses_gpus: true,
+        gpu_bytes_min: 0,
+    };
     cli::main(&program, |_, flags: CheapFlags| Ok(Cheap::from(flags)))
 }
 

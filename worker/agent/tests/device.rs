@@ -74,6 +74,7 @@ impl Rig {
             log_dir: self.dir.join("logs"),
             grace: Duration::from_millis(100),
             silence_max: self.silence_max,
+            gpu_silence_max: self.silence_max,
             memory_limit_percent: 0,
             memory_bytes: 1 << 40,
         };

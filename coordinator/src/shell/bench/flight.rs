@@ -259,7 +259,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // The outer shell sets the variable for this child alone.
         let outer = format!("ASSAY_REDIS=redis://ours exec /bin/sh -c '{}' /bin/sh -c \"$1\"", script());
-        let inner = "echo redis ${ASSAY_REDIS:-none}; trap 'exit 7' TERM; while :; do sleep 0.01; done";
+        let inner = "trap 'exit 7' TERM; echo redis ${ASSAY_REDIS:-none}; while :; do sleep 0.01; done";
         let words = ["-c".to_owned(), outer, "sh".to_owned(), inner.to_owned()];
         let child = Child::spawn(Path::new("/bin/sh"), &words, &dir.path().join("log")).unwrap();
         match child.listen(Duration::from_secs(60)) {

@@ -14,6 +14,11 @@ fn machine() -> Machine {
     }
 }
 
+fn program() -> Program {
+    let build = "test 1".to_owned();
+    Program { version: 7, build, task_bytes: 8 << 30, uses_gpus: true, gpu_bytes_min: 5 << 30 }
+}
+
 fn config_on(
     machine: &Machine,
     file: &str,
@@ -34,7 +39,7 @@ fn config_of(
         let all = [("HOME", "/home/me")].into_iter().chain(env.iter().copied());
         all.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).next_back()
     };
-    let program = Program { version: 7, build: "test 1".into(), task_bytes: 8 << 30, uses_gpus };
+    let program = Program { uses_gpus, ..program() };
     Config::new(&program, machine, Some((Path::new("assay-worker.toml"), file)), lookup, flags)
 }
 
@@ -111,7 +116,7 @@ fn every_variable_is_read() {
     assert_eq!((agent.name.as_str(), agent.work_dir.as_path()), ("n", Path::new("/w")));
     assert_eq!(agent.devices, [(Device::Gpu(1), "4090".into()), (Device::Cpu, "EPYC".into())]);
     assert_eq!((agent.slots, agent.controllers, agent.memory_bytes), (4, 5, 6 << 30));
-    let share = GpuShare { processes: 2, memory_bytes: Some(6 << 30) };
+    let share = GpuShare { processes: 2, memory_bytes: Some(5 << 30) };
     assert_eq!(agent.gpu_shares, BTreeMap::from([(Device::Gpu(1), share)]));
     assert_eq!(agent.kinds, [Kind::Execute, Kind::Wrap]);
     assert_eq!(agent.times.drain_ms, 7_000);
@@ -214,20 +219,52 @@ fn a_gpus_memory_is_shared_by_the_processes_that_it_has_at_the_same_time() {
     let with = |text: &str| config(&format!("{NEEDED}[worker]\n{text}"), &[], Settings::default()).unwrap();
     let (first, second) = (Device::Gpu(0), Device::Gpu(1));
     // Provers and Groth16 stay loaded where there is memory for both.
-    assert_eq!(shares(&with("")), [(first, 2, 70), (second, 1, 24)]);
-    assert_eq!(shares(&with("slots = 3")), [(first, 4, 35), (second, 1, 24)]);
-    assert_eq!(shares(&with("slots = 5")), [(first, 5, 28), (second, 2, 12)], "as many as there are tasks");
+    assert_eq!(shares(&with("")), [(first, 2, 69), (second, 1, 24)]);
+    assert_eq!(shares(&with("slots = 3")), [(first, 4, 34), (second, 1, 24)]);
+    assert_eq!(shares(&with("slots = 5")), [(first, 5, 27), (second, 2, 11)], "as many as there are tasks");
     // No card has more than it has.
     assert_eq!(shares(&with("device_memory_gib = 40")), [(first, 1, 40), (second, 1, 24)]);
     assert_eq!(shares(&with("devices = \"1,cpu\"")), [(second, 1, 24)]);
     assert_eq!(shares(&with("devices = \"cpu\"")), []);
     let silent = Machine { gpu_memory_bytes: BTreeMap::new(), ..machine() };
-    let file = format!("{NEEDED}[worker]\nslots = 4\ndevice_memory_gib = 10");
+    let file = format!("{NEEDED}[worker]\nslots = 4\ndevice_memory_gib = 12");
     let config = config_on(&silent, &file, &[], Settings::default()).unwrap();
     assert_eq!(shares(&config), [(first, 2, 5), (second, 2, 5)]);
     let config = config_on(&silent, NEEDED, &[], Settings::default()).unwrap();
     let share = config.agent.gpu_shares[&first];
     assert_eq!((config.agent.slots, share), (2, GpuShare::default()), "nothing is known of their memory");
+}
+
+#[test]
+fn a_gpu_has_no_more_tasks_than_it_has_memory_for() {
+    let with = |text: &str| config(&format!("{NEEDED}[worker]\n{text}"), &[], Settings::default());
+    assert!(with("slots = 8").is_ok(), "four tasks with 24 GiB");
+    let error = with("slots = 10").unwrap_err();
+    let (device, share_bytes) = (Device::Gpu(1), (24 << 30) / 5 - (1 << 30));
+    let expected = ConfigError::GpuShare { device, tasks: 5, share_bytes, needed_bytes: 5 << 30 };
+    assert_eq!(error, expected);
+    let text = error.to_string();
+    assert!(text.contains("gpu1 has 3891 MiB") && text.contains("5120 are needed"), "{text}");
+    assert!(with("devices = \"all\"\ndevice_memory_gib = 4").is_err());
+    assert!(with("devices = \"cpu\"\ndevice_memory_gib = 4").is_ok());
+}
+
+#[test]
+fn gpus_with_too_little_memory_are_left_out_unless_they_are_named() {
+    let small = |small: &[u32]| {
+        let bytes = |gpu: &u32| (Device::Gpu(*gpu), if small.contains(gpu) { 4 << 30 } else { 24 << 30 });
+        Machine { gpu_memory_bytes: [0, 1].iter().map(bytes).collect(), ..machine() }
+    };
+    let devices = |machine: &Machine, text: &str| {
+        let file = format!("{NEEDED}[worker]\ndevices = \"{text}\"\n");
+        let config = config_on(machine, &file, &[], Settings::default());
+        config.map(|config| config.agent.devices.into_iter().map(|(device, _)| device).collect::<Vec<_>>())
+    };
+    assert_eq!(devices(&small(&[0]), "auto").unwrap(), [Device::Gpu(1)]);
+    assert_eq!(devices(&small(&[0, 1]), "auto").unwrap(), [Device::Cpu]);
+    assert!(devices(&small(&[0]), "all").is_err());
+    assert!(devices(&small(&[0]), "0").is_err());
+    assert_eq!(devices(&small(&[0]), "1").unwrap(), [Device::Gpu(1)]);
 }
 
 #[test]
@@ -261,7 +298,7 @@ fn two_controllers_keep_gpus_busy_where_there_is_memory_for_them() {
 
 #[test]
 fn a_worker_that_nobody_has_configured_takes_what_there_is() {
-    let program = Program { version: 7, build: "test 1".into(), task_bytes: 8 << 30, uses_gpus: true };
+    let program = program();
     let agent = |program: &Program, machine: &Machine, devices: &str| {
         local_agent(program, machine, devices, 20 << 30, "/w".into())
     };

@@ -8,7 +8,8 @@
 //! | what happens | what the task is told |
 //! |---|---|
 //! | killed by the kernel, past its memory limit, or an allocation failed | [`Failure::OutOfMemory`] |
-//! | nothing heard for [`ChildSettings::silence_max`], no part outstanding | [`Failure::Transient`]; on a GPU [`DeviceFault::Hung`] |
+//! | nothing heard for [`ChildSettings::silence_max`], no part outstanding | [`Failure::Transient`] |
+//! | on a GPU nothing heard for [`ChildSettings::gpu_silence_max`], no part outstanding | [`DeviceFault::Hung`] |
 //! | ended before its job was done | [`Failure::Transient`], with the last line of its log |
 //! | says so | what it says; out of its GPU's memory: what waits on that GPU is ended too |
 
@@ -48,6 +49,8 @@ pub struct ChildSettings {
     pub grace: Duration,
     /// A child that says nothing for this long hangs.
     pub silence_max: Duration,
+    /// The same for one that has a GPU, with which everything takes less time.
+    pub gpu_silence_max: Duration,
     /// A child that uses more than this share of the memory set aside for it is killed.
     pub memory_limit_percent: u64,
     /// Memory of all children together, those kept ready included.
@@ -489,15 +492,22 @@ impl Drive<'_> {
                 }
                 Heard::Nothing => {}
             }
-            if self.outstanding.is_empty() && heard_at.elapsed() > self.settings.silence_max {
+            if self.outstanding.is_empty() && heard_at.elapsed() > self.silence_max() {
                 worker.process.kill();
                 return Err(self.silent().into());
             }
         }
     }
 
+    fn silence_max(&self) -> Duration {
+        match self.task.device {
+            Device::Cpu => self.settings.silence_max,
+            Device::Gpu(_) => self.settings.gpu_silence_max,
+        }
+    }
+
     fn silent(&self) -> Failure {
-        let reason = format!("the task's process said nothing for {:?}", self.settings.silence_max);
+        let reason = format!("the task's process said nothing for {:?}", self.silence_max());
         match self.task.device {
             Device::Cpu => Failure::Transient(reason),
             Device::Gpu(_) => Failure::Device(DeviceFault::Hung(reason)),

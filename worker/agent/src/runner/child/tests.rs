@@ -99,6 +99,7 @@ impl Bench {
             log_dir: dir.path().join("logs"),
             grace: Duration::from_secs(2),
             silence_max: Duration::from_secs(120),
+            gpu_silence_max: Duration::from_secs(120),
             memory_limit_percent: 100,
             memory_bytes: 1 << 40,
         };
@@ -244,6 +245,17 @@ async fn a_silent_child_hangs_and_is_ended() {
     let ended = bench.run("read job; sleep 1000").await;
     assert!(reason(&ended).contains("said nothing"), "{ended:?}");
     assert!(started.elapsed() < Duration::from_secs(15), "it was killed, not waited for");
+}
+
+#[tokio::test]
+async fn on_a_gpu_a_child_may_be_silent_for_less_time_and_the_gpu_hangs() {
+    let mut bench = Bench::new();
+    bench.settings.gpu_silence_max = Duration::from_millis(300);
+    let runner = bench.runner("read job n dir; sleep 1; echo > $dir/out; echo done out; read end", None);
+    let ended = runner.run(bench.task(1, 1 << 30, Device::Cpu), bench.host(1)).await;
+    assert!(ended.result.is_ok(), "{ended:?}");
+    let ended = runner.run(bench.task(2, 1 << 30, Device::Gpu(0)), bench.host(2)).await;
+    assert!(matches!(ended.result, Err(Failure::Device(DeviceFault::Hung(_)))), "{ended:?}");
 }
 
 #[tokio::test]
