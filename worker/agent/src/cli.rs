@@ -84,7 +84,7 @@ pub struct Arguments<E: Args> {
     /// What to call this worker [default: the machine's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// GPUs to use: all, or numbers with commas between them [default: all, or the CPU if there is none]
+    /// GPUs to use: all, or numbers with commas between them [default: all with 22 GiB or more, or the CPU if there is none]
     #[arg(long, value_name = "LIST")]
     pub devices: Option<String>,
     /// Use the CPU, beside the GPUs of --devices or alone
@@ -93,7 +93,7 @@ pub struct Arguments<E: Args> {
     /// Memory of all tasks together, GiB [default: five sixths of the machine's]
     #[arg(long, value_name = "GIB")]
     pub memory: Option<u64>,
-    /// Memory of each GPU that tasks may use, GiB [default: all that it has]
+    /// Memory of each GPU that tasks may use, GiB, at least 22 for each task [default: all that it has]
     #[arg(long, value_name = "GIB")]
     pub device_memory: Option<u64>,
     /// Tasks at the same time [default: one for each GPU, two if all have 64 GiB; without GPUs what memory and cores allow]
