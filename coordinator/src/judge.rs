@@ -7,6 +7,7 @@
 mod forced;
 mod states;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -43,12 +44,20 @@ pub enum JudgeError {
         /// The policy's, hex.
         start: String,
     },
-    /// The key is not the one that the policy names.
-    #[error("the verifying key has the hash {got}, the policy names {expected}")]
+    /// There are verifying keys, and none of them is the one that a policy names.
+    #[error("a policy names the verifying key with the hash {expected}, those given have: {got}: give that one besides (--vk)")]
     Key {
-        /// The key's, hex.
+        /// The keys', hex.
         got: String,
         /// The policy's, hex.
+        expected: String,
+    },
+    /// No policy names the key.
+    #[error("no policy names the verifying key with the hash {got}: the policies name {expected}")]
+    Surplus {
+        /// The key's, hex.
+        got: String,
+        /// The policies', hex.
         expected: String,
     },
     /// The policies are of different trunks or begin at different states.
@@ -62,23 +71,46 @@ pub enum JudgeError {
     States(#[from] StatesError),
 }
 
+/// The keys by their hashes: those that the policies name, all of them and no others, or none at all.
+fn named_keys(
+    vks: &[VerifyingKey<Bn254>],
+    policies: &[Policy],
+) -> Result<BTreeMap<[u8; 32], PreparedVerifyingKey<Bn254>>, JudgeError> {
+    let list = |hashes: &BTreeSet<[u8; 32]>| hashes.iter().map(hex::encode).collect::<Vec<_>>().join(", ");
+    let named: BTreeSet<[u8; 32]> = policies.iter().map(|policy| policy.verifier_commitment).collect();
+    let given: BTreeSet<[u8; 32]> = vks.iter().map(verifying_key_digest).collect();
+    if let Some(surplus) = given.difference(&named).next() {
+        return Err(JudgeError::Surplus { got: hex::encode(surplus), expected: list(&named) });
+    }
+    match named.difference(&given).next() {
+        Some(lacking) if !given.is_empty() => {
+            Err(JudgeError::Key { got: list(&given), expected: hex::encode(lacking) })
+        }
+        _ => Ok(vks
+            .iter()
+            .map(|vk| (verifying_key_digest(vk), PreparedVerifyingKey::from(vk.clone())))
+            .collect()),
+    }
+}
+
 /// Executes and verifies, as [`Judge`] asks.
 pub struct RollupJudge {
     states: States,
-    /// Without one every proof counts as right.
-    key: Option<PreparedVerifyingKey<Bn254>>,
+    /// By their hashes; without any every proof counts as right.
+    keys: BTreeMap<[u8; 32], PreparedVerifyingKey<Bn254>>,
     forced: ForcedQueue,
 }
 
 impl RollupJudge {
     /// A judge of the trunk that the policies are about. Its states are kept in `folder`, which belongs to it alone;
-    /// `genesis` is the chain before the first block. Without a key no proof is verified, it only has to be one.
+    /// `genesis` is the chain before the first block; `vks` are the keys that the policies name. Without any no proof is verified,
+    /// it only has to be one.
     ///
     /// # Errors
     /// [`JudgeError`]; nothing has been written then.
     pub fn open(
         genesis: Chain,
-        vk: Option<&VerifyingKey<Bn254>>,
+        vks: &[VerifyingKey<Bn254>],
         policies: &[Policy],
         (backend, rules): (Arc<dyn BitcoinBackend>, ForcedRules),
         folder: &Path,
@@ -90,12 +122,7 @@ impl RollupJudge {
         if !policies.iter().all(same) {
             return Err(JudgeError::Policies);
         }
-        if let Some(key) = vk.map(verifying_key_digest) {
-            if let Some(other) = policies.iter().find(|policy| policy.verifier_commitment != key) {
-                let expected = hex::encode(other.verifier_commitment);
-                return Err(JudgeError::Key { got: hex::encode(key), expected });
-            }
-        }
+        let keys = named_keys(vks, policies)?;
         let start = genesis.state_after(genesis.tip()).ok_or(JudgeError::NoState)?.commitment();
         if start != first.start_commitment {
             let (genesis, start) = (hex::encode(start), hex::encode(first.start_commitment));
@@ -103,7 +130,7 @@ impl RollupJudge {
         }
         Ok(Self {
             states: States::open(genesis, start, folder)?,
-            key: vk.cloned().map(PreparedVerifyingKey::from),
+            keys,
             forced: ForcedQueue::new(backend, tag(&first.trunk_id), rules),
         })
     }
@@ -174,14 +201,17 @@ impl Judge for RollupJudge {
         Ok(Execution::Done { new_root, has_messages: forced == Verdict::Complete })
     }
 
-    fn verify(&mut self, values: &Values, proof: &[u8]) -> bool {
+    fn verify(&mut self, verifier: &[u8; 32], values: &Values, proof: &[u8]) -> bool {
         let digest = &values[DIGEST];
         // The field element of a larger number would be that of another digest.
         if digest[0] & 0xe0 != 0 {
             return false;
         }
         let Ok(proof) = proved::read_proof(proof) else { return false };
-        let Some(key) = &self.key else { return true };
+        if self.keys.is_empty() {
+            return true;
+        }
+        let Some(key) = self.keys.get(verifier) else { return false };
         let input = statement::public_input(digest);
         Groth16::<Bn254>::verify_with_processed_vk(key, &[input], &proof).unwrap_or(false)
     }

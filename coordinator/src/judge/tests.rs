@@ -105,7 +105,13 @@ impl Bench {
     fn open(&self, policies: &[Policy]) -> Result<RollupJudge, JudgeError> {
         let backend = Arc::clone(&self.backend) as Arc<dyn BitcoinBackend>;
         let genesis = sample::genesis_chain().unwrap();
-        RollupJudge::open(genesis, Some(&self.vk), policies, (backend, RULES), &self.dir.path().join("judge"))
+        RollupJudge::open(
+            genesis,
+            std::slice::from_ref(&self.vk),
+            policies,
+            (backend, RULES),
+            &self.dir.path().join("judge"),
+        )
     }
 
     fn judge(&self) -> RollupJudge {
@@ -168,19 +174,38 @@ fn batches_are_executed_from_genesis_on_and_a_restart_goes_on_from_what_is_kept(
 fn a_proof_verifies_for_its_digest_under_the_pinned_key_alone() {
     let bench = Bench::new();
     let mut judge = bench.judge();
-    assert!(judge.verify(&values(1), &bench.proof));
-    assert!(!judge.verify(&values(2), &bench.proof));
+    let key = verifying_key_digest(&bench.vk);
+    assert!(judge.verify(&key, &values(1), &bench.proof));
+    assert!(!judge.verify(&[9; 32], &values(1), &bench.proof), "an epoch with another key");
+    assert!(!judge.verify(&key, &values(2), &bench.proof));
     // A number that is the same in the field, and longer.
     let mut high = values(1);
     high[DIGEST][0] |= 0x80;
-    assert!(!judge.verify(&high, &bench.proof));
-    assert!(!judge.verify(&values(1), &[bench.proof.as_slice(), b"x"].concat()));
-    assert!(!judge.verify(&values(1), &[]));
+    assert!(!judge.verify(&key, &high, &bench.proof));
+    assert!(!judge.verify(&key, &values(1), &[bench.proof.as_slice(), b"x"].concat()));
+    assert!(!judge.verify(&key, &values(1), &[]));
     for at in 0..bench.proof.len() {
         let mut other = bench.proof.clone();
         other[at] ^= 1;
-        assert!(!judge.verify(&values(1), &other), "byte {at}");
+        assert!(!judge.verify(&key, &values(1), &other), "byte {at}");
     }
+}
+
+#[test]
+fn each_epochs_proofs_are_verified_under_its_own_key() {
+    let bench = Bench::new();
+    // The same circuit after another set-up.
+    let public_values: [u8; 128] = values(1)[..=CODE_ROOT].as_flattened().try_into().unwrap();
+    let mut other = small_proof_of(public_values);
+    std::mem::swap(&mut other.vk.gamma_g2, &mut other.vk.delta_g2);
+    let keys = [bench.vk.clone(), other.vk];
+    let [first, second] = [0, 1].map(|at| verifying_key_digest(&keys[at]));
+    let policies = [first, second].map(policy);
+    let backend = Arc::clone(&bench.backend) as Arc<dyn BitcoinBackend>;
+    let (genesis, folder) = (sample::genesis_chain().unwrap(), bench.dir.path().join("two"));
+    let mut judge = RollupJudge::open(genesis, &keys, &policies, (backend, RULES), &folder).unwrap();
+    assert!(judge.verify(&first, &values(1), &bench.proof));
+    assert!(!judge.verify(&second, &values(1), &bench.proof));
 }
 
 #[test]
@@ -189,9 +214,9 @@ fn without_a_key_a_proof_has_to_be_one_and_is_not_verified() {
     let backend = Arc::clone(&bench.backend) as Arc<dyn BitcoinBackend>;
     let (genesis, policies) = (sample::genesis_chain().unwrap(), [policy([9; 32])]);
     let folder = bench.dir.path().join("judge");
-    let mut judge = RollupJudge::open(genesis, None, &policies, (backend, RULES), &folder).unwrap();
-    assert!(judge.verify(&values(2), &bench.proof));
-    assert!(!judge.verify(&values(2), b"no proof"));
+    let mut judge = RollupJudge::open(genesis, &[], &policies, (backend, RULES), &folder).unwrap();
+    assert!(judge.verify(&[9; 32], &values(2), &bench.proof));
+    assert!(!judge.verify(&[9; 32], &values(2), b"no proof"));
     // The state is that of the claims executed, whole.
     let [one, two] = [1, 2].map(values);
     let start = sample::genesis_state().unwrap();
@@ -207,7 +232,8 @@ fn without_a_key_a_proof_has_to_be_one_and_is_not_verified() {
 fn another_key_another_genesis_and_two_trunks_are_refused() {
     let bench = Bench::new();
     let right = policy(verifying_key_digest(&bench.vk));
-    assert!(matches!(bench.open(&[policy([9; 32])]), Err(JudgeError::Key { .. })));
+    assert!(matches!(bench.open(&[policy([9; 32])]), Err(JudgeError::Surplus { .. })));
+    assert!(matches!(bench.open(&[right.clone(), policy([9; 32])]), Err(JudgeError::Key { .. })));
     let start = Policy { start_commitment: [9; 32], ..right.clone() };
     assert!(matches!(bench.open(&[start]), Err(JudgeError::Genesis { .. })));
     let trunk = Policy { trunk_id: [8; 32], ..right.clone() };
@@ -230,7 +256,13 @@ fn a_batch_without_a_forced_transaction_that_was_due_is_found_out() {
         let backend = Arc::clone(&bench.backend) as Arc<dyn BitcoinBackend>;
         let policies = [policy(verifying_key_digest(&bench.vk))];
         let genesis = sample::genesis_chain().unwrap();
-        let judge = RollupJudge::open(genesis, Some(&bench.vk), &policies, (backend, RULES), dir.path());
+        let judge = RollupJudge::open(
+            genesis,
+            std::slice::from_ref(&bench.vk),
+            &policies,
+            (backend, RULES),
+            dir.path(),
+        );
         let start = sample::genesis_state().unwrap().commitment();
         let values = [start, [0; 32], batch.hash().unwrap(), [2; 32], [0; 32]];
         match judge.unwrap().execute(&values, &batch.data(), height).unwrap() {
@@ -260,7 +292,9 @@ fn nobody_is_accused_of_leaving_out_what_cannot_be_taken_in() {
     let policies = [policy(verifying_key_digest(&bench.vk))];
     let genesis = sample::genesis_chain().unwrap();
     let folder = bench.dir.path().join("wide");
-    let mut judge = RollupJudge::open(genesis, Some(&bench.vk), &policies, (backend, wide), &folder).unwrap();
+    let mut judge =
+        RollupJudge::open(genesis, std::slice::from_ref(&bench.vk), &policies, (backend, wide), &folder)
+            .unwrap();
     let due = height + RULES.grace_blocks;
     // The first batch holds Alice's; the second one comes after it, and after both of Dave's.
     let [one, two] = [1, 2].map(values);

@@ -106,7 +106,7 @@ pub enum ConfigError {
     },
     /// A GPU is to be shared by more tasks than it has memory for.
     #[error(
-        "{device} has {} MiB of memory for each of {tasks} task(s) at the same time, and {} are needed: leave it out (--devices), or set \
+        "GPU {device} has {} MiB of memory for each of {tasks} task(s) at the same time, and {} are needed: leave it out (--devices), or set \
          a lower --slots or a higher --device-memory-gib",
         share_bytes >> 20,
         needed_bytes >> 20

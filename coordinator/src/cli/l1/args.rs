@@ -96,9 +96,9 @@ pub struct L1OperatorArgs {
 /// What executes and verifies for those who watch.
 #[derive(Debug, Args)]
 pub struct JudgeArgs {
-    /// The verifying key: vk.json of any result folder. Its hash must be the one that the policy names
-    #[arg(long, value_name = "FILE")]
-    pub vk: PathBuf,
+    /// The verifying key: vk.json of any result folder. Its hash must be the one that the policy names; one for each that policies name
+    #[arg(long, required = true, value_name = "FILE")]
+    pub vk: Vec<PathBuf>,
     /// The rollup's genesis: sample, or a JSON file. Its state must be the one at which the policy's trunk begins
     #[arg(long, default_value = "sample", value_name = "GENESIS")]
     pub genesis: String,
@@ -285,9 +285,10 @@ pub struct L1SyncArgs {
     /// With --epochs: peers file, the attesters' identities
     #[arg(long, conflicts_with_all = ["claim", "terms"], value_name = "FILE")]
     pub peers: Option<PathBuf>,
-    /// With --epochs: the verifying key, vk.json of any result folder; its hash must be the one that the policy names
+    /// With --epochs: the verifying key, vk.json of any result folder; its hash must be the one that the policy names; one for each
+    /// that policies name
     #[arg(long, conflicts_with_all = ["claim", "terms"], value_name = "FILE")]
-    pub vk: Option<PathBuf>,
+    pub vk: Vec<PathBuf>,
     /// The rollup's genesis: sample, or a JSON file
     #[arg(long, default_value = "sample", value_name = "GENESIS")]
     pub genesis: String,

@@ -1,6 +1,6 @@
 //! The contract's parties: `assay l1 operator`, `vigilante`, `backup`, `watch`, `keys` and `fund`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use assay_l1::BitcoinBackend;
@@ -59,23 +59,23 @@ fn party_judge(
     party: &PartyArgs,
     flags: &JudgeArgs,
 ) -> Result<(Arc<dyn BitcoinBackend>, RollupJudge), Error> {
-    judge(&party.trunk, Some(&flags.vk), (flags.genesis.as_str(), &flags.forced), &party.dir.join(JUDGE))
+    judge(&party.trunk, &flags.vk, (flags.genesis.as_str(), &flags.forced), &party.dir.join(JUDGE))
 }
 
 /// The same for whoever reads the trunk; without a key no proof is verified. Executed batches are kept in `folder`.
 pub(super) fn judge(
     trunk: &TrunkArgs,
-    vk: Option<&Path>,
+    vks: &[PathBuf],
     (genesis_name, forced): (&str, &ForcedArgs),
     folder: &Path,
 ) -> Result<(Arc<dyn BitcoinBackend>, RollupJudge), Error> {
     let policies = trunk.policy.iter().map(|path| Policy::load(path));
     let policies = policies.collect::<Result<Vec<_>, _>>().map_err(ServiceError::Policy)?;
-    let vk = vk.map(read_verifying_key).transpose()?;
+    let vks = vks.iter().map(|path| read_verifying_key(path)).collect::<Result<Vec<_>, _>>()?;
     let genesis = genesis(genesis_name)?;
     let backend = trunk.node.open().map_err(failed)?;
     let rules =
         ForcedRules { grace_blocks: forced.forced_grace_blocks, window_blocks: forced.forced_window_blocks };
-    let judge = RollupJudge::open(genesis, vk.as_ref(), &policies, (Arc::clone(&backend), rules), folder)?;
+    let judge = RollupJudge::open(genesis, &vks, &policies, (Arc::clone(&backend), rules), folder)?;
     Ok((backend, judge))
 }

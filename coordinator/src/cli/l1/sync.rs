@@ -96,18 +96,17 @@ fn contract(flags: &L1SyncArgs, epochs: &Path) -> Result<(), Error> {
     if args.from_genesis {
         RollupJudge::clear(&folder)?;
     }
-    let (backend, mut judge) =
-        judge(&trunk, flags.vk.as_deref(), (flags.genesis.as_str(), &flags.forced), &folder)?;
+    let (backend, mut judge) = judge(&trunk, &flags.vk, (flags.genesis.as_str(), &flags.forced), &folder)?;
     let mut steps = Steps::new(flags.json);
     let outcome = service::sync::run(&trunk, &args.dir, backend, &mut judge, steps.out())?;
     let report = &outcome.report;
     let state = report.commitment.and_then(|commitment| judge.state(&commitment));
-    if flags.vk.is_none() && !flags.json {
+    if flags.vk.is_empty() && !flags.json {
         print("proofs are there, and were not verified: --vk has them verified")?;
     }
     let unknown = outcome.unknown_epoch.map(|(txid, height)| json!({ "txid": txid, "height": height }));
     let more = json!({
-        "proofs_verified": flags.vk.is_some(),
+        "proofs_verified": !flags.vk.is_empty(),
         "judged": outcome.claims,
         "unknown_epoch": unknown,
     });

@@ -9,8 +9,9 @@ use assay_l1::{BackendError, BitcoinBackend};
 use bitcoin::Block;
 
 use super::judge::{Execution, Judge};
+use crate::contract::Contract;
 use crate::event::Fault;
-use crate::types::{Values, BATCH_HASH, NEW_ROOT};
+use crate::types::{ClaimId, Values, BATCH_HASH, NEW_ROOT};
 
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -48,6 +49,22 @@ impl Found {
     }
 }
 
+/// A claim whose data and proof are looked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sought<'a> {
+    pub(super) values: &'a Values,
+    /// Hash of the verifying key of its epoch.
+    pub(super) verifier: [u8; 32],
+}
+
+impl<'a> Sought<'a> {
+    /// `None` if the contract has no such epoch.
+    pub(super) fn new(contract: &Contract, claim: ClaimId, values: &'a Values) -> Option<Self> {
+        let verifier = contract.epoch(claim.epoch)?.spec().terms.params.verifier_commitment;
+        Some(Self { values, verifier })
+    }
+}
+
 /// Which blocks of the active chain hold envelopes of a tag, as far as they were read: the others need not be read again.
 #[derive(Debug)]
 pub(super) struct Index {
@@ -81,10 +98,10 @@ impl Index {
         &mut self,
         backend: &dyn BitcoinBackend,
         (top, bottom): (u32, u32),
-        values: &Values,
+        sought: Sought<'_>,
         judge: &mut dyn Judge,
     ) -> Result<Found, BackendError> {
-        let mut look = Look { values, judge, found: Found::default(), wrong: BTreeSet::new() };
+        let mut look = Look { sought, judge, found: Found::default(), wrong: BTreeSet::new() };
         let mut assembler = Assembler::new(2 * MESSAGE_BYTES_MAX);
         for height in (bottom..=top).rev() {
             if self.heights.get(&height) == Some(&false) {
@@ -110,7 +127,7 @@ impl Index {
 }
 
 struct Look<'a> {
-    values: &'a Values,
+    sought: Sought<'a>,
     judge: &'a mut dyn Judge,
     found: Found,
     /// Proofs that do not verify.
@@ -121,7 +138,7 @@ impl Look<'_> {
     fn at(&mut self, message: Message) {
         match message {
             Message::Batch { batch_hash, data, .. }
-                if batch_hash == self.values[BATCH_HASH] && self.found.data.is_none() =>
+                if batch_hash == self.sought.values[BATCH_HASH] && self.found.data.is_none() =>
             {
                 match self.judge.batch_hash(&data) {
                     Ok(hash) if hash == batch_hash => self.found.data = Some(data),
@@ -129,11 +146,11 @@ impl Look<'_> {
                 }
             }
             Message::ClaimData { values: said, proof, .. }
-                if said.fields().into_iter().eq(self.values)
+                if said.fields().into_iter().eq(self.sought.values)
                     && !self.found.is_proved
                     && !self.wrong.contains(blake3::hash(&proof).as_bytes()) =>
             {
-                self.found.is_proved = self.judge.verify(self.values, &proof);
+                self.found.is_proved = self.judge.verify(&self.sought.verifier, self.sought.values, &proof);
                 if !self.found.is_proved {
                     self.wrong.insert(blake3::hash(&proof).into());
                 }
@@ -161,16 +178,16 @@ mod tests {
             Ok(Execution::NotYet)
         }
 
-        fn verify(&mut self, _: &Values, proof: &[u8]) -> bool {
-            proof == b"right"
+        fn verify(&mut self, verifier: &[u8; 32], _: &Values, proof: &[u8]) -> bool {
+            *verifier == [9; 32] && proof == b"right"
         }
     }
 
     #[test]
     fn no_number_of_wrong_proofs_hides_the_right_one() {
         let values = [[1; 32]; 5];
-        let mut look =
-            Look { values: &values, judge: &mut Words, found: Found::default(), wrong: BTreeSet::new() };
+        let sought = Sought { values: &values, verifier: [9; 32] };
+        let mut look = Look { sought, judge: &mut Words, found: Found::default(), wrong: BTreeSet::new() };
         let mut publish = |values: [[u8; 32]; 5], proof: Vec<u8>| {
             let [prev_commitment, new_commitment, batch_hash, code_root, digest] = values;
             let values = ClaimValues { prev_commitment, new_commitment, batch_hash, code_root, digest };

@@ -31,6 +31,6 @@ pub trait Judge {
     /// In words, why it cannot be executed: the claim is wrong then. What is the judge's own trouble is [`Execution::NotYet`].
     fn execute(&mut self, values: &Values, data: &[u8], height: u32) -> Result<Execution, String>;
 
-    /// True if the proof verifies for the claim's digest.
-    fn verify(&mut self, values: &Values, proof: &[u8]) -> bool;
+    /// True if the proof verifies for the claim's digest under the key whose hash is `verifier`, the one of the claim's epoch.
+    fn verify(&mut self, verifier: &[u8; 32], values: &Values, proof: &[u8]) -> bool;
 }

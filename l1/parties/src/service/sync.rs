@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use self::meter::Meter;
 use super::args::TrunkArgs;
-use super::claim_data::{Found, Index};
+use super::claim_data::{Found, Index, Sought};
 use super::error::ServiceError;
 use super::file::Dir;
 use super::judge::Judge;
@@ -30,7 +30,7 @@ use super::runner::Trunk;
 use super::watch::{stage_text, ClaimState, Snapshot, Stage};
 use crate::contract::{Contract, Origin};
 use crate::event::{Block, Fault};
-use crate::types::{ClaimId, ContractTx, EpochIndex, Height, Values, NEW_ROOT};
+use crate::types::{ClaimId, ContractTx, EpochIndex, Height, NEW_ROOT};
 use crate::view::{Standing, View};
 use crate::vigilante::DATA_PATIENCE_BLOCKS;
 
@@ -289,7 +289,8 @@ impl Sync {
             return Ok(if faults.is_empty() { Verdict::Pending } else { Verdict::Wrong(faults) });
         }
         let is_early = self.reading.height() < made + DATA_PATIENCE_BLOCKS;
-        let mut found = self.find(&values, made, judge)?;
+        let mut found =
+            self.find(Sought::new(self.contract(), id, &values).ok_or_else(undecided)?, made, judge)?;
         // A batch is executed whether it is proved or not.
         let is_proved = std::mem::replace(&mut found.is_proved, true);
         let (waits_for_data, waits_for_proof) = (is_early && found.data.is_none(), is_early && !is_proved);
@@ -318,14 +319,14 @@ impl Sync {
     }
 
     /// A claim's data and proof: where a vigilante looks first, or anywhere, because data that came late is data.
-    fn find(&mut self, values: &Values, made: u32, judge: &mut dyn Judge) -> Result<Found, BackendError> {
+    fn find(&mut self, sought: Sought<'_>, made: u32, judge: &mut dyn Judge) -> Result<Found, BackendError> {
         let (top, bottom) = (self.reading.height(), self.start_height.min(made));
         let near = top.min(made + DATA_PATIENCE_BLOCKS);
-        let found = self.index.find(self.reading.backend(), (near, bottom), values, judge)?;
+        let found = self.index.find(self.reading.backend(), (near, bottom), sought, judge)?;
         if near == top || (found.data.is_some() && found.is_proved) {
             return Ok(found);
         }
-        self.index.find(self.reading.backend(), (top, bottom), values, judge)
+        self.index.find(self.reading.backend(), (top, bottom), sought, judge)
     }
 }
 

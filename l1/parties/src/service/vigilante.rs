@@ -14,7 +14,7 @@ use assay_l1_signer::store::file as plain;
 use clap::Args;
 
 use super::args::{keys, PartyArgs};
-use super::claim_data::Index;
+use super::claim_data::{Index, Sought};
 use super::error::ServiceError;
 use super::file::Dir;
 use super::judge::{Execution, Judge};
@@ -249,7 +249,8 @@ impl VigilanteShell<'_> {
         // An operator with many batches has published the last ones long before their claims: before data counts as missing,
         // every block is looked through, once.
         let bottom = if patient { near } else { near.min(self.start_height) };
-        let found = self.index.find(world.backend, (tip.min(until), bottom), values, self.judge)?;
+        let Some(sought) = Sought::new(world.contract, claim, values) else { return Ok(None) };
+        let found = self.index.find(world.backend, (tip.min(until), bottom), sought, self.judge)?;
         if patient && (found.data.is_none() || !found.is_proved) {
             return Ok(None);
         }
@@ -272,10 +273,11 @@ impl VigilanteShell<'_> {
             let Some((made, values)) = made.and_then(|made| Some((made.height.0, made.values?))) else {
                 return Ok(false);
             };
+            let Some(sought) = Sought::new(world.contract, before, &values) else { return Ok(false) };
             let bottom = self.start_height.min(made);
             let from = self.searched.get(&before).map_or(bottom, |height| height + 1);
             let found = match self.index.may_hold((tip, from)) {
-                true => self.index.find(world.backend, (tip, bottom), &values, self.judge)?.data,
+                true => self.index.find(world.backend, (tip, bottom), sought, self.judge)?.data,
                 false => None,
             };
             let Some(data) = found else {

@@ -24,8 +24,8 @@ impl<F: FnMut() -> Option<Execution>> Judge for Disturbed<F> {
         (self.1)().map_or_else(|| self.0.execute(values, data, height), Ok)
     }
 
-    fn verify(&mut self, values: &Values, proof: &[u8]) -> bool {
-        self.0.verify(values, proof)
+    fn verify(&mut self, verifier: &[u8; 32], values: &Values, proof: &[u8]) -> bool {
+        self.0.verify(verifier, values, proof)
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use assay_l1_signer::identity::{Identity, PartyId};
 use assay_l1_signer::peers::{Peer, Peers};
 use assay_l1_signer::policy::Policy;
+use tokio::net::TcpSocket;
 
 const EXE: &str = env!("CARGO_BIN_EXE_assay-l1-signer");
 
@@ -23,14 +24,19 @@ pub(crate) struct Signer {
     pub(crate) id: PartyId,
     pub(crate) address: SocketAddr,
     child: Option<Child>,
+    /// Bound, never listening: nobody else is given the port while the process is away.
+    _port: TcpSocket,
 }
 
 impl Signer {
     /// Files in `dir`; the peers and policy files are beside it.
     pub(crate) fn new(dir: &Path) -> Self {
         let id = Identity::load_or_create(&dir.join("identity")).unwrap().id();
-        let address = "127.0.0.1:0".parse().unwrap();
-        Self { dir: dir.to_owned(), serves: ("epochs", "policy.toml"), id, address, child: None }
+        let port = TcpSocket::new_v4().unwrap();
+        port.set_reuseaddr(true).unwrap();
+        port.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (address, serves) = (port.local_addr().unwrap(), ("epochs", "policy.toml"));
+        Self { dir: dir.to_owned(), serves, id, address, child: None, _port: port }
     }
 
     pub(crate) fn keys(&self) -> PathBuf {
@@ -159,7 +165,8 @@ impl World {
             .arg("--peers")
             .arg(self.path(peers))
             .arg("--policy")
-            .arg(self.path(policy));
+            .arg(self.path(policy))
+            .args(["--patience-seconds", "600"]);
         command
     }
 

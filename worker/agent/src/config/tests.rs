@@ -240,11 +240,9 @@ fn a_gpu_has_no_more_tasks_than_it_has_memory_for() {
     let with = |text: &str| config(&format!("{NEEDED}[worker]\n{text}"), &[], Settings::default());
     assert!(with("slots = 8").is_ok(), "four tasks with 24 GiB");
     let error = with("slots = 10").unwrap_err();
-    let (device, share_bytes) = (Device::Gpu(1), (24 << 30) / 5 - (1 << 30));
-    let expected = ConfigError::GpuShare { device, tasks: 5, share_bytes, needed_bytes: 5 << 30 };
-    assert_eq!(error, expected);
+    assert!(matches!(error, ConfigError::GpuShare { device: Device::Gpu(1), tasks: 5, .. }), "{error:?}");
     let text = error.to_string();
-    assert!(text.contains("gpu1 has 3891 MiB") && text.contains("5120 are needed"), "{text}");
+    assert!(text.contains("GPU 1 has 3891 MiB") && text.contains("5120 are needed"), "{text}");
     assert!(with("devices = \"all\"\ndevice_memory_gib = 4").is_err());
     assert!(with("devices = \"cpu\"\ndevice_memory_gib = 4").is_ok());
 }
