@@ -145,6 +145,23 @@ mod tests {
     }
 
     #[test]
+    fn those_who_watch_verify_proofs_under_one_key_or_more() {
+        let keys = |words: &str| {
+            let line = format!(
+                "assay l1 vigilante --regtest-dir chain --epochs e --policy p --peers q --dir d --secret s {words}"
+            );
+            match Arguments::try_parse_from(line.split_whitespace())?.command {
+                Command::L1 { command: L1Command::Vigilante(flags) } => Ok(flags.judge.vk.len()),
+                _ => unreachable!("the line says what it is"),
+            }
+        };
+        let count = |words: &str| keys(words).map_err(|error: clap::Error| error.kind());
+        assert_eq!(count("--vk a"), Ok(1));
+        assert_eq!(count("--vk a --vk b"), Ok(2));
+        assert_eq!(count(""), Err(clap::error::ErrorKind::MissingRequiredArgument));
+    }
+
+    #[test]
     fn signer_and_graph_commands_end_with_2_for_bad_input() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();

@@ -1,8 +1,8 @@
 //! The rollup's part of a vigilante's work: executes the batches that claims commit to, and verifies their proofs.
 //!
 //! Everything comes from Bitcoin: the batch's data and proof (found by the service), and the forced transactions that
-//! were due. What is told beforehand is the genesis, and the verifying key, which must be the one that the policies
-//! name; whoever only reads may do without.
+//! were due. What is told beforehand is the genesis, and the verifying keys that the policies name, one for each
+//! epoch; whoever only reads may do without.
 
 mod forced;
 mod states;
@@ -53,7 +53,7 @@ pub enum JudgeError {
         expected: String,
     },
     /// No policy names the key.
-    #[error("no policy names the verifying key with the hash {got}: the policies name {expected}")]
+    #[error("no policy names the verifying key with the hash {got}, they name {expected}: leave it out, or give its policy besides (--policy)")]
     Surplus {
         /// The key's, hex.
         got: String,

@@ -38,10 +38,15 @@ pub(crate) fn small_proof() -> SmallProof {
 
 /// Proves, for the digest of public values, that somebody knows its square.
 pub(crate) fn small_proof_of(public_values: [u8; 128]) -> SmallProof {
+    small_proof_under(7, public_values)
+}
+
+/// The same with the key of another set-up for each `seed`.
+pub(crate) fn small_proof_under(seed: u64, public_values: [u8; 128]) -> SmallProof {
     let mut digest = *blake3::hash(&public_values).as_bytes();
     digest[0] &= 0x1f;
     let input = Fr::from_be_bytes_mod_order(&digest);
-    let mut rng = StdRng::seed_from_u64(7);
+    let mut rng = StdRng::seed_from_u64(seed);
     let (pk, vk) = Groth16::<Bn254>::circuit_specific_setup(Square { input }, &mut rng).unwrap();
     let proof = Groth16::<Bn254>::prove(&pk, Square { input }, &mut rng).unwrap();
     SmallProof { vk, proof, input, public_values }

@@ -48,7 +48,7 @@ const MEMORY_LIMIT_PERCENT: u64 = 150;
 const GRACE: Duration = Duration::from_secs(5);
 /// A wrap proof on a slow machine's processor says nothing for twenty minutes.
 const SILENCE_MAX: Duration = Duration::from_secs(3600);
-/// With a GPU the longest silence is that of the Groth16 prover, which makes a proof again, then on the processor, if the GPU fails: minutes.
+/// With a GPU the longest silence is a start with the zkVM's programs still to be compiled for recursion: a minute or two.
 const GPU_SILENCE_MAX: Duration = Duration::from_secs(900);
 
 /// Work of a shard: the cells of a full one. With the microsecond for each that the schedule guesses before it has measured

@@ -51,9 +51,8 @@ impl Worker {
             uses_gpus: cfg!(feature = "cuda"),
             gpu_bytes_min: GPU_MEMORY_BYTES_MIN,
         };
-        let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-        let devices = devices(visible.as_deref());
-        let agent = local_agent(&this, &machine, &devices, memory_bytes, work_dir.clone());
+        // The machine's GPUs are those that `CUDA_VISIBLE_DEVICES` leaves.
+        let agent = local_agent(&this, &machine, "auto", memory_bytes, work_dir.clone());
         let agent = agent.map_err(|error| wrong(&error))?;
         let allocator = ALLOCATOR.iter().filter(|(name, _)| std::env::var_os(name).is_none());
         let jobs = JobsConfig {
@@ -82,33 +81,5 @@ impl Worker {
         let Opened { queue, store } = opened;
         let agent = Agent::open(self.agent, queue, store, Arc::new(self.runner), self.key).map_err(wrong)?;
         agent.run(leave).await.map_err(wrong)
-    }
-}
-
-/// The devices that `CUDA_VISIBLE_DEVICES` leaves, as `assay-worker --devices` takes them: GPUs by number, or all where it is not set or
-/// names them in another way; the processor where it is empty.
-fn devices(visible: Option<&str>) -> String {
-    let Some(visible) = visible.map(str::trim) else { return "auto".to_owned() };
-    let is_number = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
-    match visible {
-        "" => "cpu".to_owned(),
-        _ if cfg!(feature = "cuda") && visible.split(',').all(|name| is_number(name.trim())) => {
-            visible.to_owned()
-        }
-        _ => "auto".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_worker_takes_the_gpus_that_are_left_to_this_process() {
-        assert_eq!(devices(None), "auto");
-        assert_eq!(devices(Some(" ")), "cpu");
-        assert_eq!(devices(Some("GPU-5ebd5e6f")), "auto");
-        // A build without CUDA cannot be given any.
-        assert_eq!(devices(Some("1,0")), if cfg!(feature = "cuda") { "1,0" } else { "auto" });
     }
 }

@@ -1,7 +1,7 @@
 //! Real batches, a small real proof, and messages in blocks of Core's consensus code.
 
 use super::*;
-use crate::testing::small_proof_of;
+use crate::testing::{small_proof_of, small_proof_under};
 use ark_serialize::CanonicalSerialize;
 use assay_l1::envelope::message::Message;
 use assay_l1::envelope::pack::pack;
@@ -196,8 +196,9 @@ fn each_epochs_proofs_are_verified_under_its_own_key() {
     let bench = Bench::new();
     // The same circuit after another set-up.
     let public_values: [u8; 128] = values(1)[..=CODE_ROOT].as_flattened().try_into().unwrap();
-    let mut other = small_proof_of(public_values);
-    std::mem::swap(&mut other.vk.gamma_g2, &mut other.vk.delta_g2);
+    let other = small_proof_under(8, public_values);
+    let mut other_proof = Vec::new();
+    other.proof.serialize_compressed(&mut other_proof).unwrap();
     let keys = [bench.vk.clone(), other.vk];
     let [first, second] = [0, 1].map(|at| verifying_key_digest(&keys[at]));
     let policies = [first, second].map(policy);
@@ -205,7 +206,9 @@ fn each_epochs_proofs_are_verified_under_its_own_key() {
     let (genesis, folder) = (sample::genesis_chain().unwrap(), bench.dir.path().join("two"));
     let mut judge = RollupJudge::open(genesis, &keys, &policies, (backend, RULES), &folder).unwrap();
     assert!(judge.verify(&first, &values(1), &bench.proof));
+    assert!(judge.verify(&second, &values(1), &other_proof));
     assert!(!judge.verify(&second, &values(1), &bench.proof));
+    assert!(!judge.verify(&first, &values(1), &other_proof));
 }
 
 #[test]

@@ -37,7 +37,7 @@ A worker registers with the coordinator by way of Redis, takes tasks, publishes 
 remove workers at any time; a task whose worker goes away is done by another one, and finished shards are not proved again.
 
 Examples:
-  assay-worker --redis redis://10.0.0.1:6379 --store s3://assay/artifacts          every GPU of this machine, or its CPU
+  assay-worker --redis redis://10.0.0.1:6379 --store s3://assay/artifacts          every GPU with 22 GiB, or the CPU
   assay-worker --redis rediss://worker@redis.example --devices 0,1 --name gpu-7 …   two GPUs, TLS
   assay-worker --cpu --kinds execute,block,fold --memory 32 …                       a machine that runs guests, no shards
   ASSAY_REDIS=redis://10.0.0.1 ASSAY_STORE=file:///mnt/assay assay-worker --slots 2
@@ -84,7 +84,7 @@ pub struct Arguments<E: Args> {
     /// What to call this worker [default: the machine's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// GPUs to use: all, or numbers with commas between them [default: all with 22 GiB or more, or the CPU if there is none]
+    /// GPUs to use: auto, all, or numbers with commas between them [default: auto, all with 22 GiB or more, or the CPU if there is none]
     #[arg(long, value_name = "LIST")]
     pub devices: Option<String>,
     /// Use the CPU, beside the GPUs of --devices or alone

@@ -104,10 +104,10 @@ pub enum ConfigError {
         /// What there is.
         found: String,
     },
-    /// A GPU is to be shared by more tasks than it has memory for.
+    /// A GPU is to be shared by more tasks than it has memory for; its context is not counted where several processes have it.
     #[error(
-        "GPU {device} has {} MiB of memory for each of {tasks} task(s) at the same time, and {} are needed: leave it out (--devices), or set \
-         a lower --slots or a higher --device-memory-gib",
+        "GPU {device} has {} MiB of memory for each of {tasks} task(s) at the same time, and shards, reductions and wrap need {}: fewer \
+         --slots, more --device-memory if that is set, other --kinds, or --devices without it",
         share_bytes >> 20,
         needed_bytes >> 20
     )]
@@ -280,7 +280,7 @@ pub struct Program {
     pub task_bytes: u64,
     /// Whether it can use GPUs. One that cannot takes the processor wherever it is not told, and refuses to be given a GPU.
     pub uses_gpus: bool,
-    /// The least memory of a GPU that a task can be done with, bytes.
+    /// The least memory of a GPU with which shards, reductions and wrap can be proved, bytes.
     pub gpu_bytes_min: u64,
 }
 
@@ -404,7 +404,8 @@ fn objects(store: StoreSettings) -> Result<ObjectsConfig, ConfigError> {
 /// the same time as they take.
 ///
 /// # Errors
-/// [`ConfigError::Value`] for devices that are not there.
+/// [`ConfigError::Value`], [`ConfigError::NoCuda`], [`ConfigError::NoGpu`] for devices that are not there, [`ConfigError::GpuShare`] for one
+/// with too little memory; none of them with `auto`.
 pub fn local_agent(
     program: &Program,
     machine: &Machine,
@@ -447,6 +448,12 @@ fn agent(
     if config.memory_bytes < 1 << 30 {
         return wrong("worker.memory_gib", "at least 1", (config.memory_bytes >> 30).to_string());
     }
+    if let Some(names) = worker.kinds {
+        config.kinds = kinds(&names)?;
+    }
+    let needs_zkvm = |kind: &Kind| matches!(kind, Kind::Shard | Kind::Reduce | Kind::Wrap);
+    let gpu_bytes_min = if config.kinds.iter().any(needs_zkvm) { program.gpu_bytes_min } else { 0 };
+    let program = &Program { gpu_bytes_min, ..program.clone() };
     config.devices = devices(program, worker.devices.as_deref().unwrap_or("auto"), machine)?;
     let gib = worker.device_memory_gib;
     config.slots = worker.slots.unwrap_or_else(|| slots(program, machine, gib, &config));
@@ -458,9 +465,6 @@ fn agent(
     }
     if config.slots == 0 && config.controllers == 0 {
         return wrong("worker.slots, worker.controllers", "at least 1 of either", "0 of both".to_owned());
-    }
-    if let Some(names) = worker.kinds {
-        config.kinds = kinds(&names)?;
     }
     let drain_seconds = worker.drain_seconds.unwrap_or(20);
     if drain_seconds > DRAIN_SECONDS_MAX {
@@ -563,9 +567,17 @@ fn gpu_shares(
 fn devices(program: &Program, text: &str, machine: &Machine) -> Result<Vec<(Device, String)>, ConfigError> {
     let cpu = || (Device::Cpu, machine.cpu.clone());
     if text == "auto" {
-        let is_enough = |bytes: &u64| *bytes >= program.gpu_bytes_min;
         let mut gpus = if program.uses_gpus { machine.gpus.clone() } else { Vec::new() };
-        gpus.retain(|(gpu, _)| machine.gpu_memory_bytes.get(gpu).is_none_or(is_enough));
+        gpus.retain(|(gpu, model)| {
+            let bytes = machine.gpu_memory_bytes.get(gpu).copied().unwrap_or(u64::MAX);
+            let (mib, needed) = (bytes >> 20, program.gpu_bytes_min >> 20);
+            if bytes < program.gpu_bytes_min {
+                tracing::warn!(
+                    "GPU {gpu} ({model}) is left out: it has {mib} MiB of memory, and proving needs {needed}"
+                );
+            }
+            bytes >= program.gpu_bytes_min
+        });
         return Ok(if gpus.is_empty() { vec![cpu()] } else { gpus });
     }
     if !program.uses_gpus && text.split(',').any(|word| word.trim() != "cpu") {

@@ -96,7 +96,8 @@ pub struct L1OperatorArgs {
 /// What executes and verifies for those who watch.
 #[derive(Debug, Args)]
 pub struct JudgeArgs {
-    /// The verifying key: vk.json of any result folder. Its hash must be the one that the policy names; one for each that policies name
+    /// The verifying key: vk.json of any result folder. Its hash must be the one that the policy names; where policies name several,
+    /// once for each
     #[arg(long, required = true, value_name = "FILE")]
     pub vk: Vec<PathBuf>,
     /// The rollup's genesis: sample, or a JSON file. Its state must be the one at which the policy's trunk begins
@@ -127,7 +128,8 @@ in the log. Nothing is asked of the operator. Executed batches are kept in --dir
 
 Runs until SIGTERM or ctrl-c, and may be killed at any moment. It needs coins for fees and deposits
 (`assay l1 fund --party vigilante`; the address is in the first lines of the log). If another operator has taken over, its policy is
-one more --policy; without it, its epochs are not watched, and the log says so.
+one more --policy, and its verifying key, if that is another, one more --vk; without the policy its epochs are not watched, and the log
+says so.
 
 A proof that does not verify is challenged, and the operator has to answer; that an answer is wrong, nothing on the chain can tell
 before there is a verifier in Script.
@@ -285,8 +287,8 @@ pub struct L1SyncArgs {
     /// With --epochs: peers file, the attesters' identities
     #[arg(long, conflicts_with_all = ["claim", "terms"], value_name = "FILE")]
     pub peers: Option<PathBuf>,
-    /// With --epochs: the verifying key, vk.json of any result folder; its hash must be the one that the policy names; one for each
-    /// that policies name
+    /// With --epochs: the verifying key, vk.json of any result folder; its hash must be the one that the policy names;
+    /// where policies name several, once for each
     #[arg(long, conflicts_with_all = ["claim", "terms"], value_name = "FILE")]
     pub vk: Vec<PathBuf>,
     /// The rollup's genesis: sample, or a JSON file

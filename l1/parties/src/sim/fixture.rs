@@ -157,7 +157,9 @@ impl std::fmt::Debug for Fixture {
 fn spec((party, keys): (usize, &EpochKeys), number: u32, funding: OutPoint) -> ContractSpec {
     let secret = secret(party);
     let start_commitment = if number == 0 { state(0) } else { [0; 32] };
-    let params = EpochParams { start_commitment, code_root: CODE, verifier_commitment: [9; 32] };
+    // Each epoch has another verifying key.
+    let verifier_commitment = [9 + number as u8; 32];
+    let params = EpochParams { start_commitment, code_root: CODE, verifier_commitment };
     let games = CLAIMS as u16 * LOCKS.claim_timeout_blocks + LOCKS.game_blocks() as u16;
     let locks = TimeLocks { cadence_blocks: 2, collateral_blocks: games + 1 };
     ContractSpec {

@@ -245,6 +245,11 @@ fn a_gpu_has_no_more_tasks_than_it_has_memory_for() {
     assert!(text.contains("GPU 1 has 3891 MiB") && text.contains("5120 are needed"), "{text}");
     assert!(with("devices = \"all\"\ndevice_memory_gib = 4").is_err());
     assert!(with("devices = \"cpu\"\ndevice_memory_gib = 4").is_ok());
+    assert!(
+        with("slots = 10\nkinds = \"execute,block,fold,groth16\"").is_ok(),
+        "only the zkVM needs so much"
+    );
+    assert!(with("slots = 10\nkinds = \"reduce,groth16\"").is_err());
 }
 
 #[test]
@@ -263,6 +268,7 @@ fn gpus_with_too_little_memory_are_left_out_unless_they_are_named() {
     assert!(devices(&small(&[0]), "all").is_err());
     assert!(devices(&small(&[0]), "0").is_err());
     assert_eq!(devices(&small(&[0]), "1").unwrap(), [Device::Gpu(1)]);
+    assert_eq!(devices(&small(&[0]), "auto\"\nkinds = \"groth16").unwrap().len(), 2);
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub struct ChildSettings {
     pub grace: Duration,
     /// A child that says nothing for this long hangs.
     pub silence_max: Duration,
-    /// The same for one that has a GPU, with which everything takes less time.
+    /// The same for one that works on a GPU: its tasks take seconds.
     pub gpu_silence_max: Duration,
     /// A child that uses more than this share of the memory set aside for it is killed.
     pub memory_limit_percent: u64,
@@ -499,18 +499,25 @@ impl Drive<'_> {
         }
     }
 
+    /// Whether it works on a GPU. Execution takes a GPU's place, and is done by the processor.
+    fn is_on_gpu(&self) -> bool {
+        self.task.device != Device::Cpu && self.task.dispatch.stage.kind() != Kind::Execute
+    }
+
     fn silence_max(&self) -> Duration {
-        match self.task.device {
-            Device::Cpu => self.settings.silence_max,
-            Device::Gpu(_) => self.settings.gpu_silence_max,
+        if self.is_on_gpu() {
+            self.settings.gpu_silence_max
+        } else {
+            self.settings.silence_max
         }
     }
 
     fn silent(&self) -> Failure {
         let reason = format!("the task's process said nothing for {:?}", self.silence_max());
-        match self.task.device {
-            Device::Cpu => Failure::Transient(reason),
-            Device::Gpu(_) => Failure::Device(DeviceFault::Hung(reason)),
+        if self.is_on_gpu() {
+            Failure::Device(DeviceFault::Hung(reason))
+        } else {
+            Failure::Transient(reason)
         }
     }
 

@@ -13,6 +13,19 @@ fn first(count: usize) -> Contract {
 }
 
 #[test]
+fn a_claims_proof_is_one_under_its_own_epochs_key() {
+    let (contract, values) = (first(2), [[1; 32]; 5]);
+    let verifier = |epoch| {
+        let claim = ClaimId { epoch: EpochIndex(epoch), claim: 0 };
+        Sought::new(&contract, claim, &values).map(|sought| sought.verifier)
+    };
+    let named =
+        |epoch| contract.epoch(EpochIndex(epoch)).map(|epoch| epoch.spec().terms.params.verifier_commitment);
+    assert_ne!(named(0), named(1));
+    assert_eq!([0, 1, 2].map(verifier), [0, 1, 2].map(named));
+}
+
+#[test]
 fn an_epoch_whose_files_are_not_there_is_noticed_by_what_it_spends() {
     let fixture = Fixture::shared();
     let [next, stopped] = [1, 2].map(|end| ClaimId { epoch: EpochIndex(0), claim: end });

@@ -256,6 +256,11 @@ async fn on_a_gpu_a_child_may_be_silent_for_less_time_and_the_gpu_hangs() {
     assert!(ended.result.is_ok(), "{ended:?}");
     let ended = runner.run(bench.task(2, 1 << 30, Device::Gpu(0)), bench.host(2)).await;
     assert!(matches!(ended.result, Err(Failure::Device(DeviceFault::Hung(_)))), "{ended:?}");
+    // Execution is the processor's, wherever it has a place.
+    let mut task = bench.task(3, 1 << 30, Device::Gpu(0));
+    Arc::get_mut(&mut task.dispatch).unwrap().stage = assay_schedule::Stage::Execute;
+    let ended = runner.run(task, bench.host(3)).await;
+    assert!(ended.result.is_ok(), "{ended:?}");
 }
 
 #[tokio::test]
