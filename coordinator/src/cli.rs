@@ -151,7 +151,9 @@ mod tests {
                 "assay l1 vigilante --regtest-dir chain --epochs e --policy p --peers q --dir d --secret s {words}"
             );
             match Arguments::try_parse_from(line.split_whitespace())?.command {
-                Command::L1 { command: L1Command::Vigilante(flags) } => Ok(flags.judge.vk.len()),
+                Command::L1(l1::args::L1Args { command: l1::args::L1Command::Vigilante(flags) }) => {
+                    Ok(flags.judge.vk.len())
+                }
                 _ => unreachable!("the line says what it is"),
             }
         };

@@ -16,7 +16,7 @@ use crate::options::{FaultKind, Options, Weakness};
 use crate::plan::Target;
 use crate::process::{open_queue, open_store, Part, ProcessConfig, WrongPermille};
 use crate::proxy::Proxy;
-use crate::redis_server::{free_port, RedisServer};
+use crate::redis_server::{Port, RedisServer};
 
 /// How often a process that ended by itself is started again.
 const RESTARTS_MAX: u32 = 3;
@@ -119,6 +119,8 @@ pub(crate) struct Cluster {
     /// Batches that the client has a number of.
     pub(crate) accepted: AtomicU32,
     exits: Arc<Exits>,
+    /// Of the coordinators, also while these are dead.
+    _ports: Vec<Port>,
     // Last: it ends after those that use it.
     pub(crate) redis: Arc<Mutex<RedisServer>>,
 }
@@ -136,7 +138,8 @@ impl Cluster {
         let store =
             open_store(&redis.url(), &dir.join("store"), options.weaken).await.map_err(look("store"))?;
         let (key, hash) = new_key();
-        let ports = (0..options.coordinators).map(|_| free_port()).collect::<Result<Vec<_>, _>>()?;
+        let reserved = (0..options.coordinators).map(|_| Port::reserve()).collect::<Result<Vec<_>, _>>()?;
+        let ports: Vec<u16> = reserved.iter().map(|port| port.number).collect();
         let client = Client::new(&ports, key).map_err(|error| ChaosError::look("API", error))?;
         let wrong = options.has(FaultKind::Wrong).then_some(WrongPermille {
             seed,
@@ -157,6 +160,7 @@ impl Cluster {
             weaken: options.weaken,
             accepted: AtomicU32::new(0),
             exits: Arc::default(),
+            _ports: reserved,
             redis: Arc::new(Mutex::new(redis)),
         };
         let keys = format!(

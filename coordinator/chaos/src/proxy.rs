@@ -253,20 +253,21 @@ mod tests {
         let trap = Trap { way: Way::ToRedis, finds, snare: Snare::Stall, is_armed, sprung, proxy: 1 };
         one.set_trap(Trap { proxy: 0, ..trap.clone() });
         other.set_trap(trap.clone());
-        let ask = |proxy: &Proxy, byte: u8| {
+        let (long, short) = (Duration::from_secs(60), Duration::from_millis(200));
+        let ask = |proxy: &Proxy, byte: u8, wait: Duration| {
             let stream = TcpStream::connect(proxy.address);
             async move {
                 let mut stream = stream.await.unwrap();
                 stream.write_u8(byte).await.unwrap();
-                tokio::time::timeout(Duration::from_millis(200), stream.read_u8()).await
+                tokio::time::timeout(wait, stream.read_u8()).await
             }
         };
-        assert_eq!(ask(&other, 3).await.unwrap().unwrap(), 4);
-        assert!(ask(&other, 7).await.is_err(), "it is held back");
+        assert_eq!(ask(&other, 3, long).await.unwrap().unwrap(), 4);
+        assert!(ask(&other, 7, short).await.is_err(), "it is held back");
         assert_eq!(caught.recv().await, Some((1, 77)));
-        assert_eq!(ask(&one, 7).await.unwrap().unwrap(), 8, "only one of them springs");
+        assert_eq!(ask(&one, 7, long).await.unwrap().unwrap(), 8, "only one of them springs");
         other.set(Mode::Relay);
-        assert_eq!(ask(&other, 7).await.unwrap().unwrap(), 8);
+        assert_eq!(ask(&other, 7, long).await.unwrap().unwrap(), 8);
         trap.is_armed.store(true, Ordering::SeqCst);
         one.set_trap(Trap { snare: Snare::LoseAnswer, proxy: 0, ..trap });
         let mut stream = TcpStream::connect(one.address).await.unwrap();

@@ -1,9 +1,11 @@
 //! The cluster's Redis: a real server on a loopback port, with an append-only file.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+use tokio::net::TcpSocket;
 
 use crate::child::Process;
 use crate::error::ChaosError;
@@ -17,7 +19,7 @@ const MAXMEMORY: &str = "512mb";
 /// The server.
 pub(crate) struct RedisServer {
     dir: PathBuf,
-    port: u16,
+    port: Port,
     has_aof: bool,
     process: Option<Process>,
 }
@@ -26,7 +28,7 @@ impl RedisServer {
     /// Starts a server in a folder of its own.
     pub(crate) fn start(dir: &Path, has_aof: bool) -> Result<Self, ChaosError> {
         std::fs::create_dir_all(dir).map_err(ChaosError::file("create", dir))?;
-        let port = free_port()?;
+        let port = Port::reserve()?;
         let mut server = Self { dir: dir.to_owned(), port, has_aof, process: None };
         server.launch()?;
         server.wait()?;
@@ -34,11 +36,11 @@ impl RedisServer {
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.port.number
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://127.0.0.1:{}", self.port.number)
     }
 
     /// kill -9.
@@ -50,7 +52,7 @@ impl RedisServer {
     pub(crate) fn launch(&mut self) -> Result<(), ChaosError> {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]);
-        command.args(["--port", &self.port.to_string(), "--dir"]).arg(&self.dir);
+        command.args(["--port", &self.port.number.to_string(), "--dir"]).arg(&self.dir);
         command.args(["--maxmemory", MAXMEMORY, "--maxmemory-policy", "noeviction"]);
         // `always`: what was answered is in the file, whenever the process dies.
         command.args(["--appendonly", if self.has_aof { "yes" } else { "no" }, "--appendfsync", "always"]);
@@ -113,9 +115,22 @@ impl RedisServer {
     }
 }
 
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> Result<u16, ChaosError> {
-    let bound = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let system = |source| ChaosError::System { what: "get a free port", source };
-    Ok(bound.map_err(system)?.port())
+/// A port of the loopback address that nobody else is given while this lives. Whoever sets `SO_REUSEADDR`, as servers do, can listen there.
+pub(crate) struct Port {
+    /// Bound, never listening.
+    _socket: TcpSocket,
+    pub(crate) number: u16,
+}
+
+impl Port {
+    pub(crate) fn reserve() -> Result<Self, ChaosError> {
+        let reserve = || {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+            let number = socket.local_addr()?.port();
+            Ok(Self { _socket: socket, number })
+        };
+        reserve().map_err(|source| ChaosError::System { what: "get a free port", source })
+    }
 }

@@ -14,7 +14,7 @@ fn options(seed: u64) -> Options {
 
 /// All faults at once.
 fn holds(seed: u64) {
-    let report = run(&Options { seconds: 6, ..options(seed) }).unwrap();
+    let report = run(&Options { seconds: 6, patience_seconds: 300, ..options(seed) }).unwrap();
     assert!(report.is_ok(), "{report}");
     assert_eq!((report.settled + report.failures.len(), report.batches), (8, 8), "{report}");
     // Only what was settled on and is damaged cannot be made again, and ends the rollup's later batches.

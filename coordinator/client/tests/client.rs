@@ -206,8 +206,10 @@ async fn a_watcher_goes_on_after_a_takeover_and_sees_every_event_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_coordinator_that_is_not_there_is_waited_for_and_then_given_up() {
-    // Bound and dropped: nobody listens there.
-    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Bound, and nobody listens there.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
     let error = client_at(address, "assay_x").batch(1).await.unwrap_err();
     assert!(matches!(error, ClientError::Unreachable { .. }) && error.exit_code() == EXIT_TRY_AGAIN);
     assert!(!error.to_string().contains("assay_x"));

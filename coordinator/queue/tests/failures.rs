@@ -230,11 +230,14 @@ async fn a_leader_notices_that_the_server_was_put_back_to_an_older_state() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_answers_and_waiting_readers_do_not_disturb_each_other() {
     let server = RedisServer::start();
-    let queue = Arc::new(open(server.url()).await);
+    // A hundred MiB take their time on a busy disk.
+    let (response_timeout, retry_for) = (Duration::from_secs(60), Duration::from_secs(120));
+    let patient = assay_queue::RedisConfig { response_timeout, retry_for, ..config(server.url()) };
+    let queue = Arc::new(RedisQueue::open(patient, QueueLimits::default()).await.unwrap());
     let epoch = queue.lead("a", LONG).await.unwrap().unwrap();
     let waiting = {
         let queue = queue.clone();
-        tokio::spawn(async move { queue.read(&mailbox("m"), Cursor(0), 9, Duration::from_secs(20)).await })
+        tokio::spawn(async move { queue.read(&mailbox("m"), Cursor(0), 9, LONG).await })
     };
     tokio::time::sleep(Duration::from_millis(100)).await;
     let state = vec![7; 100 << 20];

@@ -36,8 +36,8 @@ async fn works(queue: &RedisQueue, config: RedisConfig) {
     let mut commit = Commit::new(cursor);
     commit.records = vec![b"record".to_vec()];
     commit.mails = vec![(mailbox.clone(), b"mail".to_vec())];
-    let started = Instant::now();
     let position = queue.commit(epoch, &commit).await.unwrap().position;
+    let started = Instant::now();
     assert_eq!(waiting.await.unwrap().mails.len(), 1);
     // Rings get through: the reader would look by itself only after two seconds.
     assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
@@ -174,7 +174,7 @@ async fn the_user_of_the_manual_suffices_and_lesser_ones_are_told_what_they_lack
                 let mailbox = Mailbox::new("x").unwrap();
                 let lead = queue.lead("x", LONG).await.map(drop);
                 let post = lead.and(queue.post(b"e".to_vec()).await.map(drop));
-                let wait = queue.read(&mailbox, Cursor(0), 1, Duration::from_millis(10)).await;
+                let wait = queue.read(&mailbox, Cursor(0), 1, Duration::from_secs(1)).await;
                 match post.and(wait.map(drop)) {
                     Err(QueueError::Backend(error)) => error,
                     other => panic!("{lacking}: {other:?}"),
@@ -286,16 +286,17 @@ async fn sentinels_lead_to_the_master_and_to_its_successor() {
         RedisServer::start_with(ServerOptions::with(&[&format!("--replicaof 127.0.0.1 {}", master.port())]));
     let watch = [
         format!("sentinel monitor main 127.0.0.1 {} 1", master.port()),
-        "sentinel down-after-milliseconds main 300".to_owned(),
+        "sentinel down-after-milliseconds main 3000".to_owned(),
         "sentinel failover-timeout main 2000".to_owned(),
     ];
+    // A sentinel that does not see the replica at its first look does so ten seconds later.
+    has_replica(&master).await;
     let options = ServerOptions { is_sentinel: true, arguments: watch.to_vec(), ..ServerOptions::default() };
     let sentinel = RedisServer::start_with(options);
     let url = format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port());
     // The second host does not exist: any of them will do.
     let url = url.replace("/main", ",127.0.0.1:1/main");
     let config = RedisConfig { replicas_min: 1, retry_for: Duration::from_secs(40), ..config(&url) };
-    has_replica(&master).await;
     let queue = open(config.clone()).await.unwrap();
     works(&queue, config).await;
     let epoch = queue.lead("a", LONG).await.unwrap().unwrap();
@@ -320,8 +321,8 @@ async fn too_few_replicas_are_no_success() {
     let server = RedisServer::start();
     let config = RedisConfig {
         replicas_min: 1,
-        response_timeout: Duration::from_millis(200),
-        retry_for: Duration::from_millis(300),
+        response_timeout: Duration::from_secs(1),
+        retry_for: Duration::from_secs(2),
         ..config(server.url())
     };
     let queue = open(config).await.unwrap();
@@ -338,8 +339,8 @@ async fn a_change_counts_when_a_replica_has_it_and_not_before() {
     has_replica(&master).await;
     let config = RedisConfig {
         replicas_min: 1,
-        response_timeout: Duration::from_millis(600),
-        retry_for: Duration::from_millis(1500),
+        response_timeout: Duration::from_secs(4),
+        retry_for: Duration::from_secs(6),
         ..config(master.url())
     };
     let queue = open(config).await.unwrap();

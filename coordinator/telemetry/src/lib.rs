@@ -124,7 +124,7 @@ mod tests {
         let endpoint = format!("http://{}/v1/traces", listener.local_addr().unwrap());
         let collector = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
             let mut bytes = Vec::new();
             // Up to the pause after the body.
             let _ = stream.read_to_end(&mut bytes);

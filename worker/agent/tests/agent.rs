@@ -180,11 +180,11 @@ async fn a_missing_and_a_damaged_input_are_told_apart_from_a_store_that_is_away(
     let payload = bench.publish(&Shape { seed: 2, ..SHAPE }.payload()).await;
     switch.cut(true);
     script.dispatch(4, Stage::Execute, &[payload]).await;
+    eventually("it is not tried again", || switch.refused() > 1).await;
     let meanwhile = script.listen(Duration::from_millis(500)).await;
     // The others may have been told once more before they were answered.
     let is_told = |event: &Event| matches!(event, Event::Result { attempt: AttemptId(4), .. });
     assert!(!meanwhile.iter().any(is_told), "{meanwhile:?}");
-    assert!(switch.refused() > 1, "it was tried again");
     switch.cut(false);
     finished(&script.result(4).await);
     assert!(script.receipts.last().unwrap().receipt.usage.retries > 0);
@@ -195,7 +195,7 @@ async fn results_wait_for_a_store_that_is_away() {
     let bench = Bench::new();
     let switch = Switch::default();
     let store: Arc<dyn ArtifactStore> = Arc::new(CutStore(bench.store.clone(), switch.clone()));
-    let runner = Cheap { task_ms: 300, faults: Faults::default() };
+    let runner = Cheap { task_ms: 3_000, faults: Faults::default() };
     let _worker = Worker::start(bench.config(), bench.queue.clone(), store, runner);
     let mut script = Coordinator::meet(&bench.queue).await;
     let input = bench.publish(&SHAPE.payload()).await;
@@ -229,8 +229,8 @@ async fn results_wait_for_a_queue_that_is_away_and_the_work_goes_on() {
     // What is sent meanwhile is not lost either.
     script.dispatch(3, Stage::Execute, &[input]).await;
     switch.cut(false);
+    let mut told = Vec::new();
     for attempt in [1, 2, 3] {
-        let mut told = script.listen(Duration::from_millis(1)).await;
         while !told.iter().any(|event| matches!(event, Event::Result { attempt: a, .. } if a.0 == attempt)) {
             told.extend(script.listen(Duration::from_millis(50)).await);
         }
@@ -259,7 +259,9 @@ async fn a_result_that_was_not_reported_survives_the_death_of_the_process() {
     let bench = Bench::new();
     let switch = Switch::default();
     let queue: Arc<dyn TaskQueue> = Arc::new(CutQueue(bench.queue.clone(), switch.clone()));
-    let worker = Worker::start(bench.config(), queue.clone(), bench.store.clone(), fast());
+    let mut config = bench.config();
+    config.reports_max = 1_000;
+    let worker = Worker::start(config.clone(), queue.clone(), bench.store.clone(), fast());
     let mut script = Coordinator::meet(&bench.queue).await;
     let session = script.session;
     let input = bench.publish(&SHAPE.payload()).await;
@@ -272,7 +274,7 @@ async fn a_result_that_was_not_reported_survives_the_death_of_the_process() {
     worker.kill();
     script.listen(Duration::from_millis(100)).await;
     script.receipts.clear();
-    let _worker = Worker::start(bench.config(), queue, bench.store.clone(), hanging());
+    let _worker = Worker::start(config, queue, bench.store.clone(), hanging());
     script.meet_again().await;
     assert_eq!(script.session, session, "the session goes on");
     assert_eq!(script.result(1).await, report);
@@ -487,7 +489,7 @@ async fn one_slot_serves_a_controller_and_its_own_shards() {
 #[tokio::test]
 async fn leaving_finishes_what_runs_and_says_goodbye() {
     let bench = Bench::new();
-    let runner = Cheap { task_ms: 400, faults: Faults::default() };
+    let runner = Cheap { task_ms: 4_000, faults: Faults::default() };
     let mut worker = Worker::start(bench.config(), bench.queue.clone(), bench.store.clone(), runner);
     let mut script = Coordinator::meet(&bench.queue).await;
     let input = bench.publish(&SHAPE.payload()).await;

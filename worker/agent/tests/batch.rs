@@ -41,7 +41,8 @@ async fn two_workers_prove_two_batches_one_upon_the_other() {
     let runner = Cheap { task_ms: 5, faults: Faults::default() };
     let _workers = [start(&bench, "one", runner), start(&bench, "two", runner)];
     // No second attempt at what takes long on a busy machine: every attempt is counted below.
-    let limits = Limits { attempts_max: 1, ..common::conductor::limits() };
+    let patient = Limits { timeout_ms_min: 3_600_000, idle_ms_min: 3_600_000, ..common::conductor::limits() };
+    let limits = Limits { attempts_max: 1, ..patient };
     let mut conductor = Conductor::lead_under(limits, &bench.queue, &bench.store).await;
     let first = conductor.submit(0, &shape(1).payload()).await;
     let second = conductor.submit(1, &shape(2).payload()).await;

@@ -22,7 +22,7 @@ use common::{finished, Bench, Coordinator, Worker};
 /// Longer than any test: nothing that only waits for its turn is taken for hanging.
 const LONG: Duration = Duration::from_secs(3600);
 /// What a test that lets a device hang waits for a sign of life.
-const SHORT: Duration = Duration::from_secs(2);
+const SHORT: Duration = Duration::from_secs(6);
 const SHAPE: Shape = Shape { runs: 1, shards: 3, fold_shards: 2, arity: 2, bytes: 500, seed: 8 };
 
 /// Not a test by itself: the process on a fake GPU that the others start. Without its variables it has nothing to do.
@@ -247,7 +247,7 @@ async fn settled(conductor: &mut Conductor, shape: &Shape) {
 
 /// No attempt is late, doubled or suspected but for what the test is about.
 fn patient() -> Limits {
-    Limits { attempts_max: 1, timeout_ms_min: 3_600_000, patience_ms: 0, ..limits() }
+    Limits { attempts_max: 1, timeout_ms_min: 3_600_000, idle_ms_min: 3_600_000, patience_ms: 0, ..limits() }
 }
 
 fn devices_of(conductor: &Conductor, worker: WorkerId, outcome: Outcome) -> Vec<(Kind, String)> {

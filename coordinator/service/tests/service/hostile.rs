@@ -195,12 +195,14 @@ async fn many_bodies_at_once_wait_for_memory_instead_of_taking_it() {
     cluster.settings.api.body_pause = Duration::from_secs(30);
     let node = cluster.node().await;
     let head = format!(
-        "POST /v1/batches HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: 900000\r\n\r\n",
+        "POST /v1/batches HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: 900000\r\n\
+         expect: 100-continue\r\n\r\n",
         cluster.key
     );
     let mut holding = TcpStream::connect(node.address).await.unwrap();
     holding.write_all(head.as_bytes()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // It has its room once it is asked for the body.
+    tokio::time::timeout(PATIENCE, holding.read_exact(&mut [0; 12])).await.unwrap().unwrap();
     let (status, body) = node.client.submit("k", Shape::new(1)).await;
     assert_eq!((status, body["code"].as_str()), (503, Some("overloaded")));
     drop(holding);

@@ -168,7 +168,7 @@ async fn the_page_shows_a_batch_while_it_is_proved() {
     node.client.wait_for(settled, "settled").await;
     agents.iter().for_each(|agent| agent.hurry(false));
     // More than will be done while the page is looked at.
-    let id = node.client.submitted("nightly-0042", Shape { runs: 3, shards: 60, ..Shape::new(1) }).await;
+    let id = node.client.submitted("nightly-0042", Shape { runs: 3, shards: 250, ..Shape::new(1) }).await;
 
     browser.open(&format!("http://{}/", node.address)).await;
     sign_in(&browser, &cluster.key).await;

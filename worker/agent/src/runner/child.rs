@@ -19,7 +19,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use assay_schedule::Hash;
+use assay_schedule::{Hash, Kind};
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 

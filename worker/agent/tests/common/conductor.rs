@@ -58,6 +58,8 @@ pub fn limits() -> Limits {
     limits.losses_max = 500;
     limits.ns_per_unit.0 = [1_000_000; 7];
     limits.timeout_ms_min = 4_000;
+    // Also for controllers, which may wait for a long time for their parts.
+    limits.idle_ms_min = 4_000;
     limits.quarantine_ms = 300;
     limits.quarantine_ms_max = 1_000;
     limits
@@ -190,7 +192,12 @@ impl Conductor {
                     self.step(event);
                 }
                 Err(_) => match serde_json::from_slice(&bytes).unwrap() {
-                    Extra::Receipt(receipt) => self.receipts.push(*receipt),
+                    // A result that is not answered soon is told again, with its receipt.
+                    Extra::Receipt(receipt) => {
+                        if !self.receipts.contains(&receipt) {
+                            self.receipts.push(*receipt);
+                        }
+                    }
                     Extra::Health(health) => self.healths.push(health),
                     Extra::About(_) => {}
                 },
