@@ -165,6 +165,10 @@ impl Jobs for StageJobs {
         }
     }
 
+    fn works_on_gpu(&self, task: &Task) -> bool {
+        task.dispatch.stage.kind() != Kind::Execute
+    }
+
     fn begin(&self, task: &Task, jobs_before: u64) -> Result<Box<dyn Talk>, Failure> {
         let files = Files::of(&task.dispatch, &task.inputs, &self.rules)?;
         if task.dispatch.stage.kind().is_controller() {

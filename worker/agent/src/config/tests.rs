@@ -242,7 +242,7 @@ fn a_gpu_has_no_more_tasks_than_it_has_memory_for() {
     let error = with("slots = 10").unwrap_err();
     assert!(matches!(error, ConfigError::GpuShare { device: Device::Gpu(1), tasks: 5, .. }), "{error:?}");
     let text = error.to_string();
-    assert!(text.contains("GPU 1 has 3891 MiB") && text.contains("5120 are needed"), "{text}");
+    assert!(text.contains("GPU 1 has 3891 MiB") && text.contains("need 5120"), "{text}");
     assert!(with("devices = \"all\"\ndevice_memory_gib = 4").is_err());
     assert!(with("devices = \"cpu\"\ndevice_memory_gib = 4").is_ok());
     assert!(

@@ -19,7 +19,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use assay_schedule::{Hash, Kind};
+use assay_schedule::Hash;
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
@@ -112,6 +112,11 @@ pub trait Jobs: Send + Sync + 'static {
     /// Tasks of the same class on the same device may be done by the same process, one after the other; `None`: it gets a
     /// process of its own.
     fn class(&self, task: &Task) -> Option<String>;
+
+    /// Whether a task that was given a GPU works on it; what does not is not taken for a hang of the GPU.
+    fn works_on_gpu(&self, _task: &Task) -> bool {
+        true
+    }
 
     /// Begins a task with a child that has been given `jobs_before` jobs by earlier ones.
     ///
@@ -264,6 +269,7 @@ fn run<J: Jobs>(
             let drive = Drive {
                 settings: &shared.settings,
                 task,
+                is_on_gpu: task.device != Device::Cpu && jobs.works_on_gpu(task),
                 host,
                 runtime,
                 log: &log,
@@ -415,6 +421,7 @@ type Answer = (Vec<NewFile>, Option<u64>);
 struct Drive<'a> {
     settings: &'a ChildSettings,
     task: &'a Task,
+    is_on_gpu: bool,
     host: &'a Host,
     runtime: &'a tokio::runtime::Handle,
     log: &'a std::path::Path,
@@ -499,13 +506,8 @@ impl Drive<'_> {
         }
     }
 
-    /// Whether it works on a GPU. Execution takes a GPU's place, and is done by the processor.
-    fn is_on_gpu(&self) -> bool {
-        self.task.device != Device::Cpu && self.task.dispatch.stage.kind() != Kind::Execute
-    }
-
     fn silence_max(&self) -> Duration {
-        if self.is_on_gpu() {
+        if self.is_on_gpu {
             self.settings.gpu_silence_max
         } else {
             self.settings.silence_max
@@ -514,7 +516,7 @@ impl Drive<'_> {
 
     fn silent(&self) -> Failure {
         let reason = format!("the task's process said nothing for {:?}", self.silence_max());
-        if self.is_on_gpu() {
+        if self.is_on_gpu {
             Failure::Device(DeviceFault::Hung(reason))
         } else {
             Failure::Transient(reason)

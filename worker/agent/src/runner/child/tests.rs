@@ -27,6 +27,10 @@ impl Jobs for Scripts {
         self.class.as_ref().map(|class| format!("{class}{}", task.dispatch.memory_bytes % 2))
     }
 
+    fn works_on_gpu(&self, task: &Task) -> bool {
+        task.dispatch.stage != assay_schedule::Stage::Execute
+    }
+
     fn begin(&self, task: &Task, jobs_before: u64) -> Result<Box<dyn Talk>, Failure> {
         if task.dispatch.key == Hash([9; 32]) {
             return Err(Failure::Permanent("no such job".into()));
@@ -256,7 +260,7 @@ async fn on_a_gpu_a_child_may_be_silent_for_less_time_and_the_gpu_hangs() {
     assert!(ended.result.is_ok(), "{ended:?}");
     let ended = runner.run(bench.task(2, 1 << 30, Device::Gpu(0)), bench.host(2)).await;
     assert!(matches!(ended.result, Err(Failure::Device(DeviceFault::Hung(_)))), "{ended:?}");
-    // Execution is the processor's, wherever it has a place.
+    // What does not work on the GPU has the time of the processor.
     let mut task = bench.task(3, 1 << 30, Device::Gpu(0));
     Arc::get_mut(&mut task.dispatch).unwrap().stage = assay_schedule::Stage::Execute;
     let ended = runner.run(task, bench.host(3)).await;
