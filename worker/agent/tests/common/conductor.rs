@@ -193,11 +193,8 @@ impl Conductor {
                 }
                 Err(_) => match serde_json::from_slice(&bytes).unwrap() {
                     // A result that is not answered soon is told again, with its receipt.
-                    Extra::Receipt(receipt) => {
-                        if !self.receipts.contains(&receipt) {
-                            self.receipts.push(*receipt);
-                        }
-                    }
+                    Extra::Receipt(receipt) if self.receipts.contains(&receipt) => {}
+                    Extra::Receipt(receipt) => self.receipts.push(*receipt),
                     Extra::Health(health) => self.healths.push(health),
                     Extra::About(_) => {}
                 },

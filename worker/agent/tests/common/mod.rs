@@ -237,11 +237,8 @@ impl Coordinator {
             }
             match serde_json::from_slice::<Extra>(bytes).unwrap() {
                 // A result that is not answered soon is told again, with its receipt.
-                Extra::Receipt(receipt) => {
-                    if !self.receipts.contains(&receipt) {
-                        self.receipts.push(*receipt);
-                    }
-                }
+                Extra::Receipt(receipt) if self.receipts.contains(&receipt) => {}
+                Extra::Receipt(receipt) => self.receipts.push(*receipt),
                 Extra::About(about) => self.abouts.push(about),
                 Extra::Health(health) => self.healths.push(health),
             }
