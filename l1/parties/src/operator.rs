@@ -252,8 +252,8 @@ impl Operator {
         let mine = Self::mine(context);
         // Data is paid for where a claim may follow.
         let has_epoch = |batch: &Batch| mine.iter().any(|(_, epoch)| is_proved_for(epoch, &batch.values));
-        // A state made anew knows nothing of data that the shell has forgotten; without it there would be no claim. (What is on the chain
-        // by its own account needs no claim to say so: then the claims are not gone through at every step.)
+        // A state made anew knows nothing of data that the shell has forgotten; without it there would be no claim. The claims are gone
+        // through only where that can matter: this runs at every step.
         let is_all_there = self.batches.values().all(|batch| batch.on_chain);
         let claimed = if is_all_there { BTreeSet::new() } else { self.claimed(&mine) };
         let missing = |batch: &Batch| !batch.on_chain && !claimed.contains(&batch.values);
